@@ -1,0 +1,49 @@
+from setuptools import setup
+
+LIBRARIES = [
+  "checkpoint_io",
+  "cli_flags",
+  "input_pipeline",
+  "modeling",
+  "optimization",
+  "tokenization",
+  "training_loop",
+]
+SCRIPTS = ["build_vocab", "create_pretraining_data", "run_pretraining"]
+
+with open("README.md", encoding="utf-8") as readme:
+  long_description = readme.read()
+
+setup(
+  name="bert-keras3",
+  version="0.1.0",
+  description="google-research/bert for TensorFlow 2.21 and Keras 3",
+  long_description=long_description,
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  py_modules=LIBRARIES + SCRIPTS,
+  entry_points={
+    "console_scripts": [
+      f"bert-{name.removeprefix('run_').replace('_', '-')} = {name}:cli"
+      for name in SCRIPTS
+    ]
+  },
+  install_requires=[
+    "absl-py>=2.1",
+    # The behaviour listed in the README was verified on these minor versions.
+    "keras>=3.15,<3.16",
+    "numpy>=2.0",
+    "tensorflow>=2.21,<2.22",
+    # No wheels for Windows.
+    "tensorflow-text>=2.21,<2.22; platform_system != 'Windows'",
+    "tokenizers>=0.20",
+    "tqdm>=4.66",
+  ],
+  extras_require={
+    "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.8"],
+    "plots": ["matplotlib>=3.8"],
+    "bench": ["torch>=2.4", "transformers>=4.45"],
+    "parity": ["torch>=2.4", "transformers>=4.45"],
+  },
+)
