@@ -1,0 +1,432 @@
+"""Text to tokens to ids and back: BERT's tokenizer, without TensorFlow.
+
+Two steps make tokens. Normalisation cleans the text, lower-cases it, strips
+accents and puts every punctuation mark and Chinese character into a word of
+its own. WordPiece then splits each word into the longest pieces that the
+vocabulary knows, those inside a word written with a leading "##".
+
+Results equal google-research/bert's for every text, on the same version of
+Python (whose `unicodedata` decides what is a letter). They are reached faster:
+a `CodePointTable` says what each code point becomes, and words met before are
+looked up.
+
+    tokenizer = tokenization.FullTokenizer("vocab.txt", do_lower_case=True)
+    tokens = tokenizer.tokenize("unaffable")  # ["una", "##ffa", "##ble"]
+    ids = tokenizer.encode("unaffable")  # the same tokens as ids
+
+The module needs nothing but Python: it may be copied alone.
+"""
+
+import itertools
+import os
+import re
+import unicodedata
+
+# The names google-research/bert published its models under, by casing.
+_LOWERCASE_MODELS = {
+  "uncased_L-24_H-1024_A-16",
+  "uncased_L-12_H-768_A-12",
+  "multilingual_L-12_H-768_A-12",
+  "chinese_L-12_H-768_A-12",
+}
+_CASED_MODELS = {
+  "cased_L-24_H-1024_A-16",
+  "cased_L-12_H-768_A-12",
+  "multi_cased_L-12_H-768_A-12",
+}
+
+# Upstream's choice of blocks, first and last code point: the CJK ideographs.
+# Kana and Hangul, written with spaces or as words, are not among them.
+_CHINESE_RANGES = (
+  (0x4E00, 0x9FFF),
+  (0x3400, 0x4DBF),
+  (0x20000, 0x2A6DF),
+  (0x2A700, 0x2B73F),
+  (0x2B740, 0x2B81F),
+  (0x2B820, 0x2CEAF),
+  (0xF900, 0xFAFF),
+  (0x2F800, 0x2FA1F),
+)
+
+# str.split() takes these for spaces; to upstream they are control characters,
+# deleted before anything is split ("a\x0cb" is the one word "ab").
+_CONTROLS_THAT_SPLIT = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
+
+# What `CodePointTable` gives for a code point whose replacement depends on its
+# neighbours. U+FFFD is safe: normalisation deletes it from every text.
+NEEDS_CONTEXT = "\ufffd"
+
+# A remembered word costs about 250 bytes, so a full memo 30 MB. English text
+# repeats itself well before: the 20,000th most frequent word is one in a
+# million. Longer words are rarely met again (a Chinese sentence has no spaces).
+_MAX_MEMO_ENTRIES = 1 << 17
+_MAX_MEMO_CHARS = 32
+
+
+def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
+  """Checks `do_lower_case` against the name of a published checkpoint.
+
+  Only knows `MODEL/bert_model.ckpt`, where MODEL is the folder of one of
+  google-research/bert's first releases; every other path passes.
+
+  Raises:
+    ValueError: the model was trained with the other casing.
+  """
+  match = re.search(r"([\w-]+)/bert_model.ckpt", init_checkpoint or "", re.A)
+  model = match.group(1) if match else None
+  expects_lower_case = model in _LOWERCASE_MODELS
+  if not expects_lower_case and model not in _CASED_MODELS:
+    return
+  if bool(do_lower_case) != expects_lower_case:
+    raise ValueError(
+      f"--do_lower_case={do_lower_case} does not fit"
+      f" --init_checkpoint={init_checkpoint}: {model} was pretrained on"
+      f" {'lower-cased' if expects_lower_case else 'cased'} text. Pass"
+      f" --do_lower_case={expects_lower_case}, or rename the checkpoint's"
+      " folder if it holds another model."
+    )
+
+
+def convert_to_unicode(text):
+  """Returns `text` as str; bytes are read as UTF-8, invalid ones dropped.
+
+  Raises:
+    ValueError: `text` is neither str nor bytes.
+  """
+  if isinstance(text, str):
+    return text
+  if isinstance(text, bytes):
+    return text.decode("utf-8", "ignore")
+  raise ValueError(
+    f"a text must be str or bytes, not {type(text).__name__}: {text!r}"
+  )
+
+
+def printable_text(text):
+  """Returns `text`, str or bytes, as something that `print` takes."""
+  return convert_to_unicode(text)
+
+
+def read_lines(path):
+  r"""Yields the lines of a UTF-8 text file, without their "\n".
+
+  A line ends at "\n" only, and every "\r" is removed wherever it stands, as
+  TensorFlow's GFile.readline does for upstream. (`open()` would split at a
+  lone "\r" as well, `str.splitlines` at U+2028 and others.)
+
+  Args:
+    path: a file; with a scheme such as "gs://", read through TensorFlow.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: a line is not UTF-8.
+  """
+  with _open_bytes(path) as lines:
+    for number, line in enumerate(lines, start=1):
+      # Removed as bytes: in UTF-8 a byte below 128 is never part of another.
+      line = line.replace(b"\r", b"")
+      try:
+        text = line.decode("utf-8")
+      except UnicodeDecodeError as error:
+        raise ValueError(
+          f"{path}, line {number}: not UTF-8 (byte {line[error.start]:#04x});"
+          " convert the file, for example with iconv"
+        ) from None
+      # Nothing is left of a last line that was but "\r": upstream sees the end.
+      if text:
+        yield text.removesuffix("\n")
+
+
+def _open_bytes(path):
+  path = os.fspath(path)
+  if "://" in path:
+    import tensorflow as tf
+
+    is_file = tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    open_file = tf.io.gfile.GFile
+  else:
+    is_file, open_file = os.path.isfile(path), open
+  if not is_file:
+    raise FileNotFoundError(f"{path}: no such file; check the path")
+  return open_file(path, "rb")
+
+
+def load_vocab(vocab_file):
+  """Reads a vocabulary: one token a line, its id the line's number from 0.
+
+  Tokens are stripped of white space. Every line counts, blank ones (token "")
+  and repeated ones too; a repeated token has the id of its last line.
+
+  Returns:
+    dict from token to id, in the order of each token's first line.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the file is empty or not UTF-8.
+  """
+  vocab = {}
+  for index, line in enumerate(read_lines(vocab_file)):
+    vocab[line.strip()] = index
+  if not vocab:
+    raise ValueError(
+      f"{vocab_file}: the vocabulary is empty; it should hold one token a line"
+    )
+  return vocab
+
+
+def convert_by_vocab(vocab, items):
+  """Looks every item up in `vocab`, tokens or ids, and returns the list.
+
+  Raises:
+    ValueError: an item is not in `vocab`.
+  """
+  try:
+    return [vocab[item] for item in items]
+  except KeyError as error:
+    raise ValueError(
+      f"{error.args[0]!r} is not in the vocabulary of {len(vocab)} entries;"
+      " use the vocabulary that the model was trained with"
+    ) from None
+
+
+def convert_tokens_to_ids(vocab, tokens):
+  """Returns the ids of `tokens`. Raises ValueError for one not in `vocab`."""
+  return convert_by_vocab(vocab, tokens)
+
+
+def convert_ids_to_tokens(inv_vocab, ids):
+  """Returns the tokens of `ids`. Raises ValueError for an unknown id."""
+  return convert_by_vocab(inv_vocab, ids)
+
+
+def whitespace_tokenize(text):
+  """Splits at Unicode white space, as `str.split` does."""
+  return text.split()
+
+
+def _is_whitespace(char):
+  return char in " \t\n\r" or unicodedata.category(char) == "Zs"
+
+
+def _is_deleted(char):
+  # Upstream's order: tab and newline are control characters (Cc) to Unicode.
+  if char in "\t\n\r":
+    return False
+  return char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
+
+
+def _is_chinese(char):
+  return any(first <= ord(char) <= last for first, last in _CHINESE_RANGES)
+
+
+def _is_punctuation(char):
+  # All of ASCII that is neither letter nor digit counts, "$" and "^" included,
+  # which Unicode calls symbols.
+  if "!" <= char <= "~":
+    return not char.isalnum()
+  return unicodedata.category(char).startswith("P")
+
+
+def _clean(char):
+  if _is_deleted(char):
+    return ""
+  if _is_whitespace(char):
+    return " "
+  return f" {char} " if _is_chinese(char) else char
+
+
+def _strip_accents(text):
+  decomposed = unicodedata.normalize("NFD", text)
+  return "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
+
+
+def _normalize(text, do_lower_case):
+  text = "".join(map(_clean, text))
+  if do_lower_case:
+    text = _strip_accents(text.lower())
+  return "".join(f" {c} " if _is_punctuation(c) else c for c in text)
+
+
+class CodePointTable(dict):
+  """What each code point becomes in normalised text, filled when first asked.
+
+  `table[code_point]` is a str: "" for a control character or an accent, " "
+  for white space, the mark between two spaces for punctuation, the lower-case
+  letters otherwise. `text.translate(table).split()` then gives the words.
+
+  Two kinds of code points depend on their neighbours once text is lower-cased;
+  for them the table holds `NEEDS_CONTEXT`:
+
+  - U+03A3, the capital sigma, whose lower case at a word's end is another one;
+  - combining marks that stay in the text (category Mc or Me), since NFD brings
+    neighbouring marks into the order of their combining classes.
+
+  `normalize` handles both; `alone` says what such a code point becomes when it
+  has no neighbour.
+  """
+
+  def __init__(self, do_lower_case=True):
+    super().__init__()
+    self.do_lower_case = do_lower_case
+
+  def __missing__(self, code_point):
+    replacement = self.alone(code_point)
+    if self.do_lower_case and (
+      code_point == 0x3A3 or any(map(unicodedata.combining, replacement))
+    ):
+      replacement = NEEDS_CONTEXT
+    self[code_point] = replacement
+    return replacement
+
+  def alone(self, code_point):
+    """Returns what a text of this one code point becomes."""
+    return _normalize(chr(code_point), self.do_lower_case)
+
+  def normalize(self, text):
+    """Returns `text` normalised: words with white space between them."""
+    normalized = text.translate(self)
+    if NEEDS_CONTEXT in normalized:
+      # All steps over the whole text. That is word by word, as upstream does
+      # it: neither lower-casing nor NFD looks across white space.
+      normalized = _normalize(text, self.do_lower_case)
+    return normalized
+
+
+class _Memo(dict):
+  """Remembers `function(word)`; forgets all when `_MAX_MEMO_ENTRIES` are in.
+
+  Forgetting follows a change of language or subject, and the frequent words
+  are back at once.
+  """
+
+  def __init__(self, function):
+    super().__init__()
+    self._function = function
+
+  def __missing__(self, word):
+    value = self._function(word)
+    if len(word) <= _MAX_MEMO_CHARS:
+      if len(self) >= _MAX_MEMO_ENTRIES:
+        self.clear()
+      self[word] = value
+    return value
+
+
+class FullTokenizer:
+  """Normalisation and WordPiece.
+
+  Attributes:
+    vocab: dict from token to id.
+    inv_vocab: dict from id to token.
+    basic_tokenizer: the `BasicTokenizer`.
+    wordpiece_tokenizer: the `WordpieceTokenizer`.
+  """
+
+  def __init__(self, vocab_file, do_lower_case=True):
+    self.vocab = load_vocab(vocab_file)
+    self.inv_vocab = {index: token for token, index in self.vocab.items()}
+    self.basic_tokenizer = BasicTokenizer(do_lower_case)
+    self.wordpiece_tokenizer = WordpieceTokenizer(self.vocab)
+    self._ids_of_word = _Memo(self._split_into_ids)
+    self._ids_of_text = _Memo(self._normalize_into_ids)
+
+  def tokenize(self, text):
+    """Returns the tokens of `text`, str or UTF-8 bytes."""
+    pieces_of = self.wordpiece_tokenizer.pieces_of
+    words = self.basic_tokenizer.tokenize(text)
+    return list(itertools.chain.from_iterable(map(pieces_of, words)))
+
+  def encode(self, text):
+    """Returns `convert_tokens_to_ids(tokenize(text))`, only faster.
+
+    Raises:
+      ValueError: `text` has an unknown word and the vocabulary no "[UNK]".
+    """
+    text = convert_to_unicode(text)
+    if not text.isprintable():
+      text = _CONTROLS_THAT_SPLIT.sub("", text)
+    # White space always separates words. So what stands between two spaces can
+    # be looked up as it is, and is normalised only when met for the first time.
+    ids_of = self._ids_of_text.__getitem__
+    return list(itertools.chain.from_iterable(map(ids_of, text.split())))
+
+  def _normalize_into_ids(self, text):
+    words = self.basic_tokenizer.tokenize(text)
+    if len(words) == 1:
+      return self._ids_of_word[words[0]]
+    ids_of = self._ids_of_word.__getitem__
+    return tuple(itertools.chain.from_iterable(map(ids_of, words)))
+
+  def _split_into_ids(self, word):
+    pieces = self.wordpiece_tokenizer.split_word(word)
+    return tuple(self.convert_tokens_to_ids(pieces))
+
+  def convert_tokens_to_ids(self, tokens):
+    """Returns the ids of `tokens`. Raises ValueError for an unknown token."""
+    return convert_by_vocab(self.vocab, tokens)
+
+  def convert_ids_to_tokens(self, ids):
+    """Returns the tokens of `ids`. Raises ValueError for an unknown id."""
+    return convert_by_vocab(self.inv_vocab, ids)
+
+
+class BasicTokenizer:
+  """Normalisation: text to words.
+
+  Attributes:
+    do_lower_case: whether to lower-case and strip accents.
+    table: the `CodePointTable` that does it.
+  """
+
+  def __init__(self, do_lower_case=True):
+    self.do_lower_case = do_lower_case
+    self.table = CodePointTable(do_lower_case)
+
+  def tokenize(self, text):
+    """Returns the words and punctuation marks of `text`, str or UTF-8 bytes."""
+    return self.table.normalize(convert_to_unicode(text)).split()
+
+
+class WordpieceTokenizer:
+  """Splits words into the longest pieces known, from left to right.
+
+  Attributes:
+    vocab: the known tokens, a dict or any other container.
+    unk_token: stands for a word that cannot be split into known pieces.
+    max_input_chars_per_word: a longer word becomes `unk_token`.
+  """
+
+  def __init__(self, vocab, unk_token="[UNK]", max_input_chars_per_word=200):
+    self.vocab = vocab
+    self.unk_token = unk_token
+    self.max_input_chars_per_word = max_input_chars_per_word
+    # No piece of a word can be longer, so no longer one is tried.
+    self._max_piece_chars = max(map(len, vocab), default=0)
+    self.pieces_of = _Memo(self.split_word).__getitem__
+
+  def tokenize(self, text):
+    """Returns the pieces of the words of a normalised `text`."""
+    words = whitespace_tokenize(convert_to_unicode(text))
+    return list(itertools.chain.from_iterable(map(self.pieces_of, words)))
+
+  def split_word(self, word):
+    """Returns the pieces of one word; `pieces_of` remembers them."""
+    if len(word) > self.max_input_chars_per_word:
+      return (self.unk_token,)
+    pieces = []
+    start = 0
+    while start < len(word):
+      piece, start = self._longest_piece(word, start)
+      if piece is None:
+        return (self.unk_token,)
+      pieces.append(piece)
+    return tuple(pieces)
+
+  def _longest_piece(self, word, start):
+    prefix = "##" if start else ""
+    longest = min(len(word), start + self._max_piece_chars)
+    for end in range(longest, start, -1):
+      piece = prefix + word[start:end]
+      if piece in self.vocab:
+        return piece, end
+    return None, start
