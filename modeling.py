@@ -1,0 +1,839 @@
+"""The whole network in one scroll, small to large.
+
+`BertConfig`, activations and dropout, then the layers in the order a token
+passes them, then `BertModel`, then one head per task family.
+
+Every variable is created when its model is constructed, and a variable's Keras
+path is its name in upstream's checkpoints (`bert/encoder/layer_0/...`), so that
+`named_variables` is all that `checkpoint_io` needs.
+
+Shapes in docstrings: `batch` examples, `length` tokens, `width` hidden units,
+`heads` attention heads of `head_width` units, `predictions` masked positions.
+"""
+
+import copy
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Added to the attention scores of padding. Large enough to vanish in softmax,
+# small enough for float16, and what published checkpoints were trained with.
+MASK_ADDER = -10000.0
+LAYER_NORM_EPSILON = 1e-12
+# run_classifier.py and run_squad.py upstream fix this, whatever the config.
+CLASSIFIER_DROPOUT_PROB = 0.1
+
+
+class BertConfig:
+  """Architecture of a BERT, in upstream's JSON.
+
+  Keys that BERT does not know (multilingual and Chinese releases carry
+  `directionality` and `pooler_*`) are kept as attributes and written back.
+  """
+
+  def __init__(
+    self,
+    vocab_size,
+    hidden_size=768,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+    intermediate_size=3072,
+    hidden_act="gelu",
+    hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.1,
+    max_position_embeddings=512,
+    type_vocab_size=16,
+    initializer_range=0.02,
+  ):  # ruff: noqa: PLR0913 - the arguments are the keys of the file.
+    self.vocab_size = vocab_size
+    self.hidden_size = hidden_size
+    self.num_hidden_layers = num_hidden_layers
+    self.num_attention_heads = num_attention_heads
+    self.intermediate_size = intermediate_size
+    self.hidden_act = hidden_act
+    self.hidden_dropout_prob = hidden_dropout_prob
+    self.attention_probs_dropout_prob = attention_probs_dropout_prob
+    self.max_position_embeddings = max_position_embeddings
+    self.type_vocab_size = type_vocab_size
+    self.initializer_range = initializer_range
+
+  @classmethod
+  def from_dict(cls, json_object):
+    """Builds a config from a dict; absent keys take the defaults above."""
+    config = cls(vocab_size=None)
+    vars(config).update(json_object)
+    return config
+
+  @classmethod
+  def from_json_file(cls, json_file):
+    """Reads a `bert_config.json`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not a JSON object, or has no `vocab_size`.
+    """
+    if not tf.io.gfile.exists(json_file):
+      raise FileNotFoundError(f"no BERT config at {json_file}")
+    with tf.io.gfile.GFile(json_file) as reader:
+      text = reader.read()
+    try:
+      json_object = json.loads(text)
+    except json.JSONDecodeError as error:
+      raise ValueError(f"{json_file} is not valid JSON: {error}") from error
+    if not isinstance(json_object, dict) or "vocab_size" not in json_object:
+      raise ValueError(
+        f"{json_file} is not a BERT config: it has no vocab_size"
+      )
+    return cls.from_dict(json_object)
+
+  def to_dict(self):
+    """Returns all keys, the unknown ones included."""
+    return copy.deepcopy(vars(self))
+
+  def to_json_string(self):
+    """Returns the text of `bert_config.json`, keys sorted."""
+    return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+  def validate(self):
+    """Raises ValueError when no network can have this architecture."""
+    if not self.vocab_size:
+      raise ValueError("the BERT config has no vocab_size")
+    if self.hidden_size % self.num_attention_heads:
+      raise ValueError(
+        f"hidden_size {self.hidden_size} is not a multiple of "
+        f"num_attention_heads {self.num_attention_heads}"
+      )
+    get_activation(self.hidden_act)
+
+
+# Activations, initialisation, dropout ----------------------------------------
+
+
+def gelu(x):
+  """Gaussian Error Linear Unit (arXiv 1606.08415), in its tanh form.
+
+  Published BERT weights were trained with this form; `keras.activations.gelu`
+  and Hugging Face's "gelu" default to the exact one.
+  """
+  return tf.nn.gelu(x, approximate=True)
+
+
+def gelu_exact(x):
+  """GELU by the error function, for weights imported from Hugging Face."""
+  return tf.nn.gelu(x, approximate=False)
+
+
+def get_activation(activation_string):
+  """Maps a config's `hidden_act` to a function, None for the identity.
+
+  Raises:
+    ValueError: the name is none of linear, relu, gelu, gelu_exact, tanh.
+  """
+  if not isinstance(activation_string, str):
+    return activation_string
+  activations = {
+    "": None,
+    "linear": None,
+    "relu": tf.nn.relu,
+    "gelu": gelu,
+    "gelu_exact": gelu_exact,
+    "tanh": tf.tanh,
+  }
+  name = activation_string.lower()
+  if name not in activations:
+    raise ValueError(
+      f"unsupported hidden_act {activation_string!r}; choose one of "
+      + ", ".join(sorted(key for key in activations if key))
+    )
+  return activations[name]
+
+
+def create_initializer(initializer_range=0.02):
+  """Normal distribution cut off at two standard deviations."""
+  return keras.initializers.TruncatedNormal(stddev=initializer_range)
+
+
+def dropout(input_tensor, dropout_prob, dropout_seed, site):
+  """Zeroes elements with `dropout_prob`, scales up the others.
+
+  The mask is a pure function of its arguments: the same on every run, redrawn
+  identically by a recomputed forward pass, different for every seed and site.
+
+  Args:
+    input_tensor: float tensor of any shape.
+    dropout_prob: probability of a zero.
+    dropout_seed: int64 [2], or None for no dropout.
+    site: number of this dropout within the model, below 1024.
+
+  Returns:
+    Tensor of `input_tensor`'s shape and dtype.
+  """
+  if dropout_seed is None or not dropout_prob:
+    return input_tensor
+  seed = tf.cast(dropout_seed, tf.int64) * [1, 1024] + [0, site]
+  # Whole words against an integer threshold: exact in every precision, where
+  # bfloat16 uniforms would know only 128 values.
+  words = tf.random.stateless_uniform(
+    tf.shape(input_tensor),
+    seed,
+    minval=None,
+    maxval=None,
+    dtype=tf.uint32,
+    alg="philox",
+  )
+  keep = words >= np.uint32(round(dropout_prob * 2**32))
+  scale = tf.cast(1.0 / (1.0 - dropout_prob), input_tensor.dtype)
+  return tf.where(keep, input_tensor * scale, tf.zeros_like(input_tensor))
+
+
+# Layers, in the order a token passes them -------------------------------------
+
+
+class LayerNorm(keras.layers.Layer):
+  """Layer normalisation (arXiv 1607.06450) over the last axis, in float32.
+
+  The epsilon is 0 in float16, so statistics never leave float32; the result
+  comes back in the input's dtype.
+  """
+
+  def __init__(self, **kwargs):
+    super().__init__(dtype="float32", autocast=False, **kwargs)
+
+  def build(self, input_shape):
+    """Creates `gamma` and `beta`, both [width]."""
+    width = input_shape[-1]
+    self.gamma = self.add_weight(
+      name="gamma", shape=[width], initializer="ones"
+    )
+    self.beta = self.add_weight(name="beta", shape=[width], initializer="zeros")
+
+  def call(self, inputs):
+    """Maps [..., width] to the same shape."""
+    x = tf.cast(inputs, tf.float32)
+    mean, variance = tf.nn.moments(x, axes=[-1], keepdims=True)
+    scale = tf.math.rsqrt(variance + LAYER_NORM_EPSILON) * self.gamma
+    return tf.cast(x * scale + (self.beta - mean * scale), inputs.dtype)
+
+
+class Embeddings(keras.layers.Layer):
+  """Sum of word, segment and position embeddings, normalised."""
+
+  def __init__(self, config, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self.layer_norm = LayerNorm(name="LayerNorm")
+
+  def build(self, input_shape=None):
+    """Creates the three tables and the LayerNorm."""
+    config = self.config
+    self.word_embeddings = self._table("word_embeddings", config.vocab_size)
+    self.token_type_embeddings = self._table(
+      "token_type_embeddings", config.type_vocab_size
+    )
+    self.position_embeddings = self._table(
+      "position_embeddings", config.max_position_embeddings
+    )
+    self.layer_norm.build([config.hidden_size])
+
+  def _table(self, name, rows):
+    return self.add_weight(
+      name=name,
+      shape=[rows, self.config.hidden_size],
+      initializer=create_initializer(self.config.initializer_range),
+    )
+
+  def call(self, input_ids, token_type_ids, dropout_seed=None):
+    """Maps two int [batch, length] to float [batch, length, width].
+
+    Raises:
+      ValueError: `length` exceeds the config's max_position_embeddings.
+    """
+    length = input_ids.shape[1]
+    limit = self.config.max_position_embeddings
+    if length is not None and length > limit:
+      raise ValueError(
+        f"the sequence length {length} exceeds max_position_embeddings "
+        f"{limit} of the BERT config; use --max_seq_length={limit} or less"
+      )
+    positions = self.position_embeddings[: tf.shape(input_ids)[1]]
+    x = tf.gather(self.word_embeddings, input_ids)
+    x += tf.gather(self.token_type_embeddings, token_type_ids)
+    x = self.layer_norm(x + positions)  # [batch, length, width]
+    return dropout(x, self.config.hidden_dropout_prob, dropout_seed, site=0)
+
+
+class SelfAttention(keras.layers.Layer):
+  """Scaled dot-product attention of every token over every token."""
+
+  def __init__(self, config, index, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self.dropout_site = 3 * index + 1
+    self.head_width = config.hidden_size // config.num_attention_heads
+    self.query, self.key, self.value = (
+      _dense(config.hidden_size, config, self.dtype_policy, name=name)
+      for name in ("query", "key", "value")
+    )
+
+  def build(self, input_shape):
+    """Creates query, key and value projections, [width, width] each."""
+    for projection in (self.query, self.key, self.value):
+      projection.build(input_shape)
+
+  def call(self, inputs, mask_adder, dropout_seed=None):
+    """Mixes tokens.
+
+    Args:
+      inputs: [batch, length, width].
+      mask_adder: float32 [batch, 1, 1, length], 0 for tokens to attend to.
+      dropout_seed: int64 [2] or None.
+
+    Returns:
+      [batch, length, width], heads side by side.
+    """
+    query = self._split_heads(self.query(inputs))
+    key = self._split_heads(self.key(inputs))
+    value = self._split_heads(self.value(inputs))
+    scores = tf.matmul(query, key, transpose_b=True)  # [batch, heads, from, to]
+    scores = tf.cast(scores, tf.float32) * self.head_width**-0.5
+    probs = tf.nn.softmax(scores + mask_adder)
+    probs = dropout(
+      tf.cast(probs, value.dtype),
+      self.config.attention_probs_dropout_prob,
+      dropout_seed,
+      self.dropout_site,
+    )
+    context = tf.matmul(probs, value)  # [batch, heads, length, head_width]
+    context = tf.transpose(context, [0, 2, 1, 3])
+    return tf.reshape(context, tf.shape(inputs))
+
+  def _split_heads(self, x):
+    """[batch, length, width] to [batch, heads, length, head_width]."""
+    batch, length = tf.unstack(tf.shape(x))[:2]
+    heads = self.config.num_attention_heads
+    x = tf.reshape(x, [batch, length, heads, self.head_width])
+    return tf.transpose(x, [0, 2, 1, 3])
+
+
+class ResidualOutput(keras.layers.Layer):
+  """Projection to the model's width, dropout, residual, LayerNorm."""
+
+  def __init__(self, config, dropout_site, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self.dropout_site = dropout_site
+    self.dense = _dense(
+      config.hidden_size, config, self.dtype_policy, name="dense"
+    )
+    self.layer_norm = LayerNorm(name="LayerNorm")
+
+  def build(self, input_shape):
+    """Creates `dense` [input width, width] and the LayerNorm."""
+    self.dense.build(input_shape)
+    self.layer_norm.build([self.config.hidden_size])
+
+  def call(self, inputs, residual, dropout_seed=None):
+    """Maps [batch, length, any] and [batch, length, width] to the latter."""
+    x = dropout(
+      self.dense(inputs),
+      self.config.hidden_dropout_prob,
+      dropout_seed,
+      self.dropout_site,
+    )
+    return self.layer_norm(x + residual)
+
+
+class TransformerLayer(keras.layers.Layer):
+  """One block of the encoder: attention, then feed-forward, both post-LN."""
+
+  def __init__(self, config, index, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    policy = self.dtype_policy
+    self.self_attention = SelfAttention(
+      config, index, name="self", dtype=policy
+    )
+    self.attention_output = ResidualOutput(
+      config, 3 * index + 2, name="output", dtype=policy
+    )
+    self.intermediate = _dense(
+      config.intermediate_size,
+      config,
+      policy,
+      name="dense",
+      activation=get_activation(config.hidden_act),
+    )
+    self.layer_output = ResidualOutput(
+      config, 3 * index + 3, name="output", dtype=policy
+    )
+
+  def build(self, input_shape):
+    """Builds the parts under upstream's scopes."""
+    with keras.name_scope("attention"):
+      self.self_attention.build(input_shape)
+      self.attention_output.build(input_shape)
+    with keras.name_scope("intermediate"):
+      self.intermediate.build(input_shape)
+    self.layer_output.build([None, None, self.config.intermediate_size])
+
+  def call(self, inputs, mask_adder, dropout_seed=None):
+    """Maps [batch, length, width] to the same shape."""
+    x = self.self_attention(inputs, mask_adder, dropout_seed=dropout_seed)
+    attended = self.attention_output(x, inputs, dropout_seed=dropout_seed)
+    x = self.intermediate(attended)  # [batch, length, intermediate_size]
+    return self.layer_output(x, attended, dropout_seed=dropout_seed)
+
+
+class Encoder(keras.layers.Layer):
+  """The stack of transformer layers."""
+
+  def __init__(self, config, **kwargs):
+    super().__init__(**kwargs)
+    self.transformer_layers = [
+      TransformerLayer(config, i, name=f"layer_{i}", dtype=self.dtype_policy)
+      for i in range(config.num_hidden_layers)
+    ]
+
+  def build(self, input_shape):
+    """Builds every layer."""
+    for layer in self.transformer_layers:
+      layer.build(input_shape)
+
+  def call(self, inputs, mask_adder, dropout_seed=None):
+    """Returns the output of every layer, each [batch, length, width]."""
+    outputs = []
+    for layer in self.transformer_layers:
+      inputs = layer(inputs, mask_adder, dropout_seed=dropout_seed)
+      outputs.append(inputs)
+    return outputs
+
+
+def _dense(units, config, dtype, name, activation=None):
+  return keras.layers.Dense(
+    units,
+    activation=activation,
+    kernel_initializer=create_initializer(config.initializer_range),
+    name=name,
+    dtype=dtype,
+  )
+
+
+# Models -----------------------------------------------------------------------
+
+
+class _ConfiguredModel(keras.Model):
+  """A Keras model made from a BertConfig, its variables created at once."""
+
+  def __init__(self, config, **kwargs):
+    super().__init__(**kwargs)
+    config.validate()
+    self.config = config
+    # Only consulted when no dropout_seed is given, that is in a notebook's
+    # `fit`. Models inside another model receive a seed and never draw.
+    self.seed_generator = keras.random.SeedGenerator()
+
+  def get_config(self):
+    """Returns what `from_config` needs."""
+    return {
+      "config": self.config.to_dict(),
+      "name": self.name,
+      "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+    }
+
+  @classmethod
+  def from_config(cls, config):
+    """Rebuilds a model, with new weights."""
+    config = dict(config)
+    config["dtype"] = keras.saving.deserialize_keras_object(config["dtype"])
+    return cls(BertConfig.from_dict(config.pop("config")), **config)
+
+  def _seed(self, training, dropout_seed):
+    """The seed for this call's dropout, None outside training."""
+    if not training:
+      return None
+    if dropout_seed is None:
+      return tf.cast(self.seed_generator.next(), tf.int64)
+    return dropout_seed
+
+
+@keras.saving.register_keras_serializable("bert")
+class BertModel(_ConfiguredModel):
+  """BERT's encoder (arXiv 1810.04805).
+
+      config = BertConfig.from_json_file("bert_config.json")
+      model = BertModel(config)
+      outputs = model({"input_ids": ids, "input_mask": mask,
+                       "token_type_ids": segment_ids})
+      outputs["pooled_output"]
+  """
+
+  def __init__(self, config, name="bert", **kwargs):
+    super().__init__(config, name=name, **kwargs)
+    policy = self.dtype_policy
+    self.embeddings = Embeddings(config, name="embeddings", dtype=policy)
+    self.encoder = Encoder(config, name="encoder", dtype=policy)
+    self.pooler = _dense(
+      config.hidden_size, config, policy, name="dense", activation="tanh"
+    )
+    self.build()
+
+  def build(self, input_shape=None):
+    """Creates all variables; they depend on the config alone."""
+    hidden_shape = [None, None, self.config.hidden_size]
+    self.embeddings.build()
+    self.encoder.build(hidden_shape)
+    with keras.name_scope("pooler"):
+      self.pooler.build(hidden_shape)
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    """Encodes a batch.
+
+    Args:
+      inputs: dict of int [batch, length]: `input_ids`; optionally `input_mask`
+        (1 for tokens, 0 for padding; all ones if absent) and `token_type_ids`
+        (all zeros if absent).
+      training: whether to apply dropout.
+      dropout_seed: int64 [2] that fixes every mask of this call; drawn from a
+        Keras SeedGenerator if None.
+
+    Returns:
+      Dict of `sequence_output` [batch, length, width], `pooled_output`
+      [batch, width], `all_encoder_layers`, a list of [batch, length, width] for
+      each layer, and `embedding_output` [batch, length, width].
+    """
+    seed = self._seed(training, dropout_seed)
+    input_ids = tf.convert_to_tensor(inputs["input_ids"])
+    token_type_ids = inputs.get("token_type_ids")
+    if token_type_ids is None:
+      token_type_ids = tf.zeros_like(input_ids)
+    embedded = self.embeddings(input_ids, token_type_ids, dropout_seed=seed)
+    layers = self.encoder(
+      embedded, _mask_adder(inputs, input_ids), dropout_seed=seed
+    )
+    sequence_output = layers[-1] if layers else embedded
+    return {
+      "sequence_output": sequence_output,
+      "pooled_output": self.pooler(sequence_output[:, 0]),
+      "all_encoder_layers": layers,
+      "embedding_output": embedded,
+    }
+
+
+def _mask_adder(inputs, input_ids):
+  """float32 [batch, 1, 1, length]: 0 for tokens, MASK_ADDER for padding."""
+  input_mask = inputs.get("input_mask")
+  if input_mask is None:
+    input_mask = tf.ones_like(input_ids)
+  mask = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]
+  return (1.0 - mask) * MASK_ADDER
+
+
+class _HeadModel(_ConfiguredModel):
+  """A BertModel with a task on top.
+
+  The training loop reaches the task through three methods only, all sums over
+  examples, so that micro-batches and replicas add up to the global batch:
+  `loss_weights(batch)` depends on labels alone, `loss_sums(outputs, batch)` is
+  the matching weighted sum of losses, `total_loss(sums, weights)` combines
+  them and is linear in `sums`. `metric_sums` returns pairs of sums.
+  """
+
+  def __init__(self, config, **kwargs):
+    super().__init__(config, **kwargs)
+    self.bert = BertModel(config, dtype=self.dtype_policy)
+
+  def encode(self, inputs, training, dropout_seed):
+    """Runs the encoder on a batch with the features' names."""
+    bert_inputs = {
+      "input_ids": inputs["input_ids"],
+      "input_mask": inputs.get("input_mask"),
+      "token_type_ids": inputs.get("segment_ids"),
+    }
+    return self.bert(bert_inputs, training=training, dropout_seed=dropout_seed)
+
+  def total_loss(self, sums, weights):
+    """The mean loss of the task's only term."""
+    return sums["loss"] / weights["loss"]
+
+  def compute_loss(self, x=None, y=None, y_pred=None, **unused):
+    """The loss `fit` minimises: labels travel in `x`, beside the inputs."""
+    return self.total_loss(self.loss_sums(y_pred, x), self.loss_weights(x))
+
+
+def example_weights(batch):
+  """float32 [batch]: 1 for examples, 0 for rows that only fill a batch."""
+  if "example_weights" in batch:
+    return tf.reshape(tf.cast(batch["example_weights"], tf.float32), [-1])
+  return tf.ones([tf.shape(batch["input_ids"])[0]])
+
+
+def _cross_entropy(labels, logits):
+  """float32 losses of int labels, shaped as `labels`."""
+  return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+
+def _output_weights(layer, config, units):
+  """A head's output projection, stored [units, width] as upstream does."""
+  layer.output_weights = layer.add_weight(
+    name="output_weights",
+    shape=[units, config.hidden_size],
+    initializer=create_initializer(config.initializer_range),
+  )
+  layer.output_bias = layer.add_weight(
+    name="output_bias", shape=[units], initializer="zeros"
+  )
+
+
+def _project(x, weights, bias):
+  """float32 logits of `x` [..., width] by `weights` [units, width]."""
+  logits = tf.matmul(x, tf.cast(weights, x.dtype), transpose_b=True)
+  return tf.cast(logits, tf.float32) + tf.cast(bias, tf.float32)
+
+
+class OutputProjection(keras.layers.Layer):
+  """Vectors to the logits of a few classes."""
+
+  def __init__(self, config, units, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self.units = units
+
+  def build(self, input_shape=None):
+    """Creates weights [units, width] and bias [units]."""
+    _output_weights(self, self.config, self.units)
+
+  def call(self, inputs):
+    """Maps [..., width] to float32 [..., units]."""
+    return _project(inputs, self.output_weights, self.output_bias)
+
+
+class MaskedLMHead(keras.layers.Layer):
+  """Token vectors to logits over the vocabulary, tied to its embeddings."""
+
+  def __init__(self, config, **kwargs):
+    super().__init__(**kwargs)
+    self.config = config
+    self.transform = _dense(
+      config.hidden_size,
+      config,
+      self.dtype_policy,
+      name="dense",
+      activation=get_activation(config.hidden_act),
+    )
+    self.layer_norm = LayerNorm(name="LayerNorm")
+
+  def build(self, input_shape=None):
+    """Creates the transformation and the output bias."""
+    with keras.name_scope("transform"):
+      self.transform.build([None, self.config.hidden_size])
+      self.layer_norm.build([self.config.hidden_size])
+    self.output_bias = self.add_weight(
+      name="output_bias", shape=[self.config.vocab_size], initializer="zeros"
+    )
+
+  def call(self, token_vectors, word_embeddings):
+    """Maps [batch, predictions, width] to float32 [..., vocab_size]."""
+    x = self.layer_norm(self.transform(token_vectors))
+    return _project(x, word_embeddings, self.output_bias)
+
+
+@keras.saving.register_keras_serializable("bert")
+class BertPretrainer(_HeadModel):
+  """BERT with the masked-LM and the next-sentence head."""
+
+  def __init__(self, config, name="bert_pretrainer", **kwargs):
+    super().__init__(config, name=name, **kwargs)
+    policy = self.dtype_policy
+    self.masked_lm = MaskedLMHead(config, name="predictions", dtype=policy)
+    # Logits for (B follows A, B is random), the order of upstream's labels.
+    self.next_sentence = OutputProjection(
+      config, units=2, name="seq_relationship", dtype=policy
+    )
+    # Not in `build`, which would put the model's own name before the scope.
+    with keras.name_scope("cls"):
+      self.masked_lm.build()
+      self.next_sentence.build()
+    self.built = True
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    """Predicts the masked tokens and whether B follows A.
+
+    Args:
+      inputs: dict of int [batch, length] `input_ids`, `input_mask`,
+        `segment_ids`, and int [batch, predictions] `masked_lm_positions`.
+      training: whether to apply dropout.
+      dropout_seed: see BertModel.
+
+    Returns:
+      Dict of float32 `masked_lm_logits` [batch, predictions, vocab_size] and
+      `next_sentence_logits` [batch, 2].
+    """
+    seed = self._seed(training, dropout_seed)
+    outputs = self.encode(inputs, training, seed)
+    masked = tf.gather(
+      outputs["sequence_output"], inputs["masked_lm_positions"], batch_dims=1
+    )
+    embeddings = self.bert.embeddings.word_embeddings
+    return {
+      "masked_lm_logits": self.masked_lm(masked, embeddings),
+      "next_sentence_logits": self.next_sentence(outputs["pooled_output"]),
+    }
+
+  def loss_weights(self, batch):
+    """Number of masked tokens and of examples."""
+    return {
+      "masked_lm_loss": tf.reduce_sum(
+        tf.cast(batch["masked_lm_weights"], tf.float32)
+      ),
+      "next_sentence_loss": tf.reduce_sum(example_weights(batch)),
+    }
+
+  def loss_sums(self, outputs, batch):
+    """Weighted sums of both cross entropies."""
+    masked_lm = _cross_entropy(
+      batch["masked_lm_ids"], outputs["masked_lm_logits"]
+    )
+    next_sentence = _cross_entropy(
+      tf.reshape(batch["next_sentence_labels"], [-1]),
+      outputs["next_sentence_logits"],
+    )
+    weights = tf.cast(batch["masked_lm_weights"], tf.float32)
+    return {
+      "masked_lm_loss": tf.reduce_sum(weights * masked_lm),
+      "next_sentence_loss": tf.reduce_sum(
+        example_weights(batch) * next_sentence
+      ),
+    }
+
+  def total_loss(self, sums, weights):
+    """Masked-LM loss plus next-sentence loss.
+
+    The 1e-5 is upstream's guard (get_masked_lm_output) against a batch without
+    masked tokens.
+    """
+    masked_lm = sums["masked_lm_loss"] / (weights["masked_lm_loss"] + 1e-5)
+    return masked_lm + sums["next_sentence_loss"] / weights["next_sentence_loss"]
+
+  def metric_sums(self, outputs, batch):
+    """Pairs (sum, weight) under the keys of upstream's eval_results.txt."""
+    weights = self.loss_weights(batch)
+    sums = self.loss_sums(outputs, batch)
+    correct_tokens = _correct(
+      outputs["masked_lm_logits"], batch["masked_lm_ids"]
+    ) * tf.cast(batch["masked_lm_weights"], tf.float32)
+    correct_pairs = example_weights(batch) * _correct(
+      outputs["next_sentence_logits"],
+      tf.reshape(batch["next_sentence_labels"], [-1]),
+    )
+    numerators = {
+      "masked_lm_accuracy": tf.reduce_sum(correct_tokens),
+      "masked_lm_loss": sums["masked_lm_loss"],
+      "next_sentence_accuracy": tf.reduce_sum(correct_pairs),
+      "next_sentence_loss": sums["next_sentence_loss"],
+    }
+    return {
+      key: (value, weights[key.replace("accuracy", "loss")])
+      for key, value in numerators.items()
+    }
+
+
+def _correct(logits, labels):
+  """float32, 1 where the largest logit is the label's; shaped as `labels`."""
+  predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+  return tf.cast(tf.equal(predicted, labels), tf.float32)
+
+
+@keras.saving.register_keras_serializable("bert")
+class BertClassifier(_HeadModel):
+  """BERT with one linear layer on the pooled output."""
+
+  def __init__(self, config, num_labels, name="bert_classifier", **kwargs):
+    super().__init__(config, name=name, **kwargs)
+    self.num_labels = num_labels
+    _output_weights(self, config, num_labels)
+    self.built = True
+
+  def get_config(self):
+    """Returns what `from_config` needs."""
+    return {**super().get_config(), "num_labels": self.num_labels}
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    """Maps a batch to a dict of float32 `logits` [batch, num_labels]."""
+    seed = self._seed(training, dropout_seed)
+    pooled = self.encode(inputs, training, seed)["pooled_output"]
+    site = 3 * self.config.num_hidden_layers + 1
+    pooled = dropout(pooled, CLASSIFIER_DROPOUT_PROB, seed, site)
+    return {"logits": _project(pooled, self.output_weights, self.output_bias)}
+
+  def loss_weights(self, batch):
+    """Number of examples."""
+    return {"loss": tf.reduce_sum(example_weights(batch))}
+
+  def loss_sums(self, outputs, batch):
+    """Sum of the examples' cross entropies; labels are `label_ids` [batch]."""
+    losses = _cross_entropy(
+      tf.reshape(batch["label_ids"], [-1]), outputs["logits"]
+    )
+    return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
+
+
+@keras.saving.register_keras_serializable("bert")
+class BertSpanLabeler(_HeadModel):
+  """BERT with logits for where an answer starts and ends."""
+
+  def __init__(self, config, name="bert_span_labeler", **kwargs):
+    super().__init__(config, name=name, **kwargs)
+    self.span = OutputProjection(
+      config, units=2, name="squad", dtype=self.dtype_policy
+    )
+    with keras.name_scope("cls"):
+      self.span.build()
+    self.built = True
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    """Returns float32 `start_logits` and `end_logits`, [batch, length]."""
+    seed = self._seed(training, dropout_seed)
+    outputs = self.encode(inputs, training, seed)
+    logits = self.span(outputs["sequence_output"])  # [batch, length, 2]
+    start_logits, end_logits = tf.unstack(logits, axis=-1)
+    return {"start_logits": start_logits, "end_logits": end_logits}
+
+  def loss_weights(self, batch):
+    """Number of examples."""
+    return {"loss": tf.reduce_sum(example_weights(batch))}
+
+  def loss_sums(self, outputs, batch):
+    """Sum over examples of the mean of both cross entropies.
+
+    All positions compete, padding included. A position beyond the sequence
+    has an all-zero one-hot row upstream, hence no loss.
+    """
+    losses = 0.5 * (
+      self._position_loss(outputs["start_logits"], batch["start_positions"])
+      + self._position_loss(outputs["end_logits"], batch["end_positions"])
+    )
+    return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
+
+  @staticmethod
+  def _position_loss(logits, positions):
+    one_hot = tf.one_hot(tf.reshape(positions, [-1]), tf.shape(logits)[1])
+    return -tf.reduce_sum(one_hot * tf.nn.log_softmax(logits), axis=-1)
+
+
+def named_variables(model):
+  """Trainable variables by their names in upstream's checkpoints.
+
+  Args:
+    model: any model of this module.
+
+  Returns:
+    Dict from name (`bert/embeddings/word_embeddings`, `output_weights`, ...) to
+    Keras variable, in the order of creation.
+  """
+  prefix = f"{model.name}/" if not isinstance(model, BertModel) else ""
+  return {
+    variable.path.removeprefix(prefix): variable
+    for variable in model.trainable_variables
+  }
