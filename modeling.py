@@ -33,7 +33,7 @@ class BertConfig:
   `directionality` and `pooler_*`) are kept as attributes and written back.
   """
 
-  def __init__(
+  def __init__(  # noqa: PLR0913 - one argument per key of the file.
     self,
     vocab_size,
     hidden_size=768,
@@ -46,7 +46,7 @@ class BertConfig:
     max_position_embeddings=512,
     type_vocab_size=16,
     initializer_range=0.02,
-  ):  # ruff: noqa: PLR0913 - the arguments are the keys of the file.
+  ):
     self.vocab_size = vocab_size
     self.hidden_size = hidden_size
     self.num_hidden_layers = num_hidden_layers
@@ -713,8 +713,10 @@ class BertPretrainer(_HeadModel):
     The 1e-5 is upstream's guard (get_masked_lm_output) against a batch without
     masked tokens.
     """
-    masked_lm = sums["masked_lm_loss"] / (weights["masked_lm_loss"] + 1e-5)
-    return masked_lm + sums["next_sentence_loss"] / weights["next_sentence_loss"]
+    return (
+      sums["masked_lm_loss"] / (weights["masked_lm_loss"] + 1e-5)
+      + sums["next_sentence_loss"] / weights["next_sentence_loss"]
+    )
 
   def metric_sums(self, outputs, batch):
     """Pairs (sum, weight) under the keys of upstream's eval_results.txt."""

@@ -31,6 +31,7 @@ setup(
   },
   install_requires=[
     "absl-py>=2.1",
+    "google-crc32c>=1.5",
     # The behaviour listed in the README was verified on these minor versions.
     "keras>=3.15,<3.16",
     "numpy>=2.0",

@@ -1,0 +1,493 @@
+"""Records in, records out, and the order in which training sees them.
+
+A feature set is declared once, as a tuple of `FeatureSpec`; serialising,
+parsing and padding are derived from it. Training order is a pure function of
+(seed, epoch, position), computed over an index of the records, so any step's
+batch can be had without reading what came before it.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import struct
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+
+# Framing of a TFRecord: uint64 length, its masked CRC, the data, its CRC.
+_HEADER_BYTES = 12
+_FOOTER_BYTES = 4
+# Bytes read at a time while indexing. Remote reads cost a round trip each.
+_INDEX_CHUNK_BYTES = 1 << 24
+# Records permuted together. At 1 kB a record two cached blocks take 32 MB.
+BLOCK_RECORDS = 1 << 14
+
+
+# Feature sets -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSpec:
+  """One feature of a record: `length` numbers of `dtype`, padded with 0."""
+
+  name: str
+  length: int
+  dtype: str = "int64"  # or "float32", the two kinds a record can hold
+
+  @property
+  def batch_dtype(self):
+    """Type in a batch: ids travel as int32, which XLA and TPUs want."""
+    return np.int32 if self.dtype == "int64" else np.float32
+
+
+def pretraining_features(max_seq_length, max_predictions_per_seq):
+  """Features of create_pretraining_data.py's records, in upstream's order."""
+  return (
+    FeatureSpec("input_ids", max_seq_length),
+    FeatureSpec("input_mask", max_seq_length),
+    FeatureSpec("segment_ids", max_seq_length),
+    FeatureSpec("masked_lm_positions", max_predictions_per_seq),
+    FeatureSpec("masked_lm_ids", max_predictions_per_seq),
+    FeatureSpec("masked_lm_weights", max_predictions_per_seq, "float32"),
+    FeatureSpec("next_sentence_labels", 1),
+  )
+
+
+# Writing ----------------------------------------------------------------------
+
+
+def serialize_examples(features, specs):
+  """Encodes many records at once.
+
+  Writes the wire format of `tf.train.Example` directly: NumPy encodes a whole
+  column of integers, where the protobuf API takes a Python call per number.
+  Fields come in the order of `specs`, so equal inputs give equal bytes.
+
+  Args:
+    features: dict from name to an array [records, spec.length].
+    specs: tuple of FeatureSpec.
+
+  Returns:
+    List of `bytes`, one serialized Example per record.
+  """
+  columns = [_encode_column(features[spec.name], spec) for spec in specs]
+  return [
+    _field(1, b"".join(entries)) for entries in zip(*columns, strict=True)
+  ]
+
+
+def _encode_column(values, spec):
+  """The map entry of one feature, for every record: a list of bytes."""
+  key = _field(1, spec.name.encode())
+  values = np.asarray(values).reshape([-1, spec.length])
+  if spec.dtype == "float32":
+    list_field, payloads = 2, _float_payloads(values)
+  else:
+    list_field, payloads = 3, _varint_payloads(values)
+  return [
+    _field(1, key + _field(2, _field(list_field, _field(1, payload))))
+    for payload in payloads
+  ]
+
+
+def _float_payloads(values):
+  rows = np.ascontiguousarray(values, dtype="<f4")
+  return [row.tobytes() for row in rows]
+
+
+def _varint_payloads(values):
+  """Rows of integers as concatenated protobuf varints."""
+  values = values.astype(np.int64).view(np.uint64)
+  width = max(1, -(-int(values.max(initial=0)).bit_length() // 7))
+  shifts = np.arange(width, dtype=np.uint64) * np.uint64(7)
+  groups = values[:, :, np.newaxis] >> shifts  # [records, length, width]
+  is_used = groups > 0
+  is_used[:, :, 0] = True
+  has_successor = np.zeros_like(is_used)
+  has_successor[:, :, :-1] = is_used[:, :, 1:]
+  encoded = (groups & np.uint64(0x7F)).astype(np.uint8)
+  encoded |= has_successor.astype(np.uint8) << 7
+  stream = encoded[is_used].tobytes()
+  ends = np.cumsum(is_used.sum(axis=(1, 2))).tolist()
+  return [
+    stream[start:end]
+    for start, end in zip([0, *ends], ends, strict=False)
+  ]
+
+
+def _field(number, payload):
+  """A length-delimited protobuf field."""
+  return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
+
+
+def _varint(value):
+  encoded = bytearray()
+  while value > 0x7F:
+    encoded.append(value & 0x7F | 0x80)
+    value >>= 7
+  encoded.append(value)
+  return bytes(encoded)
+
+
+class RecordWriter:
+  """Writes a TFRecord file that appears under its name only when complete.
+
+      with RecordWriter(path) as writer:
+        writer.write(serialized)
+
+  An exception inside the block removes what was written.
+  """
+
+  def __init__(self, path):
+    self.path = path
+    self._temporary_path = f"{path}.incomplete-{os.getpid()}"
+    self._writer = tf.io.TFRecordWriter(self._temporary_path)
+
+  def write(self, serialized):
+    """Appends one record (`bytes`)."""
+    self._writer.write(serialized)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, error_type, error, trace):
+    self._writer.close()
+    if error_type is None:
+      tf.io.gfile.rename(self._temporary_path, self.path, overwrite=True)
+    else:
+      tf.io.gfile.remove(self._temporary_path)
+
+
+# Reading by offset ------------------------------------------------------------
+
+
+def expand_patterns(patterns):
+  """Files matching a comma-separated list of globs, in upstream's order.
+
+  Raises:
+    FileNotFoundError: a pattern matches nothing.
+  """
+  paths = []
+  for pattern in patterns.split(","):
+    matches = tf.io.gfile.glob(pattern)
+    if not matches:
+      raise FileNotFoundError(f"no file matches {pattern}")
+    paths.extend(matches)
+  return paths
+
+
+class RecordSource:
+  """Random access to the records of many TFRecord files, parsed.
+
+  Records are numbered through all files in the order given.
+
+  Args:
+    paths: list of TFRecord files, local or remote.
+    specs: tuple of FeatureSpec that every record must have.
+    index_cache: optional path of a JSON file that keeps record offsets between
+      runs; entries of files whose size or time changed are made anew.
+
+  Raises:
+    ValueError: a file is truncated, or there is no record at all.
+  """
+
+  def __init__(self, paths, specs, index_cache=None):
+    self.paths = list(paths)
+    self.specs = specs
+    self.block_size = BLOCK_RECORDS
+    self._offsets = _load_offsets(self.paths, index_cache)
+    counts = [len(offsets) - 1 for offsets in self._offsets]
+    self._first_record = np.concatenate([[0], np.cumsum(counts)])
+    self._blocks = collections.OrderedDict()
+    if not len(self):
+      raise ValueError(f"no record in {', '.join(self.paths)}")
+
+  def __len__(self):
+    return int(self._first_record[-1])
+
+  def take(self, record_numbers):
+    """Reads some records.
+
+    Args:
+      record_numbers: int array [batch].
+
+    Returns:
+      Dict from feature name to an array [batch, spec.length].
+
+    Raises:
+      ValueError: a record is corrupt or has not the features of `specs`.
+    """
+    serialized = self.read(record_numbers)
+    try:
+      return parse_examples(serialized, self.specs)
+    except tf.errors.InvalidArgumentError:
+      raise ValueError(
+        self._explain_mismatch(serialized, record_numbers)
+      ) from None
+
+  def read(self, record_numbers):
+    """Returns the records' bytes, checked against their CRC."""
+    return [self._record(int(number)) for number in record_numbers]
+
+  def locate(self, record_number):
+    """Returns (path, number of the record within that file, from 0)."""
+    file_number = int(
+      np.searchsorted(self._first_record, record_number, side="right") - 1
+    )
+    first = int(self._first_record[file_number])
+    return self.paths[file_number], record_number - first
+
+  def _record(self, number):
+    block_number = number // self.block_size
+    if block_number not in self._blocks:
+      # Two blocks: a batch may end one and begin the next.
+      while len(self._blocks) > 1:
+        self._blocks.popitem(last=False)
+      self._blocks[block_number] = self._read_block(block_number)
+    data = self._blocks[block_number][number % self.block_size]
+    record, (crc,) = data[:-4], struct.unpack("<I", data[-4:])
+    if _masked_crc(record) != crc:
+      path, position = self.locate(number)
+      raise ValueError(
+        f"{path}: record {position} is corrupt (its checksum does not match); "
+        "create the file again"
+      )
+    return record
+
+  def _read_block(self, block_number):
+    """The records of a block, each followed by its CRC."""
+    start = block_number * self.block_size
+    end = min(start + self.block_size, len(self))
+    records = []
+    for file_number, path in enumerate(self.paths):
+      first = int(self._first_record[file_number])
+      offsets = self._offsets[file_number]
+      low = max(start - first, 0)
+      high = min(end - first, len(offsets) - 1)
+      if low < high:
+        records.extend(_read_records(path, offsets[low : high + 1]))
+    return records
+
+  def _explain_mismatch(self, serialized, record_numbers):
+    """One sentence about the first record that `specs` do not describe."""
+    for record, number in zip(serialized, record_numbers, strict=True):
+      problem = describe_mismatch(record, self.specs)
+      if problem:
+        path, position = self.locate(int(number))
+        return f"{path}: record {position} {problem}"
+    return f"records of {self.paths[0]} cannot be parsed"
+
+
+def _masked_crc(data):
+  crc = google_crc32c.value(data)
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _read_records(path, offsets):
+  with tf.io.gfile.GFile(path, "rb") as reader:
+    reader.seek(int(offsets[0]))
+    data = reader.read(int(offsets[-1] - offsets[0]))
+  starts = (offsets - offsets[0]).tolist()
+  return [
+    data[start + _HEADER_BYTES : end]
+    for start, end in zip(starts, starts[1:], strict=False)
+  ]
+
+
+def _load_offsets(paths, index_cache):
+  """Record offsets of each file, from the cache where it is up to date."""
+  cache = {}
+  if index_cache and tf.io.gfile.exists(index_cache):
+    with tf.io.gfile.GFile(index_cache) as reader:
+      cache = json.load(reader)
+  entries = {path: _file_entry(path, cache.get(path)) for path in paths}
+  if index_cache and entries != cache:
+    write_text_atomically(index_cache, json.dumps(entries))
+  return [np.cumsum([0, *entries[path]["sizes"]]) for path in paths]
+
+
+def _file_entry(path, known):
+  stat = tf.io.gfile.stat(path)
+  entry = {"bytes": stat.length, "mtime": stat.mtime_nsec}
+  if known and {key: known[key] for key in entry} == entry:
+    return known
+  return {**entry, "sizes": _scan_record_sizes(path, stat.length)}
+
+
+def _scan_record_sizes(path, file_bytes):
+  """Sizes in bytes, framing included, of a file's records."""
+  sizes = []
+  position = 0
+  chunk_start, chunk = 0, b""
+  with tf.io.gfile.GFile(path, "rb") as reader:
+    while position < file_bytes:
+      if position + _HEADER_BYTES > chunk_start + len(chunk):
+        reader.seek(position)
+        chunk_start, chunk = position, reader.read(_INDEX_CHUNK_BYTES)
+      size = _record_size(chunk, position - chunk_start)
+      if size is None or position + size > file_bytes:
+        raise ValueError(
+          f"{path} is truncated or no TFRecord file: record {len(sizes)} at "
+          f"byte {position} does not fit; create the file again"
+        )
+      sizes.append(size)
+      position += size
+  return sizes
+
+
+def _record_size(chunk, start):
+  header = chunk[start : start + _HEADER_BYTES]
+  if len(header) < _HEADER_BYTES:
+    return None
+  length, crc = struct.unpack("<QI", header)
+  if _masked_crc(header[:8]) != crc:
+    return None
+  return _HEADER_BYTES + length + _FOOTER_BYTES
+
+
+def parse_examples(serialized, specs):
+  """Parses serialized Examples into arrays [batch, spec.length].
+
+  Raises:
+    tf.errors.InvalidArgumentError: a record lacks a feature of `specs` or has
+      it in another length or type.
+  """
+  parsed = tf.io.parse_example(
+    tf.constant(serialized, shape=[len(serialized)], dtype=tf.string),
+    {
+      spec.name: tf.io.FixedLenFeature([spec.length], tf.as_dtype(spec.dtype))
+      for spec in specs
+    },
+  )
+  return {
+    spec.name: parsed[spec.name].numpy().astype(spec.batch_dtype)
+    for spec in specs
+  }
+
+
+def describe_mismatch(serialized, specs):
+  """Says how a record differs from `specs`, or returns None if it does not."""
+  try:
+    example = tf.train.Example.FromString(serialized)
+  except Exception:  # protobuf's DecodeError has no public common path.
+    return "is not a tf.train.Example"
+  features = example.features.feature
+  for spec in specs:
+    if spec.name not in features:
+      return (
+        f"has no feature {spec.name!r}; it was made for another task "
+        f"(its features: {', '.join(sorted(features)) or 'none'})"
+      )
+    kind = "float_list" if spec.dtype == "float32" else "int64_list"
+    found = len(getattr(features[spec.name], kind).value)
+    if found != spec.length:
+      return f"has {found} {kind} values in {spec.name!r}, not {spec.length}"
+  return None
+
+
+def write_text_atomically(path, text):
+  """Writes a small file so that readers see the old or the new one whole."""
+  temporary_path = f"{path}.incomplete-{os.getpid()}"
+  with tf.io.gfile.GFile(temporary_path, "w") as writer:
+    writer.write(text)
+  tf.io.gfile.rename(temporary_path, path, overwrite=True)
+
+
+# Order ------------------------------------------------------------------------
+
+
+class TrainingOrder:
+  """The endless sequence of record numbers that training consumes.
+
+  Each epoch is a permutation of all records: blocks are permuted among each
+  other and records within their block, so that a block is read from disk once
+  an epoch. Batches run across the end of an epoch; nothing is dropped.
+
+  Args:
+    num_records: records in the source.
+    batch_size: global batch size.
+    seed: int; another seed, another order.
+    block_size: records permuted together.
+  """
+
+  def __init__(self, num_records, batch_size, seed, block_size=BLOCK_RECORDS):
+    self.num_records = num_records
+    self.batch_size = batch_size
+    self.seed = seed
+    self.block_size = block_size
+    self._epochs = {}
+
+  def batch(self, step):
+    """Record numbers [batch_size] of a step, a pure function of the step."""
+    start = step * self.batch_size
+    positions = np.arange(start, start + self.batch_size)
+    epochs = positions // self.num_records
+    return np.concatenate(
+      [
+        self._epoch(int(epoch))[positions[epochs == epoch] % self.num_records]
+        for epoch in np.unique(epochs)
+      ]
+    )
+
+  def _epoch(self, epoch):
+    if epoch not in self._epochs:
+      # Two epochs: a batch may end one and begin the next.
+      self._epochs = {
+        key: order
+        for key, order in self._epochs.items()
+        if key == epoch - 1
+      }
+      self._epochs[epoch] = self._permute(epoch)
+    return self._epochs[epoch]
+
+  def _permute(self, epoch):
+    num_blocks = -(-self.num_records // self.block_size)
+    pieces = []
+    for block in _permutation(num_blocks, [self.seed, epoch, num_blocks]):
+      start = int(block) * self.block_size
+      size = min(self.block_size, self.num_records - start)
+      pieces.append(start + _permutation(size, [self.seed, epoch, int(block)]))
+    return np.concatenate(pieces)
+
+
+def _permutation(size, key):
+  """A permutation of range(size) by `key`, a list of non-negative ints.
+
+  Sorting raw words of Philox: NumPy promises its bit streams for good, but not
+  those of `Generator.permutation`.
+  """
+  words = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
+  return np.argsort(words, kind="stable")
+
+
+def sequential_batches(num_records, batch_size, max_batches=None):
+  """Record numbers of each batch of one pass in order.
+
+  The last batch holds what is left; no record comes twice or goes missing.
+  """
+  starts = range(0, num_records, batch_size)
+  for start in starts[:max_batches]:
+    yield np.arange(start, min(start + batch_size, num_records))
+
+
+def pad_batch(batch, size):
+  """Fills a batch up to `size` rows that carry no weight.
+
+  Args:
+    batch: dict of arrays [rows, ...].
+    size: rows wanted.
+
+  Returns:
+    The dict with `size` rows each, copies of the last one added (valid input
+    for any model), and float32 `example_weights` [size], 0 for those. Masked-LM
+    weights of added rows are 0 too.
+  """
+  rows = len(next(iter(batch.values())))
+  take = np.minimum(np.arange(size), rows - 1)
+  padded = {name: values[take] for name, values in batch.items()}
+  padded["example_weights"] = (np.arange(size) < rows).astype(np.float32)
+  if "masked_lm_weights" in padded:
+    padded["masked_lm_weights"][rows:] = 0
+  return padded
