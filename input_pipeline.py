@@ -112,8 +112,7 @@ def _varint_payloads(values):
   stream = encoded[is_used].tobytes()
   ends = np.cumsum(is_used.sum(axis=(1, 2))).tolist()
   return [
-    stream[start:end]
-    for start, end in zip([0, *ends], ends, strict=False)
+    stream[start:end] for start, end in zip([0, *ends], ends, strict=False)
   ]
 
 
@@ -435,9 +434,7 @@ class TrainingOrder:
     if epoch not in self._epochs:
       # Two epochs: a batch may end one and begin the next.
       self._epochs = {
-        key: order
-        for key, order in self._epochs.items()
-        if key == epoch - 1
+        key: order for key, order in self._epochs.items() if key == epoch - 1
       }
       self._epochs[epoch] = self._permute(epoch)
     return self._epochs[epoch]

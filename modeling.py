@@ -282,12 +282,12 @@ class SelfAttention(keras.layers.Layer):
     for projection in (self.query, self.key, self.value):
       projection.build(input_shape)
 
-  def call(self, inputs, mask_adder, dropout_seed=None):
+  def call(self, inputs, input_mask, dropout_seed=None):
     """Mixes tokens.
 
     Args:
       inputs: [batch, length, width].
-      mask_adder: float32 [batch, 1, 1, length], 0 for tokens to attend to.
+      input_mask: int [batch, length], 1 for tokens to attend to.
       dropout_seed: int64 [2] or None.
 
     Returns:
@@ -298,7 +298,10 @@ class SelfAttention(keras.layers.Layer):
     value = self._split_heads(self.value(inputs))
     scores = tf.matmul(query, key, transpose_b=True)  # [batch, heads, from, to]
     scores = tf.cast(scores, tf.float32) * self.head_width**-0.5
-    probs = tf.nn.softmax(scores + mask_adder)
+    # The adder is made here, in float32, because Keras casts float arguments
+    # of a layer to its compute dtype.
+    mask = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]
+    probs = tf.nn.softmax(scores + (1.0 - mask) * MASK_ADDER)
     probs = dropout(
       tf.cast(probs, value.dtype),
       self.config.attention_probs_dropout_prob,
@@ -378,9 +381,9 @@ class TransformerLayer(keras.layers.Layer):
       self.intermediate.build(input_shape)
     self.layer_output.build([None, None, self.config.intermediate_size])
 
-  def call(self, inputs, mask_adder, dropout_seed=None):
+  def call(self, inputs, input_mask, dropout_seed=None):
     """Maps [batch, length, width] to the same shape."""
-    x = self.self_attention(inputs, mask_adder, dropout_seed=dropout_seed)
+    x = self.self_attention(inputs, input_mask, dropout_seed=dropout_seed)
     attended = self.attention_output(x, inputs, dropout_seed=dropout_seed)
     x = self.intermediate(attended)  # [batch, length, intermediate_size]
     return self.layer_output(x, attended, dropout_seed=dropout_seed)
@@ -401,11 +404,11 @@ class Encoder(keras.layers.Layer):
     for layer in self.transformer_layers:
       layer.build(input_shape)
 
-  def call(self, inputs, mask_adder, dropout_seed=None):
+  def call(self, inputs, input_mask, dropout_seed=None):
     """Returns the output of every layer, each [batch, length, width]."""
     outputs = []
     for layer in self.transformer_layers:
-      inputs = layer(inputs, mask_adder, dropout_seed=dropout_seed)
+      inputs = layer(inputs, input_mask, dropout_seed=dropout_seed)
       outputs.append(inputs)
     return outputs
 
@@ -462,11 +465,11 @@ class _ConfiguredModel(keras.Model):
 class BertModel(_ConfiguredModel):
   """BERT's encoder (arXiv 1810.04805).
 
-      config = BertConfig.from_json_file("bert_config.json")
-      model = BertModel(config)
-      outputs = model({"input_ids": ids, "input_mask": mask,
-                       "token_type_ids": segment_ids})
-      outputs["pooled_output"]
+  config = BertConfig.from_json_file("bert_config.json")
+  model = BertModel(config)
+  outputs = model({"input_ids": ids, "input_mask": mask,
+                   "token_type_ids": segment_ids})
+  outputs["pooled_output"]
   """
 
   def __init__(self, config, name="bert", **kwargs):
@@ -508,10 +511,11 @@ class BertModel(_ConfiguredModel):
     token_type_ids = inputs.get("token_type_ids")
     if token_type_ids is None:
       token_type_ids = tf.zeros_like(input_ids)
+    input_mask = inputs.get("input_mask")
+    if input_mask is None:
+      input_mask = tf.ones_like(input_ids)
     embedded = self.embeddings(input_ids, token_type_ids, dropout_seed=seed)
-    layers = self.encoder(
-      embedded, _mask_adder(inputs, input_ids), dropout_seed=seed
-    )
+    layers = self.encoder(embedded, input_mask, dropout_seed=seed)
     sequence_output = layers[-1] if layers else embedded
     return {
       "sequence_output": sequence_output,
@@ -521,24 +525,18 @@ class BertModel(_ConfiguredModel):
     }
 
 
-def _mask_adder(inputs, input_ids):
-  """float32 [batch, 1, 1, length]: 0 for tokens, MASK_ADDER for padding."""
-  input_mask = inputs.get("input_mask")
-  if input_mask is None:
-    input_mask = tf.ones_like(input_ids)
-  mask = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]
-  return (1.0 - mask) * MASK_ADDER
-
-
 class _HeadModel(_ConfiguredModel):
   """A BertModel with a task on top.
 
-  The training loop reaches the task through three methods only, all sums over
-  examples, so that micro-batches and replicas add up to the global batch:
-  `loss_weights(batch)` depends on labels alone, `loss_sums(outputs, batch)` is
-  the matching weighted sum of losses, `total_loss(sums, weights)` combines
-  them and is linear in `sums`. `metric_sums` returns pairs of sums.
+  The training loop reaches the task through four methods only. All are about
+  sums over examples, so that micro-batches and replicas add up to the global
+  batch: `loss_weights(batch)` depends on labels alone, `loss_sums(outputs,
+  batch)` is the matching weighted sum of losses, `total_loss(sums, weights)`
+  combines them and is linear in `sums`, and `metric_sums(outputs, batch)` has a
+  pair (sum, weight) for each of `metric_names`.
   """
+
+  metric_names = ()
 
   def __init__(self, config, **kwargs):
     super().__init__(config, **kwargs)
@@ -643,6 +641,13 @@ class MaskedLMHead(keras.layers.Layer):
 class BertPretrainer(_HeadModel):
   """BERT with the masked-LM and the next-sentence head."""
 
+  metric_names = (  # keys of upstream's eval_results.txt
+    "masked_lm_accuracy",
+    "masked_lm_loss",
+    "next_sentence_accuracy",
+    "next_sentence_loss",
+  )
+
   def __init__(self, config, name="bert_pretrainer", **kwargs):
     super().__init__(config, name=name, **kwargs)
     policy = self.dtype_policy
@@ -719,7 +724,7 @@ class BertPretrainer(_HeadModel):
     )
 
   def metric_sums(self, outputs, batch):
-    """Pairs (sum, weight) under the keys of upstream's eval_results.txt."""
+    """Pairs (sum, weight) by `metric_names`."""
     weights = self.loss_weights(batch)
     sums = self.loss_sums(outputs, batch)
     correct_tokens = _correct(
@@ -729,15 +734,16 @@ class BertPretrainer(_HeadModel):
       outputs["next_sentence_logits"],
       tf.reshape(batch["next_sentence_labels"], [-1]),
     )
-    numerators = {
+    correct = {
       "masked_lm_accuracy": tf.reduce_sum(correct_tokens),
-      "masked_lm_loss": sums["masked_lm_loss"],
       "next_sentence_accuracy": tf.reduce_sum(correct_pairs),
-      "next_sentence_loss": sums["next_sentence_loss"],
     }
     return {
-      key: (value, weights[key.replace("accuracy", "loss")])
-      for key, value in numerators.items()
+      name: (
+        {**sums, **correct}[name],
+        weights[name.replace("accuracy", "loss")],
+      )
+      for name in self.metric_names
     }
 
 
@@ -787,6 +793,8 @@ class BertSpanLabeler(_HeadModel):
 
   def __init__(self, config, name="bert_span_labeler", **kwargs):
     super().__init__(config, name=name, **kwargs)
+    # Unused, hence without gradient: neither slots nor decay, as upstream.
+    self.bert.pooler.trainable = False
     self.span = OutputProjection(
       config, units=2, name="squad", dtype=self.dtype_policy
     )
@@ -825,7 +833,7 @@ class BertSpanLabeler(_HeadModel):
 
 
 def named_variables(model):
-  """Trainable variables by their names in upstream's checkpoints.
+  """A model's weights by their names in upstream's checkpoints.
 
   Args:
     model: any model of this module.
@@ -836,6 +844,5 @@ def named_variables(model):
   """
   prefix = f"{model.name}/" if not isinstance(model, BertModel) else ""
   return {
-    variable.path.removeprefix(prefix): variable
-    for variable in model.trainable_variables
+    variable.path.removeprefix(prefix): variable for variable in model.weights
   }

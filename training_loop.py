@@ -1,0 +1,817 @@
+"""Training, evaluation and prediction of any head, on any strategy.
+
+One step is: split the global batch over replicas and micro-batches; forward and
+backward of each; one all-reduce of the sums; clip; update. Denominators come
+from the labels of the whole global batch first, so the gradient is that of the
+true global mean, however it was split.
+
+The state of a run is its weights, its slots and the number of steps taken.
+Batches and dropout masks are pure functions of that number and the seed.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+import checkpoint_io
+import input_pipeline
+import modeling
+import optimization
+
+PRECISION_POLICIES = {
+  "float32": "float32",
+  "bfloat16": "mixed_bfloat16",
+  "float16": "mixed_float16",
+}
+# Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
+INITIAL_LOSS_SCALE = 2.0**15
+STEPS_BEFORE_DOUBLING_SCALE = 2000
+
+
+# Devices ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+  """Where and in which arithmetic to run."""
+
+  distribution_strategy: str = "auto"
+  num_devices: int | None = None
+  mixed_precision: str = "float32"
+  xla: str = "auto"
+  deterministic: bool = False
+  tpu_name: str | None = None
+  tpu_zone: str | None = None
+  gcp_project: str | None = None
+  num_tpu_cores: int | None = None
+
+  @property
+  def policy(self):
+    """Name of the Keras dtype policy."""
+    return PRECISION_POLICIES[self.mixed_precision]
+
+
+def make_strategy(config):
+  """Builds the tf.distribute strategy; call it before any other TensorFlow op.
+
+  Args:
+    config: DeviceConfig.
+
+  Raises:
+    ValueError: there are fewer devices than asked for, or TF_CONFIG is not set
+      for multi_worker.
+  """
+  if config.deterministic:
+    tf.config.experimental.enable_op_determinism()
+  makers = {
+    "auto": _make_auto,
+    "one_device": _make_one_device,
+    "mirrored": _make_mirrored,
+    "multi_worker": _make_multi_worker,
+    "tpu": _make_tpu,
+  }
+  return makers[config.distribution_strategy](config)
+
+
+def _make_auto(config):
+  num_gpus = len(tf.config.list_physical_devices("GPU"))
+  if max(num_gpus, config.num_devices or 1) > 1 and config.num_devices != 1:
+    return _make_mirrored(config)
+  return _make_one_device(config)
+
+
+def _make_one_device(config):
+  return tf.distribute.OneDeviceStrategy(_local_devices(config, 1)[0])
+
+
+def _make_mirrored(config):
+  devices = _local_devices(config, config.num_devices)
+  # NCCL exists for GPUs only; this reduction runs anywhere.
+  on_cpu = "CPU" in devices[0]
+  reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
+  return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+
+
+def _local_devices(config, count):
+  """Names of `count` local devices, all GPUs if None; CPUs are made on demand.
+
+  A CPU is split into logical devices, which share its cores: for tests.
+  """
+  gpus = tf.config.list_physical_devices("GPU")
+  if gpus:
+    count = count or len(gpus)
+    if count > len(gpus):
+      raise ValueError(
+        f"--num_devices={count}, but this machine has {len(gpus)} GPUs"
+      )
+    return [f"GPU:{i}" for i in range(count)]
+  count = count or 1
+  if len(tf.config.list_logical_devices("CPU")) < count:
+    raise ValueError(
+      f"--num_devices={count}: TensorFlow was started with fewer logical CPUs; "
+      "call training_loop.split_cpu first"
+    )
+  return [f"CPU:{i}" for i in range(count)]
+
+
+def split_cpu(num_devices):
+  """Makes `num_devices` logical CPUs, before TensorFlow starts any device."""
+  cpu = tf.config.list_physical_devices("CPU")[0]
+  tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
+  )
+
+
+def _make_multi_worker(config):
+  del config
+  if "TF_CONFIG" not in os.environ:
+    raise ValueError(
+      "--distribution_strategy=multi_worker needs the environment variable "
+      'TF_CONFIG, such as {"cluster": {"worker": ["HOST1:PORT", '
+      '"HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
+    )
+  return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _make_tpu(config):
+  """Connects to a TPU; `num_tpu_cores` may ask for a part of it."""
+  resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+    tpu=config.tpu_name, zone=config.tpu_zone, project=config.gcp_project
+  )
+  tf.config.experimental_connect_to_cluster(resolver)
+  topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+  available = int(np.prod(topology.mesh_shape[:3])) * topology.mesh_shape[-1]
+  cores = config.num_tpu_cores
+  if not cores or cores >= available:
+    return tf.distribute.TPUStrategy(resolver)
+  assignment = tf.tpu.experimental.DeviceAssignment.build(
+    topology, num_replicas=cores
+  )
+  return tf.distribute.TPUStrategy(
+    resolver, experimental_device_assignment=assignment
+  )
+
+
+def is_chief(strategy):
+  """Whether this process writes the files: the only one, or worker 0."""
+  resolver = strategy.cluster_resolver
+  if resolver is None or not isinstance(
+    strategy, tf.distribute.MultiWorkerMirroredStrategy
+  ):
+    return True
+  return resolver.task_type in (None, "chief") or (
+    resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
+  )
+
+
+def uses_xla(strategy, config):
+  """Whether to compile the step with XLA. TPUs compile by themselves."""
+  if config.xla != "auto":
+    return config.xla == "true"
+  return "GPU" in strategy.extended.worker_devices[0]
+
+
+# Batches to replicas ----------------------------------------------------------
+
+
+def distribute_batches(strategy, batches, num_micro_batches=None):
+  """Deals global batches out to the replicas.
+
+  Replica r of R takes the r-th of R equal contiguous parts, whichever process
+  it lives in.
+
+  Args:
+    strategy: tf.distribute strategy.
+    batches: function without arguments that returns an iterator of dicts of
+      arrays [batch, ...], all of the same shapes, batch a multiple of R.
+    num_micro_batches: splits each part into [micro_batches, rows, ...] if set.
+
+  Returns:
+    Distributed dataset.
+  """
+
+  def share(batch, replica, num_replicas):
+    return {
+      name: _split(np.split(values, num_replicas)[replica], num_micro_batches)
+      for name, values in batch.items()
+    }
+
+  def make_dataset(context):
+    num_replicas = context.num_replicas_in_sync
+    num_local = num_replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * num_local
+
+    def generate():
+      for batch in batches():
+        for replica in range(first, first + num_local):
+          yield share(batch, replica, num_replicas)
+
+    example = share(next(iter(batches())), first, num_replicas)
+    signature = {
+      name: tf.TensorSpec(values.shape, values.dtype)
+      for name, values in example.items()
+    }
+    dataset = tf.data.Dataset.from_generator(
+      generate, output_signature=signature
+    )
+    return dataset.prefetch(2 * num_local)
+
+  return strategy.distribute_datasets_from_function(make_dataset)
+
+
+def _split(values, num_micro_batches):
+  if num_micro_batches is None:
+    return values
+  return values.reshape([num_micro_batches, -1, *values.shape[1:]])
+
+
+def _first_replica(strategy, value):
+  """One replica's copy of values that all replicas hold."""
+  return tf.nest.map_structure(
+    lambda x: strategy.experimental_local_results(x)[0], value
+  )
+
+
+# Training ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """How to train, whatever the task."""
+
+  output_dir: str
+  schedule: optimization.LearningRateSchedule
+  train_batch_size: int  # global: over all replicas and micro-batches
+  optimizer: str = "adamw"
+  gradient_accumulation_steps: int = 1
+  seed: int = 0
+  clip_norm: float = optimization.CLIP_NORM
+  iterations_per_loop: int = 1000
+  save_checkpoints_steps: int = 1000
+  keep_checkpoint_max: int = 5
+  log_every_steps: int = 100
+
+  @property
+  def num_train_steps(self):
+    """Number of updates of the whole run."""
+    return self.schedule.num_train_steps
+
+  def steps_until_boundary(self, step):
+    """Steps from `step` to the next one after which Python has work to do."""
+    return min(
+      self.iterations_per_loop,
+      self.log_every_steps - step % self.log_every_steps,
+      self.save_checkpoints_steps - step % self.save_checkpoints_steps,
+      self.num_train_steps - step,
+    )
+
+
+class LossScale:
+  """Dynamic loss scaling for float16; does nothing under other policies.
+
+  Gradients below 6e-8 vanish in float16, so the loss is scaled up before the
+  backward pass and the gradients down after it. A step whose gradients
+  overflow is skipped, its batch consumed: the place in the data and the
+  learning rate stay functions of the step number.
+  """
+
+  def __init__(self, dtype_policy):
+    self._variables = {}
+    if dtype_policy.compute_dtype == "float16":
+      self._variables = {
+        "scale": tf.Variable(INITIAL_LOSS_SCALE, trainable=False),
+        "good_steps": tf.Variable(0.0, trainable=False),
+      }
+
+  def state(self):
+    """Dict of floats, for the checkpoint."""
+    return {k: float(v.numpy()) for k, v in self._variables.items()}
+
+  def restore(self, state):
+    """Takes back what `state` returned."""
+    for name, variable in self._variables.items():
+      variable.assign(state.get(name, variable))
+
+  def add(self, loss):
+    """Scales a loss up."""
+    return loss * self._variables["scale"] if self._variables else loss
+
+  def remove(self, gradients):
+    """Scales gradients down."""
+    if not self._variables:
+      return gradients
+    return [gradient / self._variables["scale"] for gradient in gradients]
+
+  def guard(self, gradient_norm, apply):
+    """Calls `apply()` unless the step overflowed; adapts the scale."""
+    if not self._variables:
+      apply()
+      return
+    is_finite = tf.math.is_finite(gradient_norm)
+
+    def apply_in_branch():
+      apply()
+      return tf.constant(True)
+
+    tf.cond(is_finite, apply_in_branch, lambda: tf.constant(False))
+    scale, good_steps = self._variables.values()
+    count = tf.where(is_finite, good_steps + 1.0, 0.0)
+    is_time = count >= STEPS_BEFORE_DOUBLING_SCALE
+    factor = tf.where(is_finite, tf.where(is_time, 2.0, 1.0), 0.5)
+    scale.assign(tf.maximum(scale * factor, 1.0))
+    good_steps.assign(tf.where(is_time, 0.0, count))
+
+
+class Trainer:
+  """A model, its optimizer state and its place in a run.
+
+      strategy = make_strategy(device_config)
+      with strategy.scope():
+        model = modeling.BertPretrainer(config)
+      trainer = Trainer(strategy, model, training_config)
+      trainer.resume()
+      trainer.fit(source)
+
+  Args:
+    strategy: tf.distribute strategy.
+    model: head model of `modeling`, created in the strategy's scope.
+    config: TrainingConfig.
+    jit_compile: compile each micro-batch with XLA.
+
+  Raises:
+    ValueError: the batch cannot be split over replicas and micro-batches.
+  """
+
+  def __init__(self, strategy, model, config, jit_compile=False):
+    _check_batch_split(strategy, config)
+    self.strategy = strategy
+    self.model = model
+    self.config = config
+    self.step = 0
+    self.weights = modeling.named_variables(model)
+    self.trainable = {
+      name: variable
+      for name, variable in self.weights.items()
+      if variable.trainable
+    }
+    self.optimizer = optimization.OPTIMIZERS[config.optimizer]()
+    with strategy.scope():
+      self.slots = self.optimizer.create_slots(self.trainable)
+      self.loss_scale = LossScale(model.dtype_policy)
+    self._micro_gradients = tf.function(
+      self._micro_gradients, jit_compile=jit_compile or None
+    )
+    self._train_steps = tf.function(self._train_steps)
+
+  # State
+
+  def resume(self, path=None):
+    """Continues from a checkpoint (the newest of output_dir); returns the step.
+
+    Does nothing when there is none.
+    """
+    path = path or checkpoint_io.latest(self.config.output_dir)
+    if path:
+      self.step, extra = checkpoint_io.restore(self._state(), path)
+      self.loss_scale.restore(extra.get("loss_scale", {}))
+    return self.step
+
+  def save(self):
+    """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
+    if not is_chief(self.strategy):
+      return
+    directory = checkpoint_io.CheckpointDirectory(
+      self.config.output_dir, self.config.keep_checkpoint_max
+    )
+    directory.save(
+      self._state(), self.step, extra={"loss_scale": self.loss_scale.state()}
+    )
+
+  def _state(self):
+    return {**self.weights, **self.slots}
+
+  # Loop
+
+  def fit(self, source, observers=()):
+    """Trains from the current step to the last one.
+
+    Args:
+      source: records to train on, with `len`, `take(numbers)` and `block_size`
+        (an input_pipeline.RecordSource).
+      observers: functions called with a StepReport at every log boundary.
+    """
+    order = input_pipeline.TrainingOrder(
+      len(source),
+      self.config.train_batch_size,
+      self.config.seed,
+      source.block_size,
+    )
+
+    def batches(start=self.step):
+      for step in range(start, self.config.num_train_steps):
+        yield source.take(order.batch(step))
+
+    if self.step >= self.config.num_train_steps:
+      return
+    iterator = iter(
+      distribute_batches(
+        self.strategy, batches, self.config.gradient_accumulation_steps
+      )
+    )
+    interval = _Interval(self.model.metric_names, self.step)
+    while self.step < self.config.num_train_steps:
+      num_steps = self.config.steps_until_boundary(self.step)
+      interval.add(self.train_steps(iterator, num_steps))
+      is_last = self.step == self.config.num_train_steps
+      if is_last or self.step % self.config.log_every_steps == 0:
+        report = interval.close(self.step, self.config)
+        for observe in observers:
+          observe(report)
+      if is_last or self.step % self.config.save_checkpoints_steps == 0:
+        self.save()
+
+  def train_steps(self, iterator, num_steps):
+    """Takes `num_steps` from an iterator of `distribute_batches`.
+
+    Returns:
+      Dict of float arrays: `loss`, the sum over steps; `learning_rate` and
+      `gradient_norm` (before clipping) of the last step; `metrics`
+      [metric, 2], sums and weights in the order of the model's metric_names.
+    """
+    statistics = self._train_steps(
+      iterator,
+      tf.constant(self.step, tf.int64),
+      tf.constant(num_steps, tf.int64),
+    )
+    self.step += num_steps
+    return tf.nest.map_structure(lambda x: x.numpy(), statistics)
+
+  def _train_steps(self, iterator, first_step, num_steps):
+    loss = tf.constant(0.0)
+    metrics = tf.zeros([len(self.model.metric_names), 2])
+    learning_rate = tf.constant(0.0)
+    gradient_norm = tf.constant(0.0)
+    for i in tf.range(num_steps):
+      outcome = self.strategy.run(
+        self._replica_step, args=(next(iterator), first_step + i)
+      )
+      step_loss, step_metrics, learning_rate, gradient_norm = _first_replica(
+        self.strategy, outcome
+      )
+      loss += step_loss
+      metrics += step_metrics
+    return {
+      "loss": loss,
+      "metrics": metrics,
+      "learning_rate": learning_rate,
+      "gradient_norm": gradient_norm,
+    }
+
+  def _replica_step(self, batch, step):
+    """One update, seen by one replica.
+
+    Args:
+      batch: dict of [micro_batches, rows, ...], this replica's share.
+      step: int64 scalar, updates taken before this one.
+
+    Returns:
+      (loss, metrics, learning rate, gradient norm) of the global batch.
+    """
+    replica = tf.distribute.get_replica_context()
+    merged = {
+      name: tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], 0))
+      for name, values in batch.items()
+    }
+    weights = replica.all_reduce("SUM", self.model.loss_weights(merged))
+    sums = self._accumulate(batch, weights, step)
+    gradients, loss, metrics = replica.all_reduce("SUM", sums)
+    gradients, gradient_norm = optimization.clip_by_global_norm(
+      self.loss_scale.remove(gradients), self.config.clip_norm
+    )
+    learning_rate = self.config.schedule(step)
+    replica.merge_call(
+      self._update, args=(gradients, gradient_norm, learning_rate, step)
+    )
+    return loss, metrics, learning_rate, gradient_norm
+
+  def _accumulate(self, batch, weights, step):
+    """Sums (gradients, loss, metrics) over this replica's micro-batches."""
+
+    def micro_step(i):
+      micro_batch = {name: values[i] for name, values in batch.items()}
+      return self._micro_gradients(
+        micro_batch, weights, self._dropout_seed(step, i)
+      )
+
+    num_micro_batches = self.config.gradient_accumulation_steps
+    if num_micro_batches == 1:
+      return micro_step(0)
+    zeros = (
+      [tf.zeros(variable.shape) for variable in self.trainable.values()],
+      tf.constant(0.0),
+      tf.zeros([len(self.model.metric_names), 2]),
+    )
+    _, sums = tf.while_loop(
+      lambda i, sums: i < num_micro_batches,
+      lambda i, sums: (
+        i + 1,
+        tf.nest.map_structure(tf.add, sums, micro_step(i)),
+      ),
+      (0, zeros),
+    )
+    return sums
+
+  def _dropout_seed(self, step, micro_step):
+    """int64 [2], different for every (seed, replica, step, micro-step)."""
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    seed = (self.config.seed << 16) + tf.cast(replica, tf.int64)
+    position = step * self.config.gradient_accumulation_steps + tf.cast(
+      micro_step, tf.int64
+    )
+    return tf.stack([seed, position])
+
+  def _micro_gradients(self, batch, weights, dropout_seed):
+    """Forward and backward of one micro-batch.
+
+    Returns:
+      (dense float32 gradients of its share of the global loss times the loss
+      scale, that share, its metric sums).
+    """
+    with tf.GradientTape() as tape:
+      outputs = self.model(batch, training=True, dropout_seed=dropout_seed)
+      sums = self.model.loss_sums(outputs, batch)
+      loss = self.model.total_loss(sums, weights)
+      scaled = self.loss_scale.add(loss)
+    variables = list(self.trainable.values())
+    gradients = tape.gradient(scaled, [v.value for v in variables])
+    metrics = self.model.metric_sums(outputs, batch)
+    return (
+      [tf.convert_to_tensor(gradient) for gradient in gradients],
+      loss,
+      tf.stack([tf.stack(metrics[name]) for name in self.model.metric_names]),
+    )
+
+  def _update(self, strategy, gradients, gradient_norm, learning_rate, step):
+    """Updates every copy of every variable; runs once for all replicas."""
+
+    def apply():
+      self._apply(strategy, gradients, learning_rate, step)
+
+    norm = strategy.experimental_local_results(gradient_norm)[0]
+    self.loss_scale.guard(norm, apply)
+
+  def _apply(self, strategy, gradients, learning_rate, step):
+    for (name, variable), gradient in zip(
+      self.trainable.items(), gradients, strict=True
+    ):
+      slots = [
+        self.slots[f"{name}/{slot}"] for slot in self.optimizer.slot_names
+      ]
+      strategy.extended.update(
+        variable.value,
+        functools.partial(self._update_one, name),
+        args=(gradient, slots, learning_rate, step),
+        group=False,
+      )
+
+  def _update_one(self, name, variable, gradient, slots, learning_rate, step):
+    self.optimizer.update(name, variable, gradient, slots, learning_rate, step)
+
+
+def _check_batch_split(strategy, config):
+  replicas = strategy.num_replicas_in_sync
+  parts = replicas * config.gradient_accumulation_steps
+  if config.train_batch_size % parts:
+    raise ValueError(
+      f"--train_batch_size={config.train_batch_size} cannot be split evenly "
+      f"over {replicas} devices and --gradient_accumulation_steps="
+      f"{config.gradient_accumulation_steps}; use a multiple of {parts}"
+    )
+
+
+# Reports ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+  """Means over the steps since the last report."""
+
+  step: int
+  num_train_steps: int
+  values: dict  # name -> float, in the order they are shown
+  seconds_per_step: float
+
+  @property
+  def eta_seconds(self):
+    """Seconds until the last step, at this interval's speed."""
+    return self.seconds_per_step * (self.num_train_steps - self.step)
+
+
+class _Interval:
+  """Adds up the statistics between two reports."""
+
+  def __init__(self, metric_names, step):
+    self.metric_names = metric_names
+    self._restart(step)
+
+  def _restart(self, step):
+    self.first_step = step
+    self.loss = 0.0
+    self.metrics = np.zeros([len(self.metric_names), 2])
+    self.last = {}
+    self.start_time = time.monotonic()
+
+  def add(self, statistics):
+    self.loss += statistics["loss"]
+    self.metrics += statistics["metrics"]
+    self.last = statistics
+
+  def close(self, step, config):
+    """Returns the StepReport of the interval and begins the next one."""
+    steps = step - self.first_step
+    seconds = (time.monotonic() - self.start_time) / steps
+    means = self.metrics[:, 0] / np.maximum(self.metrics[:, 1], 1e-12)
+    report = StepReport(
+      step=step,
+      num_train_steps=config.num_train_steps,
+      seconds_per_step=seconds,
+      values={
+        "loss": float(self.loss / steps),
+        **dict(zip(self.metric_names, means.tolist(), strict=True)),
+        "learning_rate": float(self.last["learning_rate"]),
+        "gradient_norm": float(self.last["gradient_norm"]),
+        "examples_per_second": config.train_batch_size / seconds,
+      },
+    )
+    self._restart(step)
+    return report
+
+
+class TrainingLog:
+  """Shows StepReports on the console, in training_log.csv and TensorBoard.
+
+  A terminal gets a bar with the time left beside the lines, a file or a pipe
+  just the lines. Rows of steps that a resumed run will take again are cut.
+
+  Args:
+    output_dir: where the files go.
+    step: step the run starts from.
+    num_train_steps: step it ends at.
+  """
+
+  def __init__(self, output_dir, step, num_train_steps):
+    self._csv_path = os.path.join(output_dir, "training_log.csv")
+    self._rows = [
+      row for row in _read_csv(self._csv_path) if int(row["step"]) <= step
+    ]
+    self._events = tf.summary.create_file_writer(output_dir)
+    self._bar = tqdm.tqdm(
+      total=num_train_steps,
+      initial=step,
+      unit="step",
+      disable=not sys.stderr.isatty(),
+    )
+
+  def __call__(self, report):
+    """Logs a StepReport."""
+    self._bar.update(report.step - self._bar.n)
+    self._bar.write(_report_line(report), file=sys.stdout)
+    sys.stdout.flush()
+    self._rows.append({"step": report.step, **report.values})
+    input_pipeline.write_text_atomically(
+      self._csv_path, _format_csv(self._rows)
+    )
+    with self._events.as_default(step=report.step):
+      for name, value in report.values.items():
+        tf.summary.scalar(name, value)
+    self._events.flush()
+
+  def close(self):
+    """Ends the bar and the event file."""
+    self._bar.close()
+    self._events.close()
+
+
+def _report_line(report):
+  minutes, seconds = divmod(round(report.eta_seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  numbers = [f"{name} {value:.4g}" for name, value in report.values.items()]
+  return (
+    f"step {report.step}/{report.num_train_steps}  "
+    + "  ".join(numbers)
+    + f"  eta {hours}:{minutes:02}:{seconds:02}"
+  )
+
+
+def _read_csv(path):
+  if not tf.io.gfile.exists(path):
+    return []
+  with tf.io.gfile.GFile(path) as reader:
+    return list(csv.DictReader(io.StringIO(reader.read())))
+
+
+def _format_csv(rows):
+  text = io.StringIO()
+  writer = csv.DictWriter(text, rows[-1], lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()
+
+
+# Evaluation and prediction ----------------------------------------------------
+
+
+def evaluate(strategy, model, source, batch_size, max_batches=None):
+  """Computes a head's metrics; every example counts exactly once.
+
+  Args:
+    strategy: tf.distribute strategy the model lives in.
+    model: head model of `modeling`.
+    source: records, see Trainer.fit.
+    batch_size: global batch size.
+    max_batches: batches to stop after, None for all.
+
+  Returns:
+    Dict of floats: the model's metrics over all examples, and `loss`, the mean
+    of the batches' losses with a partial last batch counting like the others
+    (what upstream's Estimator calls loss).
+  """
+  sums = np.zeros([len(model.metric_names), 2])
+  losses = []
+  step = tf.function(functools.partial(_evaluate_batch, model))
+  for batch, _ in _padded_batches(strategy, source, batch_size, max_batches):
+    loss, metrics = _first_replica(strategy, strategy.run(step, args=(batch,)))
+    losses.append(loss.numpy())
+    sums += metrics.numpy()
+  means = sums[:, 0] / np.maximum(sums[:, 1], 1e-12)
+  return {
+    **dict(zip(model.metric_names, means.tolist(), strict=True)),
+    "loss": float(np.mean(losses)),
+  }
+
+
+def _evaluate_batch(model, batch):
+  outputs = model(batch, training=False)
+  replica = tf.distribute.get_replica_context()
+  sums, weights, metrics = replica.all_reduce(
+    "SUM",
+    (
+      model.loss_sums(outputs, batch),
+      model.loss_weights(batch),
+      model.metric_sums(outputs, batch),
+    ),
+  )
+  return (
+    model.total_loss(sums, weights),
+    tf.stack([tf.stack(metrics[name]) for name in model.metric_names]),
+  )
+
+
+def predict(strategy, model, source, batch_size):
+  """Yields the model's outputs batch by batch, in the order of the records.
+
+  Args:
+    strategy: tf.distribute strategy the model lives in.
+    model: head model of `modeling`.
+    source: records, see Trainer.fit.
+    batch_size: global batch size.
+
+  Yields:
+    Dict of arrays [examples, ...]; the last one may hold fewer examples.
+  """
+  step = tf.function(functools.partial(_predict_batch, model))
+  for batch, rows in _padded_batches(strategy, source, batch_size):
+    outputs = _first_replica(strategy, strategy.run(step, args=(batch,)))
+    yield {name: value.numpy()[:rows] for name, value in outputs.items()}
+
+
+def _predict_batch(model, batch):
+  replica = tf.distribute.get_replica_context()
+  return replica.all_gather(model(batch, training=False), axis=0)
+
+
+def _padded_batches(strategy, source, batch_size, max_batches=None):
+  """Yields (distributed batch, number of real examples in it)."""
+  replicas = strategy.num_replicas_in_sync
+  padded_size = -(-batch_size // replicas) * replicas
+
+  def numbers():
+    return input_pipeline.sequential_batches(
+      len(source), batch_size, max_batches
+    )
+
+  def batches():
+    for batch in numbers():
+      yield input_pipeline.pad_batch(source.take(batch), padded_size)
+
+  distributed = distribute_batches(strategy, batches)
+  for batch, rows in zip(distributed, numbers(), strict=True):
+    yield batch, len(rows)
