@@ -17,7 +17,6 @@ looked up.
 The module needs nothing but Python: it may be copied alone.
 """
 
-import itertools
 import os
 import re
 import unicodedata
@@ -56,10 +55,10 @@ _CONTROLS_THAT_SPLIT = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 # neighbours. U+FFFD is safe: normalisation deletes it from every text.
 NEEDS_CONTEXT = "\ufffd"
 
-# A remembered word costs about 250 bytes, so a full memo 30 MB. English text
-# repeats itself well before: the 20,000th most frequent word is one in a
-# million. Longer words are rarely met again (a Chinese sentence has no spaces).
-_MAX_MEMO_ENTRIES = 1 << 17
+# Nine megabytes of English novels hold 110,000 distinct words, each costing
+# about 150 bytes here; a full memo then takes 40 MB. Longer words are rarely
+# met again (a Chinese sentence has no spaces), and would take most room.
+_MAX_MEMO_ENTRIES = 1 << 18
 _MAX_MEMO_CHARS = 32
 
 
@@ -72,7 +71,7 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
   Raises:
     ValueError: the model was trained with the other casing.
   """
-  match = re.search(r"([\w-]+)/bert_model.ckpt", init_checkpoint or "", re.A)
+  match = re.search(r"([\w-]+)/bert_model\.ckpt", init_checkpoint or "", re.A)
   model = match.group(1) if match else None
   expects_lower_case = model in _LOWERCASE_MODELS
   if not expects_lower_case and model not in _CASED_MODELS:
@@ -303,6 +302,10 @@ class _Memo(dict):
     super().__init__()
     self._function = function
 
+  def __reduce__(self):
+    # What goes to a worker process are the rules, not tens of megabytes.
+    return _Memo, (self._function,)
+
   def __missing__(self, word):
     value = self._function(word)
     if len(word) <= _MAX_MEMO_CHARS:
@@ -327,14 +330,12 @@ class FullTokenizer:
     self.inv_vocab = {index: token for token, index in self.vocab.items()}
     self.basic_tokenizer = BasicTokenizer(do_lower_case)
     self.wordpiece_tokenizer = WordpieceTokenizer(self.vocab)
-    self._ids_of_word = _Memo(self._split_into_ids)
-    self._ids_of_text = _Memo(self._normalize_into_ids)
+    self._ids_of = _Memo(self._encode_word)
 
   def tokenize(self, text):
     """Returns the tokens of `text`, str or UTF-8 bytes."""
-    pieces_of = self.wordpiece_tokenizer.pieces_of
     words = self.basic_tokenizer.tokenize(text)
-    return list(itertools.chain.from_iterable(map(pieces_of, words)))
+    return self.wordpiece_tokenizer.tokenize(" ".join(words))
 
   def encode(self, text):
     """Returns `convert_tokens_to_ids(tokenize(text))`, only faster.
@@ -343,23 +344,28 @@ class FullTokenizer:
       ValueError: `text` has an unknown word and the vocabulary no "[UNK]".
     """
     text = convert_to_unicode(text)
+    # No control character is printable, and most texts are: a cheap check.
     if not text.isprintable():
       text = _CONTROLS_THAT_SPLIT.sub("", text)
     # White space always separates words. So what stands between two spaces can
     # be looked up as it is, and is normalised only when met for the first time.
-    ids_of = self._ids_of_text.__getitem__
-    return list(itertools.chain.from_iterable(map(ids_of, text.split())))
+    return self._encode_words(text.split())
 
-  def _normalize_into_ids(self, text):
+  def _encode_words(self, words):
+    ids = []
+    for word in words:
+      ids += self._ids_of[word]
+    return ids
+
+  def _encode_word(self, text):
     words = self.basic_tokenizer.tokenize(text)
+    if words == [text]:
+      pieces = self.wordpiece_tokenizer.split_word(text)
+      return tuple(convert_by_vocab(self.vocab, pieces))
+    # A normalised word normalises to itself, so the same memo serves both.
     if len(words) == 1:
-      return self._ids_of_word[words[0]]
-    ids_of = self._ids_of_word.__getitem__
-    return tuple(itertools.chain.from_iterable(map(ids_of, words)))
-
-  def _split_into_ids(self, word):
-    pieces = self.wordpiece_tokenizer.split_word(word)
-    return tuple(self.convert_tokens_to_ids(pieces))
+      return self._ids_of[words[0]]
+    return tuple(self._encode_words(words))
 
   def convert_tokens_to_ids(self, tokens):
     """Returns the ids of `tokens`. Raises ValueError for an unknown token."""
@@ -391,7 +397,7 @@ class WordpieceTokenizer:
   """Splits words into the longest pieces known, from left to right.
 
   Attributes:
-    vocab: the known tokens, a dict or any other container.
+    vocab: the known tokens, a dict or another collection; not to be changed.
     unk_token: stands for a word that cannot be split into known pieces.
     max_input_chars_per_word: a longer word becomes `unk_token`.
   """
@@ -401,32 +407,29 @@ class WordpieceTokenizer:
     self.unk_token = unk_token
     self.max_input_chars_per_word = max_input_chars_per_word
     # No piece of a word can be longer, so no longer one is tried.
-    self._max_piece_chars = max(map(len, vocab), default=0)
-    self.pieces_of = _Memo(self.split_word).__getitem__
+    self._max_piece_chars = max(1, max(map(len, vocab), default=1))
+    self._pieces_of = _Memo(self.split_word)
 
   def tokenize(self, text):
-    """Returns the pieces of the words of a normalised `text`."""
-    words = whitespace_tokenize(convert_to_unicode(text))
-    return list(itertools.chain.from_iterable(map(self.pieces_of, words)))
+    """Returns the pieces of all words of a normalised `text`."""
+    pieces = []
+    for word in whitespace_tokenize(convert_to_unicode(text)):
+      pieces += self._pieces_of[word]
+    return pieces
 
   def split_word(self, word):
-    """Returns the pieces of one word; `pieces_of` remembers them."""
+    """Returns the pieces of one word, worked out anew."""
     if len(word) > self.max_input_chars_per_word:
-      return (self.unk_token,)
+      return [self.unk_token]
     pieces = []
     start = 0
     while start < len(word):
-      piece, start = self._longest_piece(word, start)
-      if piece is None:
-        return (self.unk_token,)
+      prefix = "##" if start else ""
+      end = min(len(word), start + self._max_piece_chars)
+      while (piece := prefix + word[start:end]) not in self.vocab:
+        end -= 1
+        if end == start:
+          return [self.unk_token]
       pieces.append(piece)
-    return tuple(pieces)
-
-  def _longest_piece(self, word, start):
-    prefix = "##" if start else ""
-    longest = min(len(word), start + self._max_piece_chars)
-    for end in range(longest, start, -1):
-      piece = prefix + word[start:end]
-      if piece in self.vocab:
-        return piece, end
-    return None, start
+      start = end
+    return pieces
