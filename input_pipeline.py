@@ -185,18 +185,24 @@ class RecordSource:
   Args:
     paths: list of TFRecord files, local or remote.
     specs: tuple of FeatureSpec that every record must have.
-    index_cache: optional path of a JSON file that keeps record offsets between
-      runs; entries of files whose size or time changed are made anew.
+    known_index: what an earlier `save_index` wrote, from `load_index`; files
+      whose size or time has changed since are scanned again.
 
   Raises:
     ValueError: a file is truncated, or there is no record at all.
   """
 
-  def __init__(self, paths, specs, index_cache=None):
+  def __init__(self, paths, specs, known_index=None):
     self.paths = list(paths)
     self.specs = specs
     self.block_size = BLOCK_RECORDS
-    self._offsets = _load_offsets(self.paths, index_cache)
+    known_index = known_index or {}
+    self._index = {
+      path: _file_entry(path, known_index.get(path)) for path in self.paths
+    }
+    self._offsets = [
+      np.cumsum([0, *self._index[path]["sizes"]]) for path in self.paths
+    ]
     counts = [len(offsets) - 1 for offsets in self._offsets]
     self._first_record = np.concatenate([[0], np.cumsum(counts)])
     self._blocks = collections.OrderedDict()
@@ -205,6 +211,10 @@ class RecordSource:
 
   def __len__(self):
     return int(self._first_record[-1])
+
+  def save_index(self, path):
+    """Keeps the record sizes in a JSON file, to spare a next run the scan."""
+    write_text_atomically(path, json.dumps(self._index))
 
   def take(self, record_numbers):
     """Reads some records.
@@ -295,16 +305,12 @@ def _read_records(path, offsets):
   ]
 
 
-def _load_offsets(paths, index_cache):
-  """Record offsets of each file, from the cache where it is up to date."""
-  cache = {}
-  if index_cache and tf.io.gfile.exists(index_cache):
-    with tf.io.gfile.GFile(index_cache) as reader:
-      cache = json.load(reader)
-  entries = {path: _file_entry(path, cache.get(path)) for path in paths}
-  if index_cache and entries != cache:
-    write_text_atomically(index_cache, json.dumps(entries))
-  return [np.cumsum([0, *entries[path]["sizes"]]) for path in paths]
+def load_index(path):
+  """Reads what `RecordSource.save_index` wrote; empty if there is nothing."""
+  if not tf.io.gfile.exists(path):
+    return {}
+  with tf.io.gfile.GFile(path) as reader:
+    return json.load(reader)
 
 
 def _file_entry(path, known):

@@ -17,6 +17,7 @@ import os
 import sys
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 import tqdm
@@ -114,20 +115,24 @@ def _local_devices(config, count):
       )
     return [f"GPU:{i}" for i in range(count)]
   count = count or 1
+  if count > 1:
+    _split_cpu(count)
   if len(tf.config.list_logical_devices("CPU")) < count:
     raise ValueError(
-      f"--num_devices={count}: TensorFlow was started with fewer logical CPUs; "
-      "call training_loop.split_cpu first"
+      f"--num_devices={count}: TensorFlow has started with fewer logical CPUs "
+      "in this process; make the strategy before anything else"
     )
   return [f"CPU:{i}" for i in range(count)]
 
 
-def split_cpu(num_devices):
-  """Makes `num_devices` logical CPUs, before TensorFlow starts any device."""
+def _split_cpu(num_devices):
+  """Makes `num_devices` logical CPUs, unless TensorFlow runs already."""
   cpu = tf.config.list_physical_devices("CPU")[0]
-  tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices
-  )
+  configurations = [tf.config.LogicalDeviceConfiguration()] * num_devices
+  try:
+    tf.config.set_logical_device_configuration(cpu, configurations)
+  except RuntimeError:
+    pass  # Started; the caller counts what there is.
 
 
 def _make_multi_worker(config):
@@ -177,6 +182,11 @@ def uses_xla(strategy, config):
   if config.xla != "auto":
     return config.xla == "true"
   return "GPU" in strategy.extended.worker_devices[0]
+
+
+def set_seed(seed):
+  """Fixes the initial weights; training's randomness has its own seed."""
+  keras.utils.set_random_seed(seed)
 
 
 # Batches to replicas ----------------------------------------------------------
@@ -400,13 +410,13 @@ class Trainer:
 
   # Loop
 
-  def fit(self, source, observers=()):
+  def fit(self, source, log_to=None):
     """Trains from the current step to the last one.
 
     Args:
       source: records to train on, with `len`, `take(numbers)` and `block_size`
         (an input_pipeline.RecordSource).
-      observers: functions called with a StepReport at every log boundary.
+      log_to: directory for the log; this process logs nothing if None.
     """
     order = input_pipeline.TrainingOrder(
       len(source),
@@ -427,16 +437,19 @@ class Trainer:
       )
     )
     interval = _Interval(self.model.metric_names, self.step)
+    log = log_to and TrainingLog(log_to, self.step, self.config)
     while self.step < self.config.num_train_steps:
       num_steps = self.config.steps_until_boundary(self.step)
       interval.add(self.train_steps(iterator, num_steps))
       is_last = self.step == self.config.num_train_steps
       if is_last or self.step % self.config.log_every_steps == 0:
         report = interval.close(self.step, self.config)
-        for observe in observers:
-          observe(report)
+        if log:
+          log.write(report)
       if is_last or self.step % self.config.save_checkpoints_steps == 0:
         self.save()
+    if log:
+      log.close()
 
   def train_steps(self, iterator, num_steps):
     """Takes `num_steps` from an iterator of `distribute_batches`.
@@ -655,6 +668,12 @@ class _Interval:
     return report
 
 
+_SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
+  plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
+  data_class="DATA_CLASS_SCALAR",
+)
+
+
 class TrainingLog:
   """Shows StepReports on the console, in training_log.csv and TensorBoard.
 
@@ -664,24 +683,24 @@ class TrainingLog:
   Args:
     output_dir: where the files go.
     step: step the run starts from.
-    num_train_steps: step it ends at.
+    config: TrainingConfig.
   """
 
-  def __init__(self, output_dir, step, num_train_steps):
+  def __init__(self, output_dir, step, config):
     self._csv_path = os.path.join(output_dir, "training_log.csv")
     self._rows = [
       row for row in _read_csv(self._csv_path) if int(row["step"]) <= step
     ]
     self._events = tf.summary.create_file_writer(output_dir)
     self._bar = tqdm.tqdm(
-      total=num_train_steps,
+      total=config.num_train_steps,
       initial=step,
       unit="step",
       disable=not sys.stderr.isatty(),
     )
 
-  def __call__(self, report):
-    """Logs a StepReport."""
+  def write(self, report):
+    """Adds a StepReport."""
     self._bar.update(report.step - self._bar.n)
     self._bar.write(_report_line(report), file=sys.stdout)
     sys.stdout.flush()
@@ -691,7 +710,8 @@ class TrainingLog:
     )
     with self._events.as_default(step=report.step):
       for name, value in report.values.items():
-        tf.summary.scalar(name, value)
+        # tf.summary.scalar needs the tensorboard package, reading only does.
+        tf.summary.write(name, np.float32(value), metadata=_SCALAR_METADATA)
     self._events.flush()
 
   def close(self):
@@ -724,6 +744,17 @@ def _format_csv(rows):
   writer.writeheader()
   writer.writerows(rows)
   return text.getvalue()
+
+
+def format_results(results):
+  """Lines `key = value`, sorted by key, as upstream's eval_results.txt.
+
+  Floats are written as float32, the precision they were computed in.
+  """
+  return "".join(
+    f"{key} = {str(np.float32(value)) if isinstance(value, float) else value}\n"
+    for key, value in sorted(results.items())
+  )
 
 
 # Evaluation and prediction ----------------------------------------------------
