@@ -330,7 +330,10 @@ class FullTokenizer:
     self.inv_vocab = {index: token for token, index in self.vocab.items()}
     self.basic_tokenizer = BasicTokenizer(do_lower_case)
     self.wordpiece_tokenizer = WordpieceTokenizer(self.vocab)
-    self._ids_of = _Memo(self._encode_word)
+    # Two memos, because what is normalised may change if normalised again: NFD
+    # then reorders marks that a dropped one had kept apart.
+    self._ids_of_written = _Memo(self._normalize_into_ids)
+    self._ids_of_word = _Memo(self._split_into_ids)
 
   def tokenize(self, text):
     """Returns the tokens of `text`, str or UTF-8 bytes."""
@@ -349,23 +352,23 @@ class FullTokenizer:
       text = _CONTROLS_THAT_SPLIT.sub("", text)
     # White space always separates words. So what stands between two spaces can
     # be looked up as it is, and is normalised only when met for the first time.
-    return self._encode_words(text.split())
-
-  def _encode_words(self, words):
     ids = []
-    for word in words:
-      ids += self._ids_of[word]
+    for written in text.split():
+      ids += self._ids_of_written[written]
     return ids
 
-  def _encode_word(self, text):
-    words = self.basic_tokenizer.tokenize(text)
-    if words == [text]:
-      pieces = self.wordpiece_tokenizer.split_word(text)
-      return tuple(convert_by_vocab(self.vocab, pieces))
-    # A normalised word normalises to itself, so the same memo serves both.
+  def _normalize_into_ids(self, written):
+    words = self.basic_tokenizer.tokenize(written)
     if len(words) == 1:
-      return self._ids_of[words[0]]
-    return tuple(self._encode_words(words))
+      return self._ids_of_word[words[0]]
+    ids = []
+    for word in words:
+      ids += self._ids_of_word[word]
+    return tuple(ids)
+
+  def _split_into_ids(self, word):
+    pieces = self.wordpiece_tokenizer.split_word(word)
+    return tuple(convert_by_vocab(self.vocab, pieces))
 
   def convert_tokens_to_ids(self, tokens):
     """Returns the ids of `tokens`. Raises ValueError for an unknown token."""
