@@ -555,8 +555,11 @@ class _HeadModel(_ConfiguredModel):
     """The mean loss of the task's only term."""
     return sums["loss"] / weights["loss"]
 
-  def compute_loss(self, x=None, y=None, y_pred=None, **unused):
+  def compute_loss(
+    self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+  ):
     """The loss `fit` minimises: labels travel in `x`, beside the inputs."""
+    del y, sample_weight, training
     return self.total_loss(self.loss_sums(y_pred, x), self.loss_weights(x))
 
 
