@@ -1,0 +1,292 @@
+"""Text to a WordPiece vocabulary for `tokenization.py`.
+
+    python build_vocab.py --input_file=text.txt --output_file=vocab.txt
+
+Words are made by `tokenization.BasicTokenizer`, so the vocabulary fits what the
+tokenizer will look up: every word it was learnt from has pieces in it. Pieces
+are learnt by the `tokenizers` package, which joins the most frequent pair of
+pieces again and again until the vocabulary is full.
+
+The same text and flags give the same file, byte by byte.
+"""
+
+import collections
+import glob
+import os
+import sys
+import time
+
+import tokenizers
+import tqdm
+from absl import flags
+
+import cli_flags
+import tokenization
+
+# Google-research/bert's vocabularies begin like this, [unusedN] after [PAD].
+_PADDING = "[PAD]"
+_OTHER_SPECIAL_TOKENS = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+# The tokenizer gives up on longer words anyway.
+_MAX_WORD_CHARS = 200
+
+# A word is handed to the trainer as often as it occurs, this many at a time.
+_REPEATS = 1000
+
+
+def define_flags():
+  """Declares the flags."""
+  flags.DEFINE_string(
+    "input_file",
+    None,
+    "UTF-8 text to learn from: comma-separated files or patterns.",
+  )
+  flags.DEFINE_string(
+    "output_file", None, "The vocabulary to write, one token a line."
+  )
+  flags.DEFINE_integer(
+    "vocab_size",
+    30522,  # of the published English models
+    "The most entries to write, special tokens included.",
+    lower_bound=1,
+  )
+  flags.DEFINE_bool(
+    "do_lower_case",
+    True,
+    "Whether text is lower-cased; models need the same value later.",
+  )
+  flags.DEFINE_integer(
+    "num_unused_tokens",
+    0,
+    "Entries [unused0], [unused1]... to reserve for words added later.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "min_frequency",
+    2,
+    "How often a piece must occur to be learnt; single characters always are.",
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    "limit_alphabet",
+    1000,  # enough for texts without ideographs; the tokenizers package's too
+    "How many different characters to keep, the most frequent ones. A word"
+    " with another one becomes [UNK]. Chinese needs several thousand.",
+    lower_bound=1,
+  )
+  flags.mark_flags_as_required(["input_file", "output_file"])
+
+
+def cli():
+  """Runs the script."""
+  cli_flags.run(main, define_flags)
+
+
+def main():
+  """Learns the vocabulary that the flags ask for and says what was learnt."""
+  started = time.monotonic()
+  values = flags.FLAGS
+  input_files = find_input_files(values.input_file)
+  check_output_file(values.output_file, input_files)
+
+  counts, num_lines = count_words(input_files, values.do_lower_case)
+  tokens, num_unknown = learn_vocab(
+    counts,
+    vocab_size=values.vocab_size,
+    num_unused_tokens=values.num_unused_tokens,
+    min_frequency=values.min_frequency,
+    limit_alphabet=values.limit_alphabet,
+  )
+  write_vocab(values.output_file, tokens)
+
+  num_words = counts.total()
+  seconds = time.monotonic() - started
+  print(
+    f"{num_lines} lines, {num_words} words, {len(counts)} distinct:"
+    f" {len(tokens)} tokens written to {values.output_file} in {seconds:.1f} s."
+    f" {num_unknown / num_words:.2%} of the words are [UNK]."
+  )
+  if len(tokens) < values.vocab_size:
+    print(
+      f"No other piece occurs {values.min_frequency} times:"
+      f" set vocab_size to {len(tokens)} in the model's bert_config.json."
+    )
+
+
+# Files ------------------------------------------------------------------------
+
+
+def find_input_files(patterns):
+  """Returns the files that match comma-separated patterns, each file once.
+
+  Raises:
+    FileNotFoundError: a pattern matches nothing.
+  """
+  input_files = []
+  for pattern in patterns.split(","):
+    matches = sorted(glob.glob(pattern))
+    if not matches:
+      raise FileNotFoundError(
+        f"--input_file: no file matches {pattern!r}; check the path"
+      )
+    input_files.extend(matches)
+  return list(dict.fromkeys(input_files))
+
+
+def check_output_file(output_file, input_files):
+  """Refuses a path that cannot be written, before work is spent on it.
+
+  Raises:
+    FileNotFoundError: its directory does not exist.
+    ValueError: it is a directory or one of the inputs.
+  """
+  directory = os.path.dirname(output_file) or "."
+  if not os.path.isdir(directory):
+    raise FileNotFoundError(
+      f"--output_file={output_file}: there is no directory {directory};"
+      " create it first"
+    )
+  if os.path.isdir(output_file):
+    raise ValueError(
+      f"--output_file={output_file} is a directory; add a file name,"
+      f" {os.path.join(output_file, 'vocab.txt')} for example"
+    )
+  if os.path.realpath(output_file) in map(os.path.realpath, input_files):
+    raise ValueError(
+      f"--output_file={output_file} is also read; choose another name"
+    )
+
+
+def write_vocab(output_file, tokens):
+  """Writes one token a line: the whole file or, if interrupted, nothing."""
+  # Not from tempfile, whose files nobody else may read.
+  temporary = f"{output_file}.{os.getpid()}.tmp"
+  try:
+    with open(temporary, "w", encoding="utf-8", newline="\n") as lines:
+      lines.writelines(f"{token}\n" for token in tokens)
+    os.replace(temporary, output_file)
+  finally:
+    if os.path.exists(temporary):
+      os.remove(temporary)
+
+
+# Learning ---------------------------------------------------------------------
+
+
+def count_words(input_files, do_lower_case):
+  """Counts the words of all files.
+
+  Returns:
+    A `collections.Counter` of words, as `BasicTokenizer` makes them, and the
+    number of lines.
+
+  Raises:
+    ValueError: a line is not UTF-8, or there are no words at all.
+  """
+  tokenize = tokenization.BasicTokenizer(do_lower_case).tokenize
+  counts = collections.Counter()
+  num_lines = 0
+  with tqdm.tqdm(
+    desc="counting words",
+    total=sum(map(os.path.getsize, input_files)),
+    unit="B",
+    unit_scale=True,
+    disable=None,  # unless stderr is a terminal
+  ) as bar:
+    for path in input_files:
+      for line in tokenization.read_lines(path):
+        counts.update(tokenize(line))
+        num_lines += 1
+        bar.update(len(line.encode()) + 1)
+  if not counts:
+    raise ValueError(
+      f"--input_file: no words in {', '.join(input_files)}; is it the right"
+      " file?"
+    )
+  return counts, num_lines
+
+
+def learn_vocab(
+  counts, *, vocab_size, num_unused_tokens, min_frequency, limit_alphabet
+):
+  """Learns the pieces of words that are frequent in `counts`.
+
+  Args:
+    counts: mapping from word to how often it occurs.
+    vocab_size: the most entries, special tokens included.
+    num_unused_tokens: how many entries `[unusedN]`.
+    min_frequency: how often a piece must occur to be learnt.
+    limit_alphabet: how many different characters to keep.
+
+  Returns:
+    The tokens in the order of their ids, and how many of the counted words,
+    repetitions included, cannot be written with them.
+
+  Raises:
+    ValueError: `vocab_size` has no room for special tokens and characters.
+  """
+  alphabet = _most_frequent_characters(counts, limit_alphabet)
+  known = {
+    word: count
+    for word, count in counts.items()
+    if len(word) <= _MAX_WORD_CHARS and alphabet.issuperset(word)
+  }
+  inside = set().union(*(word[1:] for word in known))
+  unused = [f"[unused{number}]" for number in range(num_unused_tokens)]
+  tokens = [
+    _PADDING,
+    *unused,
+    *_OTHER_SPECIAL_TOKENS,
+    *sorted(alphabet),
+    *(f"##{char}" for char in sorted(inside)),
+  ]
+  if len(tokens) > vocab_size:
+    raise ValueError(
+      f"--vocab_size={vocab_size} is too small for {5 + len(unused)} special"
+      f" tokens and the pieces of {len(alphabet)} characters; pass"
+      f" {len(tokens)} or more, or lower --limit_alphabet={limit_alphabet}"
+    )
+  tokens = _grow(tokens, known, vocab_size, min_frequency)
+  return tokens, sum(counts.values()) - sum(known.values())
+
+
+def _most_frequent_characters(counts, limit):
+  frequencies = collections.Counter()
+  for word, count in counts.items():
+    for char in word:
+      frequencies[char] += count
+  # Ties go to the smaller code point.
+  ranked = sorted(frequencies, key=lambda char: (-frequencies[char], char))
+  return set(ranked[:limit])
+
+
+def _grow(tokens, counts, vocab_size, min_frequency):
+  """Adds pieces to `tokens`, which has every single character, and returns it.
+
+  The trainer numbers characters as it meets them in a hash table, and joins the
+  pair with the smaller numbers first where two are equally frequent: another
+  vocabulary at every run. Given as "special" tokens, the characters have their
+  numbers beforehand.
+  """
+  learner = tokenizers.Tokenizer(tokenizers.models.WordPiece())
+  learner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  trainer = tokenizers.trainers.WordPieceTrainer(
+    vocab_size=vocab_size,
+    min_frequency=min_frequency,
+    special_tokens=tokens,
+    continuing_subword_prefix="##",
+    show_progress=sys.stderr.isatty(),
+  )
+  learner.train_from_iterator(_repeat(counts), trainer)
+  ids = learner.get_vocab(with_added_tokens=False)
+  return sorted(ids, key=ids.get)
+
+
+def _repeat(counts):
+  for word, count in counts.items():
+    for start in range(0, count, _REPEATS):
+      yield f"{word} " * min(_REPEATS, count - start)
+
+
+if __name__ == "__main__":
+  cli()
