@@ -105,7 +105,10 @@ def _sentences_from(document, first, target):
 
 
 def _joined(sentences):
-  return [token for sentence in sentences for token in sentence]
+  tokens = []
+  for sentence in sentences:
+    tokens.extend(sentence)
+  return tokens
 
 
 def _other_document(documents, index, rng):
@@ -123,28 +126,46 @@ def _truncate(tokens_a, tokens_b, room, rng):
 
 
 def _instance(tokens_a, tokens_b, is_random_next, vocab_words, options, rng):
-  tokens = ["[CLS]", *tokens_a, "[SEP]", *tokens_b, "[SEP]"]
-  segment_ids = [0] * (len(tokens_a) + 2) + [1] * (len(tokens_b) + 1)
+  tokens, segment_ids = _with_special_tokens(tokens_a, tokens_b)
+  masked, labels = _mask(tokens, vocab_words, options, rng)
+  return Instance(
+    masked,
+    segment_ids,
+    [position for position, _ in labels],
+    [token for _, token in labels],
+    is_random_next,
+  )
+
+
+def _with_special_tokens(tokens_a, tokens_b):
+  tokens = ["[CLS]"]
+  segment_ids = [0]
+  for segment, part in enumerate((tokens_a, tokens_b)):
+    for token in part:
+      tokens.append(token)
+      segment_ids.append(segment)
+    tokens.append("[SEP]")
+    segment_ids.append(segment)
+  return tokens, segment_ids
+
+
+def _mask(tokens, vocab_words, options, rng):
+  """Tokens with replacements, and (position, original) in order."""
   wanted = int(round(len(tokens) * options["masked_lm_prob"]))
   wanted = min(options["max_predictions_per_seq"], max(1, wanted))
   candidates = _mask_candidates(tokens, options["do_whole_word_mask"])
   rng.shuffle(candidates)
-  labels = {}
   masked = list(tokens)
+  labels = []
   for word in candidates:
+    if len(labels) >= wanted:
+      break
     if len(labels) + len(word) > wanted:
       continue
     for position in word:
-      labels[position] = tokens[position]
+      labels.append((position, tokens[position]))
       masked[position] = _replacement(tokens[position], vocab_words, rng)
-  positions = sorted(labels)
-  return Instance(
-    masked,
-    segment_ids,
-    positions,
-    [labels[p] for p in positions],
-    is_random_next,
-  )
+  return masked, sorted(labels)
 
 
 def _mask_candidates(tokens, whole_words):
@@ -171,8 +192,8 @@ def features(instance, vocab, options):
   """One record's features: dict from name to a list of int or float."""
   length = options["max_seq_length"]
   slots = options["max_predictions_per_seq"]
-  ids = [vocab[token] for token in instance.tokens]
-  label_ids = [vocab[token] for token in instance.masked_lm_labels]
+  ids = _ids(instance.tokens, vocab)
+  label_ids = _ids(instance.masked_lm_labels, vocab)
   return {
     "input_ids": _padded(ids, length, 0),
     "input_mask": _padded([1] * len(ids), length, 0),
@@ -184,8 +205,18 @@ def features(instance, vocab, options):
   }
 
 
+def _ids(tokens, vocab):
+  ids = []
+  for token in tokens:
+    ids.append(vocab[token])
+  return ids
+
+
 def _padded(values, length, padding):
-  return list(values) + [padding] * (length - len(values))
+  values = list(values)
+  while len(values) < length:
+    values.append(padding)
+  return values
 
 
 def create_features(input_files, tokenizer, options):
