@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import pytest
 
@@ -25,21 +26,14 @@ def testdata():
   return TESTS / "testdata"
 
 
-@pytest.fixture(scope="session")
-def four_cpus():
-  """Four logical CPUs; must come before TensorFlow starts its devices."""
-  import tensorflow as tf
+@pytest.fixture(scope="session", autouse=True)
+def _four_logical_cpus():
+  """Splits the CPU, once, where a collected test uses TensorFlow at all."""
+  if "tensorflow" in sys.modules:
+    import tensorflow as tf
 
-  cpu = tf.config.list_physical_devices("CPU")[0]
-  if tf.config.get_logical_device_configuration(cpu) is None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
       cpu, [tf.config.LogicalDeviceConfiguration()] * 4
     )
-  return tf.config.list_logical_devices("CPU")
-
-
-@pytest.fixture(autouse=True)
-def _devices_first(request):
-  """Splits the CPU before the first test that touches TensorFlow."""
-  if hasattr(request.module, "tf"):
-    request.getfixturevalue("four_cpus")
+    tf.config.list_logical_devices("CPU")  # Starts them.

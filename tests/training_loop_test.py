@@ -1,0 +1,456 @@
+"""The loop: same numbers however split, seekable, any number of examples."""
+
+import csv
+import functools
+import glob
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import modeling
+import optimization
+import training_loop
+
+# Sums over other groupings round differently; weights are of the order of 1.
+TOLERANCE = 1e-6
+# Its true gradient is 0. Adam divides the rounding noise that is left by its
+# own size, so this variable walks at random, at the learning rate's pace.
+ZERO_GRADIENT = "attention/self/key/bias"
+STEPS = 10
+
+
+class ArraySource:
+  """In-memory records with the interface of input_pipeline.RecordSource."""
+
+  block_size = 1 << 14
+
+  def __init__(self, arrays):
+    self.arrays = arrays
+
+  def __len__(self):
+    return len(self.arrays["input_ids"])
+
+  def take(self, numbers):
+    return {name: values[numbers] for name, values in self.arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def folder(testdata):
+  return testdata / "training"
+
+
+@pytest.fixture(scope="module")
+def source(folder):
+  """The forty examples of upstream's training goldens."""
+  arrays = np.load(folder / "batches.npz")
+  names = [
+    "input_ids",
+    "input_mask",
+    "segment_ids",
+    "masked_lm_positions",
+    "masked_lm_ids",
+    "masked_lm_weights",
+    "next_sentence_labels",
+  ]
+  return ArraySource({name: arrays[name].reshape(40, -1) for name in names})
+
+
+def make_trainer(
+  folder, replicas=1, dropout=0.0, precision="float32", jit=False, **config
+):
+  strategy = training_loop.make_strategy(
+    training_loop.DeviceConfig(
+      distribution_strategy="mirrored" if replicas > 1 else "one_device",
+      num_devices=replicas,
+    )
+  )
+  bert_config = modeling.BertConfig.from_json_file(
+    str(folder / "bert_config.json")
+  )
+  bert_config.hidden_dropout_prob = dropout
+  bert_config.attention_probs_dropout_prob = dropout
+  with strategy.scope():
+    model = modeling.BertPretrainer(
+      bert_config, dtype=training_loop.PRECISION_POLICIES[precision]
+    )
+  initial = np.load(folder / "init.npz")
+  for name, variable in modeling.named_variables(model).items():
+    variable.assign(initial[name])
+  defaults = {
+    "output_dir": "",
+    "schedule": optimization.LearningRateSchedule(1e-3, STEPS, 3),
+    "train_batch_size": 8,
+    "save_checkpoints_steps": 1000,
+  }
+  return training_loop.Trainer(
+    strategy,
+    model,
+    training_loop.TrainingConfig(**{**defaults, **config}),
+    jit_compile=jit,
+  )
+
+
+def train(folder, source, tmp_path, **options):
+  trainer = make_trainer(folder, output_dir=str(tmp_path), **options)
+  trainer.fit(source)
+  return trainer
+
+
+@pytest.fixture(scope="module")
+def reference(folder, source, tmp_path_factory):
+  """Ten steps on one device, in one piece, without dropout."""
+  return train(folder, source, tmp_path_factory.mktemp("reference"))
+
+
+def assert_same_weights(actual, expected, tolerance=TOLERANCE):
+  for name, variable in expected.weights.items():
+    if ZERO_GRADIENT not in name:
+      error = np.abs(actual.weights[name].numpy() - variable.numpy()).max()
+      assert error <= tolerance, name
+
+
+def assert_bitwise(actual, expected):
+  for name, variable in expected._state().items():
+    np.testing.assert_array_equal(
+      actual._state()[name].numpy(), variable.numpy(), err_msg=name
+    )
+
+
+# However split
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"replicas": 2},
+    {"replicas": 4},
+    {"gradient_accumulation_steps": 4},
+    {"replicas": 2, "gradient_accumulation_steps": 2},
+    {"jit": True},
+    {"jit": True, "replicas": 2},
+  ],
+  ids=str,
+)
+def test_the_split_changes_nothing(
+  folder, source, tmp_path, reference, options
+):
+  trainer = train(folder, source, tmp_path, **options)
+  assert_same_weights(trainer, reference)
+  # Something was learnt that could have differed.
+  initial = np.load(folder / "init.npz")["bert/embeddings/word_embeddings"]
+  words = trainer.weights["bert/embeddings/word_embeddings"].numpy()
+  assert np.abs(words - initial).max() > 1e-3
+
+
+def test_masked_tokens_weigh_the_same_in_every_micro_batch(folder, tmp_path):
+  """One half without any mask: a mean of means would be off by a factor 2."""
+  arrays = np.load(folder / "batches.npz")
+  batch = {name: arrays[name][0] for name in arrays if arrays[name].ndim == 3}
+  batch["masked_lm_weights"] = np.array(batch["masked_lm_weights"])
+  batch["masked_lm_weights"][:4] = 0
+  source = ArraySource(batch)
+  whole = train(folder, source, tmp_path)
+  for options in ({"gradient_accumulation_steps": 2}, {"replicas": 2}):
+    assert_same_weights(train(folder, source, tmp_path, **options), whole)
+
+
+def test_steps_per_call_change_nothing(folder, source, tmp_path, reference):
+  trainer = train(folder, source, tmp_path, iterations_per_loop=3)
+  assert_bitwise(trainer, reference)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_the_same(
+  folder, source, tmp_path, reference, precision
+):
+  trainer = train(folder, source, tmp_path, precision=precision)
+  # Ten updates of at most 1e-3 each.
+  assert_same_weights(trainer, reference, tolerance=1e-2)
+  names = list(trainer.slots)
+  assert all(trainer.slots[name].dtype == "float32" for name in names)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(folder):
+  with pytest.raises(ValueError, match="use a multiple of 6"):
+    make_trainer(folder, replicas=2, gradient_accumulation_steps=3)
+
+
+# Randomness
+
+
+def test_replicas_steps_and_micro_steps_draw_different_masks(folder):
+  trainer = make_trainer(
+    folder, replicas=4, gradient_accumulation_steps=2, seed=7
+  )
+
+  def draw(step, micro_step):
+    seed = trainer._dropout_seed(
+      tf.constant(step, tf.int64), tf.constant(micro_step)
+    )
+    mask = modeling.dropout(tf.ones([32]), 0.5, seed, site=0)
+    return seed, mask
+
+  seeds, masks = set(), set()
+  for step in range(3):
+    for micro_step in range(2):
+      run = tf.function(functools.partial(draw, step, micro_step))
+      for results, found in zip(
+        trainer.strategy.run(run), (seeds, masks), strict=True
+      ):
+        local = trainer.strategy.experimental_local_results(results)
+        found.update(tuple(x.numpy()) for x in local)
+  assert len(seeds) == len(masks) == 4 * 3 * 2
+
+
+def test_dropout_repeats_with_the_seed(folder, source, tmp_path):
+  options = {"dropout": 0.1, "train_batch_size": 4}
+  first, again = (
+    train(folder, source, tmp_path, seed=1, **options) for _ in range(2)
+  )
+  other = train(folder, source, tmp_path, seed=2, **options)
+  assert_bitwise(first, again)
+  name = "bert/embeddings/word_embeddings"
+  assert (first.weights[name].numpy() != other.weights[name].numpy()).any()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_run_continues_bitwise_from_its_checkpoint(
+  folder, source, tmp_path, replicas
+):
+  """With dropout and accumulation; step 6 is not at an epoch's end."""
+  options = {
+    "dropout": 0.1,
+    "replicas": replicas,
+    "gradient_accumulation_steps": 2,
+    "save_checkpoints_steps": 6,
+  }
+  whole = train(folder, source, tmp_path, **options)
+  resumed = make_trainer(folder, output_dir=str(tmp_path), **options)
+  assert resumed.resume(str(tmp_path / "model.ckpt-6")) == 6
+  resumed.fit(source)
+  assert_bitwise(resumed, whole)
+
+
+def test_nothing_to_resume_is_step_zero(folder, tmp_path):
+  assert make_trainer(folder, output_dir=str(tmp_path)).resume() == 0
+
+
+def test_a_finished_trainer_does_nothing(folder, source, reference):
+  before = {k: v.numpy() for k, v in reference.weights.items()}
+  reference.fit(source)
+  for name, value in before.items():
+    np.testing.assert_array_equal(reference.weights[name], value)
+
+
+# float16's loss scale
+
+
+def test_an_overflow_skips_the_update_and_halves_the_scale(
+  folder, source, tmp_path
+):
+  trainer = make_trainer(folder, precision="float16")
+  trainer.loss_scale.restore({"scale": 2.0**60, "good_steps": 5.0})
+  before = {k: v.numpy() for k, v in trainer._state().items()}
+  batch = source.take(np.arange(8))
+  iterator = iter(
+    training_loop.distribute_batches(
+      trainer.strategy, lambda: iter([batch] * 5), 1
+    )
+  )
+  trainer.train_steps(iterator, 2)
+  assert trainer.step == 2
+  assert trainer.loss_scale.state() == {"scale": 2.0**58, "good_steps": 0.0}
+  for name, value in before.items():
+    np.testing.assert_array_equal(trainer._state()[name], value)
+
+
+def test_the_scale_doubles_after_enough_good_steps(
+  folder, source, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(training_loop, "STEPS_BEFORE_DOUBLING_SCALE", 4)
+  trainer = train(folder, source, tmp_path, precision="float16")
+  initial = training_loop.INITIAL_LOSS_SCALE
+  assert trainer.loss_scale.state() == {"scale": 4 * initial, "good_steps": 2.0}
+
+
+def test_the_scale_survives_a_checkpoint(folder, tmp_path):
+  options = {"precision": "float16", "output_dir": str(tmp_path)}
+  trainer = make_trainer(folder, **options)
+  trainer.loss_scale.restore({"scale": 64.0, "good_steps": 3.0})
+  trainer.save()
+  restored = make_trainer(folder, **options)
+  restored.resume()
+  assert restored.loss_scale.state() == {"scale": 64.0, "good_steps": 3.0}
+
+
+# Log
+
+
+def test_the_log_reports_means_of_each_interval(folder, source, tmp_path):
+  trainer = make_trainer(
+    folder, output_dir=str(tmp_path), log_every_steps=4, seed=3
+  )
+  trainer.fit(source, log_to=str(tmp_path))
+  rows = list(csv.DictReader(open(tmp_path / "training_log.csv")))
+  assert [int(row["step"]) for row in rows] == [4, 8, 10]
+  single = make_trainer(folder, output_dir=str(tmp_path), seed=3)
+  single_losses = losses_of_steps(single, source)
+  for row, steps in zip(rows, np.split(single_losses, [4, 8]), strict=True):
+    assert float(row["loss"]) == pytest.approx(steps.mean(), rel=1e-5)
+    assert 0 <= float(row["masked_lm_accuracy"]) <= 1
+  assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-4, rel=1e-5)
+
+
+def losses_of_steps(trainer, source):
+  order = training_loop.input_pipeline.TrainingOrder(
+    len(source), 8, trainer.config.seed
+  )
+  batches = [source.take(order.batch(step)) for step in range(STEPS)]
+  iterator = iter(
+    training_loop.distribute_batches(trainer.strategy, lambda: iter(batches), 1)
+  )
+  return np.array(
+    [trainer.train_steps(iterator, 1)["loss"] for _ in range(STEPS)]
+  )
+
+
+def test_a_resumed_log_drops_rows_it_will_write_again(folder, source, tmp_path):
+  options = {
+    "output_dir": str(tmp_path),
+    "log_every_steps": 2,
+    "save_checkpoints_steps": 6,
+  }
+  make_trainer(folder, **options).fit(source, log_to=str(tmp_path))
+  resumed = make_trainer(folder, **options)
+  resumed.resume(str(tmp_path / "model.ckpt-6"))
+  resumed.fit(source, log_to=str(tmp_path))
+  rows = list(csv.DictReader(open(tmp_path / "training_log.csv")))
+  assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10]
+
+
+def test_tensorboard_gets_scalars(folder, source, tmp_path):
+  trainer = make_trainer(folder, output_dir=str(tmp_path), log_every_steps=5)
+  trainer.fit(source, log_to=str(tmp_path))
+  (path,) = glob.glob(str(tmp_path / "events.out.tfevents.*"))
+  scalars = {
+    (event.step, value.tag): value
+    for event in tf.compat.v1.train.summary_iterator(path)
+    for value in event.summary.value
+  }
+  loss = scalars[10, "loss"]
+  assert loss.metadata.plugin_data.plugin_name == "scalars"
+  assert float(tf.make_ndarray(loss.tensor)) > 0
+
+
+def test_the_console_shows_one_line_a_report(folder, source, tmp_path, capsys):
+  trainer = make_trainer(folder, output_dir=str(tmp_path), log_every_steps=5)
+  trainer.fit(source, log_to=str(tmp_path))
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[1] for line in lines] == ["5/10", "10/10"]
+  for word in ("loss", "masked_lm_accuracy", "examples_per_second", "eta"):
+    assert word in lines[0]
+
+
+# Evaluation and prediction
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
+def test_any_batch_size_gives_the_same_metrics(
+  folder, source, replicas, batch_size
+):
+  expected = evaluate(make_trainer(folder), source, batch_size=8)
+  found = evaluate(make_trainer(folder, replicas), source, batch_size)
+  for name in modeling.BertPretrainer.metric_names:
+    assert found[name] == pytest.approx(expected[name], rel=1e-6), name
+
+
+def evaluate(trainer, source, batch_size, **options):
+  return training_loop.evaluate(
+    trainer.strategy, trainer.model, source, batch_size, **options
+  )
+
+
+def test_the_loss_key_is_upstreams_mean_of_batch_means(folder, source):
+  trainer = make_trainer(folder)
+  found = evaluate(trainer, source, batch_size=16)
+  losses = []
+  for numbers in (range(16), range(16, 32), range(32, 40)):
+    batch = source.take(np.array(numbers))
+    outputs = trainer.model(batch)
+    sums = trainer.model.loss_sums(outputs, batch)
+    weights = trainer.model.loss_weights(batch)
+    losses.append(trainer.model.total_loss(sums, weights))
+  assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_evaluation_stops_after_max_batches(folder, source):
+  trainer = make_trainer(folder)
+  first = ArraySource(source.take(np.arange(16)))
+  assert evaluate(trainer, source, 8, max_batches=2) == evaluate(
+    trainer, first, 8
+  )
+
+
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_predictions_come_in_order_for_every_example(folder, source, replicas):
+  trainer = make_trainer(folder, replicas)
+  expected = trainer.model(source.arrays)["next_sentence_logits"]
+  batches = training_loop.predict(
+    trainer.strategy, trainer.model, source, batch_size=7
+  )
+  found = [batch["next_sentence_logits"] for batch in batches]
+  assert [len(batch) for batch in found] == [7] * 5 + [5]
+  np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
+
+
+# Strategies
+
+
+def make(**config):
+  return training_loop.make_strategy(training_loop.DeviceConfig(**config))
+
+
+def test_auto_takes_one_device_without_gpus():
+  assert isinstance(make(), tf.distribute.OneDeviceStrategy)
+
+
+def test_auto_takes_the_number_asked_for():
+  assert make(num_devices=3).num_replicas_in_sync == 3
+
+
+def test_too_many_devices_are_refused():
+  with pytest.raises(ValueError, match="--num_devices=9"):
+    make(distribution_strategy="mirrored", num_devices=9)
+
+
+def test_multi_worker_explains_its_environment(monkeypatch):
+  monkeypatch.delenv("TF_CONFIG", raising=False)
+  with pytest.raises(ValueError, match='TF_CONFIG.*"cluster"'):
+    make(distribution_strategy="multi_worker")
+
+
+def test_tpu_flags_reach_the_resolver(monkeypatch):
+  """No TPU is at hand: this only shows which calls would be made."""
+  calls = {}
+
+  def resolve(**kwargs):
+    calls.update(kwargs)
+    raise RuntimeError("no TPU here")
+
+  monkeypatch.setattr(
+    tf.distribute.cluster_resolver, "TPUClusterResolver", resolve
+  )
+  with pytest.raises(RuntimeError):
+    make(
+      distribution_strategy="tpu", tpu_name="t", tpu_zone="z", gcp_project="p"
+    )
+  assert calls == {"tpu": "t", "zone": "z", "project": "p"}
+
+
+def test_xla_is_for_gpus_unless_asked():
+  strategy = make()
+  config = training_loop.DeviceConfig
+  assert not training_loop.uses_xla(strategy, config(xla="auto"))
+  assert training_loop.uses_xla(strategy, config(xla="true"))
