@@ -532,9 +532,11 @@ class _Planner:
       self._continues_word = _continuation_marks(documents.token_ids, vocab)
     self._ranges = array.array("q")
     self._is_random_next = array.array("b")
-    self._masked_ends = array.array("q", [0])
-    self._masked = array.array("H" if self._room < 1 << 16 else "I")
-    self._replacements = array.array("i")
+    # An unused entry at first: whole words may be all too long to mask one, and
+    # NumPy takes nothing from an empty array.
+    self._masked_ends = array.array("q", [1])
+    self._masked = array.array("H" if self._room < 1 << 16 else "I", [0])
+    self._replacements = array.array("i", [0])
 
   def plan(self):
     """Goes through all documents `dupe_factor` times; returns the `_Plan`."""
