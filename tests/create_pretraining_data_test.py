@@ -236,6 +236,22 @@ def test_a_word_longer_than_all_predictions_stays_whole(tmp_path):
   assert all("[MASK]" not in x.tokens for x in instances)
 
 
+def test_positions_may_need_more_than_16_bits(folder, tokenizer, tmp_path):
+  text = tmp_path / "text.txt"
+  text.write_text("time\n" + "the ground " * 34_000 + "\n")
+  options = {
+    **reference.DEFAULTS,
+    "max_seq_length": 69_000,
+    "max_predictions_per_seq": 68_000,
+    "masked_lm_prob": 0.5,
+    "dupe_factor": 1,
+  }
+  instances = make_instances([str(text)], tokenizer, options)
+  assert max(x.masked_lm_positions[-1] for x in instances) > 1 << 16
+  expected = reference.create_features([str(text)], tokenizer, options)
+  assert rows_of(instances.features(0, len(instances))) == expected
+
+
 # Random numbers
 
 
