@@ -10,6 +10,7 @@ process. Nothing here imports TensorFlow: `--help` and a wrong flag answer at
 once.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -321,6 +322,12 @@ TRAINING_SETTINGS = (
 def flag_values(names):
   """Dict from flag name to its value on this command line."""
   return {name: FLAGS[name].value for name in names}
+
+
+def read(config_class):
+  """Builds a dataclass from the flags that its fields are named after."""
+  names = [field.name for field in dataclasses.fields(config_class)]
+  return config_class(**flag_values(names))
 
 
 class RunDirectory:

@@ -15,6 +15,7 @@ import struct
 import google_crc32c
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 # Framing of a TFRecord: uint64 length, its masked CRC, the data, its CRC.
 _HEADER_BYTES = 12
@@ -248,6 +249,12 @@ class RecordSource:
     first = int(self._first_record[file_number])
     return self.paths[file_number], record_number - first
 
+  @property
+  def first_records(self):
+    """Number of the first record of every file that has one."""
+    starts = np.unique(self._first_record)
+    return starts[starts < len(self)].tolist()
+
   def _record(self, number):
     block_number = number // self.block_size
     if block_number not in self._blocks:
@@ -372,23 +379,36 @@ def parse_examples(serialized, specs):
   }
 
 
-def describe_mismatch(serialized, specs):
-  """Says how a record differs from `specs`, or returns None if it does not."""
+def feature_lengths(serialized, kind="int64_list"):
+  """How many values of a kind each feature of a record holds, by name.
+
+  Empty for what is no tf.train.Example.
+  """
   try:
     example = tf.train.Example.FromString(serialized)
-  except Exception:  # protobuf's DecodeError has no public common path.
-    return "is not a tf.train.Example"
-  features = example.features.feature
+  except DecodeError:
+    return {}
+  return {
+    name: len(getattr(feature, kind).value)
+    for name, feature in example.features.feature.items()
+  }
+
+
+def describe_mismatch(serialized, specs):
+  """Says how a record differs from `specs`, or returns None if it does not."""
   for spec in specs:
-    if spec.name not in features:
+    kind = "float_list" if spec.dtype == "float32" else "int64_list"
+    lengths = feature_lengths(serialized, kind)
+    if spec.name not in lengths:
       return (
         f"has no feature {spec.name!r}; it was made for another task "
-        f"(its features: {', '.join(sorted(features)) or 'none'})"
+        f"(its features: {', '.join(sorted(lengths)) or 'none'})"
       )
-    kind = "float_list" if spec.dtype == "float32" else "int64_list"
-    found = len(getattr(features[spec.name], kind).value)
-    if found != spec.length:
-      return f"has {found} {kind} values in {spec.name!r}, not {spec.length}"
+    if lengths[spec.name] != spec.length:
+      return (
+        f"has {lengths[spec.name]} {kind} values in {spec.name!r}, not "
+        f"{spec.length}"
+      )
   return None
 
 

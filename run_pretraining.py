@@ -8,13 +8,12 @@ Masked-language-model and next-sentence losses, as google-research/bert's script
 of the same name; the same flags, records and checkpoints.
 """
 
+import dataclasses
 import os
 
 from absl import flags
 
 import cli_flags
-
-FLAGS = flags.FLAGS
 
 # Flags of this script, beside the shared ones, that decide a run's result.
 SETTINGS = (
@@ -26,11 +25,6 @@ SETTINGS = (
 )
 # Records looked at before a run. A vocabulary that does not fit shows at once.
 NUM_CHECKED_RECORDS = 256
-# Which flag made a feature as long as it is.
-LENGTH_FLAGS = {
-  "input_ids": "max_seq_length",
-  "masked_lm_positions": "max_predictions_per_seq",
-}
 
 
 def define_flags():
@@ -74,104 +68,153 @@ def define_flags():
   cli_flags.define_device_flags()
 
 
+@dataclasses.dataclass(frozen=True)
+class PretrainingConfig:
+  """What to pretrain, on what, and what to do; the flags of these names."""
+
+  bert_config_file: str
+  input_file: str
+  output_dir: str
+  init_checkpoint: str | None = None
+  eval_input_file: str | None = None
+  max_seq_length: int = 128
+  max_predictions_per_seq: int = 20
+  do_train: bool = False
+  do_eval: bool = False
+  eval_batch_size: int = 8
+  max_eval_steps: int = 100
+  overwrite_output_dir: bool = False
+  dry_run: bool = False
+
+  @property
+  def index_path(self):
+    """Where the record index is kept between runs."""
+    return os.path.join(self.output_dir, "record_index.json")
+
+
 def main():
-  """Checks everything, then trains and evaluates as asked."""
-  if not FLAGS.do_train and not FLAGS.do_eval:
+  """Turns flags into configs and runs."""
+  config = cli_flags.read(PretrainingConfig)
+  if not config.do_train and not config.do_eval:
     raise ValueError("nothing to do: pass --do_train, --do_eval or both")
   cli_flags.load_tensorflow()
+  pretrain(
+    config,
+    cli_flags.device_config(),
+    cli_flags.training_config(
+      flags.FLAGS.num_train_steps, flags.FLAGS.num_warmup_steps
+    ),
+    settings=cli_flags.flag_values([*cli_flags.TRAINING_SETTINGS, *SETTINGS]),
+  )
+
+
+def pretrain(config, device_config, training_config, settings):
+  """Checks everything, then trains and evaluates as asked.
+
+  Args:
+    config: PretrainingConfig.
+    device_config: training_loop.DeviceConfig.
+    training_config: training_loop.TrainingConfig.
+    settings: dict of what makes this run the one it is, for its manifest.
+
+  Raises:
+    ValueError, OSError: files and flags do not fit each other.
+  """
   import modeling
   import training_loop
 
-  device_config = cli_flags.device_config()
   strategy = training_loop.make_strategy(device_config)
-  config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
+  bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
 
-  train_source, eval_source = open_sources(config)
+  train_source = open_records(config, bert_config, config.input_file)
+  eval_source = open_records(
+    config, bert_config, config.eval_input_file or config.input_file
+  )
   run = cli_flags.RunDirectory(
-    FLAGS.output_dir,
-    cli_flags.flag_values([*cli_flags.TRAINING_SETTINGS, *SETTINGS]),
-    data_files=[FLAGS.bert_config_file, *train_source.paths],
-    is_writer=training_loop.is_chief(strategy) and not FLAGS.dry_run,
+    config.output_dir,
+    settings,
+    data_files=[config.bert_config_file, *train_source.paths],
+    is_writer=training_loop.is_chief(strategy) and not config.dry_run,
   )
 
-  training_loop.set_seed(FLAGS.seed)
+  training_loop.set_seed(training_config.seed)
   with strategy.scope():
-    model = modeling.BertPretrainer(config, dtype=device_config.policy)
+    model = modeling.BertPretrainer(bert_config, dtype=device_config.policy)
 
-  if FLAGS.do_train:
-    jit_compile = training_loop.uses_xla(strategy, device_config)
-    train(strategy, model, train_source, run, jit_compile)
-  if FLAGS.do_eval and not FLAGS.dry_run:
-    evaluate(strategy, model, eval_source, run)
-
-
-def open_sources(config):
-  """Opens and checks the records of training and of evaluation."""
-  import input_pipeline
-
-  limit = config.max_position_embeddings
-  if FLAGS.max_seq_length > limit:
-    raise ValueError(
-      f"--max_seq_length={FLAGS.max_seq_length} exceeds "
-      f"max_position_embeddings {limit} of {FLAGS.bert_config_file}"
+  if config.do_train:
+    trainer = training_loop.Trainer(
+      strategy,
+      model,
+      training_config,
+      jit_compile=training_loop.uses_xla(strategy, device_config),
     )
-  specs = input_pipeline.pretraining_features(
-    FLAGS.max_seq_length, FLAGS.max_predictions_per_seq
-  )
-  index = input_pipeline.load_index(_index_path())
-  sources = []
-  for patterns in (FLAGS.input_file, FLAGS.eval_input_file or FLAGS.input_file):
-    paths = input_pipeline.expand_patterns(patterns)
-    source = input_pipeline.RecordSource(paths, specs, index)
-    check_records(source, config)
-    sources.append(source)
-  return sources
+    train(config, trainer, train_source, run)
+  if config.do_eval and not config.dry_run:
+    evaluate(config, strategy, model, eval_source, run)
 
 
-def check_records(source, config):
-  """Compares the first records with the flags and the vocabulary size.
+def open_records(config, bert_config, patterns):
+  """Opens record files and compares them with flags and model.
 
-  Args:
-    source: input_pipeline.RecordSource.
-    config: modeling.BertConfig.
+  Returns:
+    input_pipeline.RecordSource.
 
   Raises:
     ValueError: they do not fit; the text says which flag or file to change.
+    FileNotFoundError: a pattern matches nothing.
   """
-  import tensorflow as tf
+  import input_pipeline
 
-  path, _ = source.locate(0)
-  first = tf.train.Example.FromString(source.read([0])[0]).features.feature
-  for spec in source.specs:
-    found = len(first[spec.name].int64_list.value)
-    flag = LENGTH_FLAGS.get(spec.name)
-    if flag and found and found != spec.length:
-      raise ValueError(
-        f"the records of {path} were made with --{flag}={found}, not "
-        f"{spec.length}; pass --{flag}={found} or create them again"
-      )
+  limit = bert_config.max_position_embeddings
+  if config.max_seq_length > limit:
+    raise ValueError(
+      f"--max_seq_length={config.max_seq_length} exceeds "
+      f"max_position_embeddings {limit} of {config.bert_config_file}"
+    )
+  source = input_pipeline.RecordSource(
+    input_pipeline.expand_patterns(patterns),
+    input_pipeline.pretraining_features(
+      config.max_seq_length, config.max_predictions_per_seq
+    ),
+    input_pipeline.load_index(config.index_path),
+  )
+  check_lengths(config, source)
   batch = source.take(range(min(len(source), NUM_CHECKED_RECORDS)))
   largest = max(batch["input_ids"].max(), batch["masked_lm_ids"].max())
-  if largest >= config.vocab_size:
+  if largest >= bert_config.vocab_size:
     raise ValueError(
-      f"{path} holds token id {largest}, but vocab_size is "
-      f"{config.vocab_size} in {FLAGS.bert_config_file}; the records were made "
-      "with the vocabulary of another model"
+      f"{source.paths[0]} holds token id {largest}, but vocab_size is "
+      f"{bert_config.vocab_size} in {config.bert_config_file}; the records "
+      "were made with another vocabulary"
     )
+  return source
 
 
-def train(strategy, model, source, run, jit_compile):
+def check_lengths(config, source):
+  """Compares the first record of each file with the two length flags."""
+  import input_pipeline
+
+  made_by = {
+    "input_ids": "max_seq_length",
+    "masked_lm_positions": "max_predictions_per_seq",
+  }
+  for number in source.first_records:
+    lengths = input_pipeline.feature_lengths(source.read([number])[0])
+    for feature, flag in made_by.items():
+      found, expected = lengths.get(feature), getattr(config, flag)
+      if found and found != expected:
+        raise ValueError(
+          f"the records of {source.locate(number)[0]} were made with "
+          f"--{flag}={found}, not {expected}; pass --{flag}={found} or create "
+          "them again"
+        )
+
+
+def train(config, trainer, source, run):
   """Trains to the last step, from where output_dir left off if it did."""
   import checkpoint_io
-  import training_loop
 
-  trainer = training_loop.Trainer(
-    strategy,
-    model,
-    cli_flags.training_config(FLAGS.num_train_steps, FLAGS.num_warmup_steps),
-    jit_compile=jit_compile,
-  )
-  state = run.open(FLAGS.overwrite_output_dir)
+  state = run.open(config.overwrite_output_dir)
   if state == "finished":
     print(
       f"training is skipped: {run.path} holds this run, finished "
@@ -180,15 +223,15 @@ def train(strategy, model, source, run, jit_compile):
     return
   if state == "unfinished" and trainer.resume():
     print(f"resuming at step {trainer.step}, from {run.path}")
-  elif FLAGS.init_checkpoint:
-    print(checkpoint_io.load_weights(trainer.weights, FLAGS.init_checkpoint))
-  if FLAGS.dry_run:
+  elif config.init_checkpoint:
+    print(checkpoint_io.load_weights(trainer.weights, config.init_checkpoint))
+  if config.dry_run:
     print(f"dry run: ready to train on {len(source)} records, nothing written")
     return
   run.claim()
-  run.write("bert_config.json", model.config.to_json_string())
+  run.write("bert_config.json", trainer.model.config.to_json_string())
   if run.is_writer:
-    source.save_index(_index_path())
+    source.save_index(config.index_path)
   trainer.fit(source, log_to=run.path if run.is_writer else None)
   if run.is_writer:
     final = os.path.join(run.path, "bert_model.ckpt")
@@ -196,13 +239,13 @@ def train(strategy, model, source, run, jit_compile):
   run.record({}, finished=True)
 
 
-def evaluate(strategy, model, source, run):
+def evaluate(config, strategy, model, source, run):
   """Computes upstream's metrics and writes eval_results.txt."""
   import training_loop
 
-  global_step = restore_newest(model)
+  global_step = restore_newest(config, model)
   results = training_loop.evaluate(
-    strategy, model, source, FLAGS.eval_batch_size, FLAGS.max_eval_steps
+    strategy, model, source, config.eval_batch_size, config.max_eval_steps
   )
   text = training_loop.format_results({"global_step": global_step, **results})
   run.write("eval_results.txt", text)
@@ -210,7 +253,7 @@ def evaluate(strategy, model, source, run):
   print(text, end="")
 
 
-def restore_newest(model):
+def restore_newest(config, model):
   """Loads output_dir's newest checkpoint, else --init_checkpoint.
 
   Returns:
@@ -222,19 +265,15 @@ def restore_newest(model):
   import checkpoint_io
   import modeling
 
-  newest = checkpoint_io.latest(FLAGS.output_dir)
-  if not newest and not FLAGS.init_checkpoint:
+  newest = checkpoint_io.latest(config.output_dir)
+  if not newest and not config.init_checkpoint:
     raise ValueError(
-      f"nothing to evaluate: {FLAGS.output_dir} holds no checkpoint; train "
+      f"nothing to evaluate: {config.output_dir} holds no checkpoint; train "
       "with --do_train or name one with --init_checkpoint"
     )
   weights = modeling.named_variables(model)
-  checkpoint_io.load_weights(weights, newest or FLAGS.init_checkpoint)
+  checkpoint_io.load_weights(weights, newest or config.init_checkpoint)
   return checkpoint_io.read_global_step(newest) if newest else 0
-
-
-def _index_path():
-  return os.path.join(FLAGS.output_dir, "record_index.json")
 
 
 def cli():

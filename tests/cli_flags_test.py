@@ -1,0 +1,175 @@
+"""How scripts start, show mistakes, and recognise a run's directory."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import cli_flags
+
+PROGRAM = """
+import cli_flags
+from absl import flags
+
+def define_flags():
+  flags.DEFINE_integer("count", 1, "How many.", lower_bound=1)
+  cli_flags.define_device_flags()
+
+def main():
+  count = flags.FLAGS.count
+  if count == 2:
+    int("not a number")
+  print("ran", count)
+
+cli_flags.run(main, define_flags)
+"""
+
+
+@pytest.fixture(scope="module")
+def project_root():
+  return str(pathlib.Path(cli_flags.__file__).parent)
+
+
+def run_program(folder, project_root, *args):
+  path = folder / "program.py"
+  path.write_text(PROGRAM)
+  return subprocess.run(
+    [sys.executable, str(path), *args],
+    capture_output=True,
+    text=True,
+    env={"PYTHONPATH": project_root, "PATH": ""},
+  )
+
+
+def test_main_runs(tmp_path, project_root):
+  result = run_program(tmp_path, project_root, "--count=4")
+  assert (result.stdout, result.returncode) == ("ran 4\n", 0)
+
+
+def test_help_lists_shared_flags_without_tensorflow(tmp_path, project_root):
+  result = run_program(tmp_path, project_root, "--help")
+  assert "--distribution_strategy" in result.stdout
+  assert "--count" in result.stdout
+
+
+@pytest.mark.parametrize(
+  ("argument", "words"),
+  [
+    ("--count=0", "flag --count=0"),
+    ("--xla=maybe", "value should be one of <auto|true|false>"),
+    ("--num_device=1", "Did you mean: num_devices"),
+    ("stray", "unexpected argument 'stray'"),
+  ],
+)
+def test_a_wrong_flag_is_explained(tmp_path, project_root, argument, words):
+  result = run_program(tmp_path, project_root, argument)
+  assert result.returncode == 1
+  assert words in result.stderr
+  assert "Traceback" not in result.stderr
+
+
+def test_a_defect_keeps_its_traceback(tmp_path, project_root):
+  result = run_program(tmp_path, project_root, "--count=2")
+  assert "Traceback" in result.stderr and "not a number" in result.stderr
+
+
+def test_only_our_raise_statements_are_mistakes():
+  def error_of(function):
+    try:
+      function()
+    except ValueError as error:
+      return error
+
+  import tokenization
+
+  ours = error_of(lambda: tokenization.convert_to_unicode(3))
+  assert cli_flags.is_users_mistake(ours)
+  assert not cli_flags.is_users_mistake(error_of(lambda: int("x")))
+  assert not cli_flags.is_users_mistake(error_of(lambda: json.loads("{")))
+
+
+# RunDirectory
+
+
+SETTINGS = {"learning_rate": 0.1, "seed": 3}
+
+
+@pytest.fixture
+def data_file(tmp_path):
+  path = tmp_path / "data.tfrecord"
+  path.write_bytes(b"records")
+  return str(path)
+
+
+def run_directory(tmp_path, data_file, settings=SETTINGS, **options):
+  return cli_flags.RunDirectory(
+    str(tmp_path / "out"), settings, [data_file], **options
+  )
+
+
+def test_a_run_goes_from_new_to_finished(tmp_path, data_file):
+  run = run_directory(tmp_path, data_file)
+  assert run.open() == "new"
+  run.claim()
+  assert run_directory(tmp_path, data_file).open() == "unfinished"
+  run.record({"loss": 1.5}, finished=True)
+  assert run_directory(tmp_path, data_file).open() == "finished"
+  manifest = json.loads((tmp_path / "out" / "run_manifest.json").read_text())
+  assert manifest["settings"] == SETTINGS
+  assert manifest["results"] == {"loss": 1.5}
+  assert manifest["data"][data_file]["bytes"] == 7
+  assert {"tensorflow", "keras", "python"} <= set(manifest["versions"])
+
+
+def test_results_of_a_later_evaluation_do_not_reopen_a_run(tmp_path, data_file):
+  run = run_directory(tmp_path, data_file)
+  run.claim()
+  run.record({}, finished=True)
+  run.record({"loss": 2.0})
+  assert run.open() == "finished"
+
+
+def test_other_flags_are_named(tmp_path, data_file):
+  run_directory(tmp_path, data_file).claim()
+  other = run_directory(tmp_path, data_file, {**SETTINGS, "seed": 4})
+  with pytest.raises(ValueError, match=r"--seed=3 \(now 4\).*--overwrite"):
+    other.open()
+
+
+def test_changed_data_is_named(tmp_path, data_file):
+  run_directory(tmp_path, data_file).claim()
+  with open(data_file, "ab") as file:
+    file.write(b"more")
+  with pytest.raises(ValueError, match="data.tfrecord is not what the run"):
+    run_directory(tmp_path, data_file).open()
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(tmp_path, data_file):
+  run = run_directory(tmp_path, data_file)
+  run.claim()
+  out = tmp_path / "out"
+  for name in ("model.ckpt-5.index", "checkpoint", "notes.txt"):
+    (out / name).touch()
+  assert run.open(overwrite=True) == "new"
+  assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_upstreams_checkpoints_without_manifest_are_an_unfinished_run(
+  tmp_path, data_file
+):
+  (tmp_path / "out").mkdir()
+  (tmp_path / "out" / "checkpoint").touch()
+  assert run_directory(tmp_path, data_file).open() == "unfinished"
+
+
+def test_only_the_writer_writes(tmp_path, data_file):
+  run = run_directory(tmp_path, data_file, is_writer=False)
+  run.claim()
+  run.write("a.txt", "text")
+  assert not (tmp_path / "out").exists()
+  run_directory(tmp_path, data_file).claim()
+  run.open(overwrite=True)
+  run.record({}, finished=True)
+  assert run_directory(tmp_path, data_file).open() == "unfinished"

@@ -1,0 +1,436 @@
+"""Whole runs: files written, resumed, refused; upstream's evaluation."""
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoint_io
+import input_pipeline
+import modeling
+import optimization
+import run_pretraining
+import training_loop
+
+ROOT = os.path.dirname(run_pretraining.__file__)
+VOCAB_SIZE = 60
+
+
+def write_records(path, count=40, length=16, predictions=3, vocab_size=60):
+  """Random records of the right form."""
+  rng = np.random.default_rng(count)
+  size = [count, length]
+  features = {
+    "input_ids": rng.integers(1, vocab_size, size),
+    "input_mask": np.ones(size, int),
+    "segment_ids": np.zeros(size, int),
+    "masked_lm_positions": rng.integers(0, length, [count, predictions]),
+    "masked_lm_ids": rng.integers(1, vocab_size, [count, predictions]),
+    "masked_lm_weights": np.ones([count, predictions]),
+    "next_sentence_labels": rng.integers(0, 2, [count, 1]),
+  }
+  specs = input_pipeline.pretraining_features(length, predictions)
+  with input_pipeline.RecordWriter(str(path)) as writer:
+    for record in input_pipeline.serialize_examples(features, specs):
+      writer.write(record)
+  return str(path)
+
+
+@pytest.fixture
+def config(tmp_path):
+  """Trains and evaluates a tiny BERT on 40 records, 17 held out."""
+  bert_config = modeling.BertConfig(
+    VOCAB_SIZE,
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=16,
+    type_vocab_size=2,
+  )
+  path = tmp_path / "bert_config.json"
+  path.write_text(bert_config.to_json_string())
+  return run_pretraining.PretrainingConfig(
+    bert_config_file=str(path),
+    input_file=write_records(tmp_path / "train.tfrecord"),
+    eval_input_file=write_records(tmp_path / "eval.tfrecord", count=17),
+    output_dir=str(tmp_path / "out"),
+    max_seq_length=16,
+    max_predictions_per_seq=3,
+    do_train=True,
+    do_eval=True,
+  )
+
+
+def pretrain(config, settings=None, devices=None, **training):
+  defaults = {
+    "output_dir": config.output_dir,
+    "schedule": optimization.LearningRateSchedule(1e-3, 12, 3),
+    "train_batch_size": 8,
+    "save_checkpoints_steps": 5,
+    "log_every_steps": 4,
+  }
+  run_pretraining.pretrain(
+    config,
+    training_loop.DeviceConfig(**(devices or {})),
+    training_loop.TrainingConfig(**{**defaults, **training}),
+    settings or {"seed": training.get("seed", 0)},
+  )
+
+
+def final_weights(config):
+  reader = tf.train.load_checkpoint(config.output_dir + "/bert_model.ckpt")
+  return {
+    name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+  }
+
+
+def manifest(config):
+  with open(config.output_dir + "/run_manifest.json") as file:
+    return json.load(file)
+
+
+def test_a_run_leaves_what_it_promises(config, capsys):
+  pretrain(config)
+  files = set(os.listdir(config.output_dir))
+  assert {
+    "bert_config.json",
+    "bert_model.ckpt.index",
+    "checkpoint",
+    "eval_results.txt",
+    "model.ckpt-12.index",
+    "run_manifest.json",
+    "training_log.csv",
+  } <= files
+  assert not [name for name in files if "incomplete" in name]
+
+  found = manifest(config)
+  assert found["finished"]
+  text = open(config.output_dir + "/eval_results.txt").read()
+  assert [line.split(" = ")[0] for line in text.splitlines()] == [
+    "global_step",
+    "loss",
+    "masked_lm_accuracy",
+    "masked_lm_loss",
+    "next_sentence_accuracy",
+    "next_sentence_loss",
+  ]
+  assert "global_step = 12\n" in text
+  assert f"loss = {np.float32(found['results']['loss'])!s}\n" in text
+  assert text in capsys.readouterr().out
+
+  weights = final_weights(config)
+  assert set(weights) == set(
+    modeling.named_variables(
+      modeling.BertPretrainer(
+        modeling.BertConfig.from_json_file(config.bert_config_file)
+      )
+    )
+  )
+  rows = list(csv.DictReader(open(config.output_dir + "/training_log.csv")))
+  assert [row["step"] for row in rows] == ["4", "8", "12"]
+
+
+def test_a_finished_run_is_not_trained_again_but_evaluated(config, capsys):
+  pretrain(config)
+  before = final_weights(config)
+  os.remove(config.output_dir + "/eval_results.txt")
+  pretrain(config)
+  assert "training is skipped" in capsys.readouterr().out
+  assert os.path.exists(config.output_dir + "/eval_results.txt")
+  after = final_weights(config)
+  assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(
+  config, capsys, monkeypatch
+):
+  whole = dataclasses.replace(config, output_dir=config.output_dir + "-whole")
+  pretrain(whole)
+
+  save = checkpoint_io.CheckpointDirectory.save
+
+  def save_and_stop(self, variables, step, extra):
+    save(self, variables, step, extra)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(checkpoint_io.CheckpointDirectory, "save", save_and_stop)
+  with pytest.raises(KeyboardInterrupt):
+    pretrain(config)
+  monkeypatch.undo()
+  assert not manifest(config)["finished"]
+
+  pretrain(config)
+  assert "resuming at step 5" in capsys.readouterr().out
+  expected, found = final_weights(whole), final_weights(config)
+  for name in expected:
+    np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def test_another_run_is_refused_and_overwritten_only_when_asked(config):
+  pretrain(config, settings={"learning_rate": 1})
+  with pytest.raises(ValueError, match=r"--learning_rate=1 \(now 2\)"):
+    pretrain(config, settings={"learning_rate": 2})
+  overwriting = dataclasses.replace(config, overwrite_output_dir=True)
+  pretrain(overwriting, settings={"learning_rate": 2})
+  assert manifest(config)["settings"] == {"learning_rate": 2}
+
+
+def test_training_starts_from_a_checkpoint(config, capsys):
+  pretrain(config)
+  second = dataclasses.replace(
+    config,
+    init_checkpoint=config.output_dir,
+    output_dir=config.output_dir + "-2",
+  )
+  pretrain(second, schedule=optimization.LearningRateSchedule(0.0, 1))
+  assert "newly initialised" not in capsys.readouterr().out
+  first, weights = final_weights(config), final_weights(second)
+  assert all((first[name] == weights[name]).all() for name in first)
+
+
+def test_a_dry_run_checks_and_writes_nothing(config, capsys):
+  pretrain(dataclasses.replace(config, dry_run=True))
+  assert "ready to train on 40 records" in capsys.readouterr().out
+  assert not os.path.exists(config.output_dir)
+
+
+def test_evaluation_needs_weights(config):
+  with pytest.raises(ValueError, match="nothing to evaluate: .*out holds no"):
+    pretrain(dataclasses.replace(config, do_train=False))
+
+
+def test_evaluation_defaults_to_the_training_records(config):
+  """As upstream; eval_input_file is an addition."""
+  pretrain(config)
+  evaluation = dataclasses.replace(config, do_train=False)
+  held_out = dict(manifest(config)["results"])
+  pretrain(dataclasses.replace(evaluation, eval_input_file=None))
+  on_training = dict(manifest(config)["results"])
+  assert on_training != held_out
+  pretrain(dataclasses.replace(evaluation, eval_input_file=config.input_file))
+  assert manifest(config)["results"] == on_training
+
+
+def test_two_devices_train_the_same(config):
+  one = dataclasses.replace(config, output_dir=config.output_dir + "-1")
+  for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+    with open(config.bert_config_file) as file:
+      changed = {**json.load(file), name: 0.0}
+    with open(config.bert_config_file, "w") as file:
+      json.dump(changed, file)
+  pretrain(one)
+  pretrain(config, devices={"num_devices": 2})
+  expected, found = final_weights(one), final_weights(config)
+  for name in expected:
+    # The keys' bias has no gradient but rounding noise.
+    if "key/bias" not in name:
+      np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+
+
+# Mismatches, found before training
+
+
+@pytest.mark.parametrize(
+  ("records", "changes", "words"),
+  [
+    (
+      {"length": 8},
+      {},
+      "bad.tfrecord were made with --max_seq_length=8, not 16",
+    ),
+    (
+      {"predictions": 5},
+      {},
+      "made with --max_predictions_per_seq=5, not 3; pass",
+    ),
+    (
+      {"vocab_size": 600},
+      {},
+      "bad.tfrecord holds token id 599, but vocab_size is 60 in .*config.json",
+    ),
+    (
+      {"length": 32},
+      {"max_seq_length": 32},
+      "--max_seq_length=32 exceeds max_position_embeddings 16",
+    ),
+  ],
+)
+def test_records_that_do_not_fit_are_explained(
+  config, tmp_path, records, changes, words
+):
+  bad = write_records(tmp_path / "bad.tfrecord", count=256, **records)
+  config = dataclasses.replace(config, input_file=bad, **changes)
+  with pytest.raises(ValueError, match=words):
+    pretrain(config)
+  assert not os.path.exists(config.output_dir)
+
+
+def test_the_file_that_differs_from_the_others_is_named(config, tmp_path):
+  bad = write_records(tmp_path / "bad.tfrecord", length=8)
+  config = dataclasses.replace(config, input_file=f"{config.input_file},{bad}")
+  with pytest.raises(ValueError, match="bad.tfrecord were made with"):
+    pretrain(config)
+
+
+def test_records_of_another_task_are_explained(config, tmp_path):
+  path = str(tmp_path / "other.tfrecord")
+  specs = (input_pipeline.FeatureSpec("label_ids", 1),)
+  with input_pipeline.RecordWriter(path) as writer:
+    for record in input_pipeline.serialize_examples(
+      {"label_ids": np.zeros([2, 1], int)}, specs
+    ):
+      writer.write(record)
+  with pytest.raises(ValueError, match="record 0 has no feature 'input_ids'"):
+    pretrain(dataclasses.replace(config, input_file=path))
+
+
+# The command line
+
+
+def run_script(*args, **environment):
+  return subprocess.run(
+    [sys.executable, os.path.join(ROOT, "run_pretraining.py"), *args],
+    capture_output=True,
+    text=True,
+    env={**os.environ, **environment},
+  )
+
+
+def as_flags(config):
+  names = (
+    "bert_config_file",
+    "input_file",
+    "output_dir",
+    "max_seq_length",
+    "max_predictions_per_seq",
+  )
+  return [f"--{name}={getattr(config, name)}" for name in names]
+
+
+def test_the_script_trains_and_evaluates(config):
+  result = run_script(
+    *as_flags(config),
+    "--do_train",
+    "--do_eval",
+    "--num_train_steps=3",
+    "--num_warmup_steps=1",
+    "--train_batch_size=4",
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.startswith("step 3/3  loss ")
+  assert "global_step = 3" in result.stdout
+  assert manifest(config)["settings"]["train_batch_size"] == 4
+
+
+@pytest.mark.parametrize(
+  ("args", "words"),
+  [
+    (["--do_train", "--input_file=nowhere*"], "error: no file matches nowhere"),
+    (
+      ["--do_train", "--bert_config_file=none"],
+      "error: no BERT config at none",
+    ),
+    ([], "error: nothing to do: pass --do_train, --do_eval or both"),
+  ],
+)
+def test_a_mistake_is_one_sentence(config, args, words):
+  result = run_script(*as_flags(config), *args)
+  assert result.returncode == 1
+  assert result.stderr.startswith("run_pretraining: " + words)
+  assert result.stderr.count("\n") == 1
+
+
+def test_evaluation_equals_upstreams_command_line(goldens, tmp_path):
+  """Upstream repeats a short file; naming it twice gives the same batches."""
+  model = goldens / "model" / "gelu30k"
+  records = goldens / "pretraining_data" / "sample_default.tfrecord"
+  result = run_script(
+    f"--input_file={records},{records}",
+    f"--output_dir={tmp_path}",
+    "--do_eval=True",
+    f"--bert_config_file={model}/bert_config.json",
+    f"--init_checkpoint={model}/bert_model.ckpt",
+    "--max_eval_steps=20",
+    "--eval_batch_size=8",
+  )
+  assert result.returncode == 0, result.stderr
+  found, expected = (
+    dict(line.split(" = ") for line in path.read_text().splitlines())
+    for path in (
+      tmp_path / "eval_results.txt",
+      goldens / "cli" / "run_pretraining" / "eval_results.txt",
+    )
+  )
+  assert list(found) == list(expected)
+  for key in expected:
+    assert float(found[key]) == pytest.approx(float(expected[key]), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_worker_processes_train_what_one_does(config):
+  """MultiWorkerMirroredStrategy over loopback; the chief alone writes."""
+  with open(config.bert_config_file) as file:
+    without_dropout = {
+      **json.load(file),
+      "hidden_dropout_prob": 0.0,
+      "attention_probs_dropout_prob": 0.0,
+    }
+  with open(config.bert_config_file, "w") as file:
+    json.dump(without_dropout, file)
+  args = [
+    "--do_train",
+    "--num_train_steps=5",
+    "--num_warmup_steps=1",
+    "--learning_rate=1e-3",
+    "--train_batch_size=8",
+  ]
+  one = dataclasses.replace(config, output_dir=config.output_dir + "-1")
+  assert run_script(*as_flags(one), *args).returncode == 0
+
+  workers = [f"localhost:{port}" for port in free_ports(2)]
+  processes = [
+    subprocess.Popen(
+      [sys.executable, os.path.join(ROOT, "run_pretraining.py")]
+      + [*as_flags(config), *args, "--distribution_strategy=multi_worker"],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env={
+        **os.environ,
+        "TF_CONFIG": json.dumps(
+          {
+            "cluster": {"worker": workers},
+            "task": {"type": "worker", "index": index},
+          }
+        ),
+      },
+    )
+    for index in range(2)
+  ]
+  outputs = [process.communicate(timeout=300) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  assert "step 5/5" in outputs[0][0]
+  assert "step" not in outputs[1][0]
+  expected, found = final_weights(one), final_weights(config)
+  for name in expected:
+    if "key/bias" not in name:
+      np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+
+
+def free_ports(count):
+  import socket
+
+  sockets = [socket.socket() for _ in range(count)]
+  for a_socket in sockets:
+    a_socket.bind(("localhost", 0))
+  ports = [a_socket.getsockname()[1] for a_socket in sockets]
+  for a_socket in sockets:
+    a_socket.close()
+  return ports
