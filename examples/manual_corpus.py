@@ -10,7 +10,6 @@ import hashlib
 import pathlib
 import re
 import sysconfig
-
 from pydoc_data import topics
 
 # Docstrings of tests and of bundled installers are not prose about Python.
@@ -32,8 +31,8 @@ def documents():
 def split_sentences(text):
   """Splits prose at sentence ends; drops code, headings and rulers.
 
-      split_sentences("A tuple is fixed. It can be\\nhashed.\\n\\n   >>> t[0]")
-      == ["A tuple is fixed.", "It can be hashed."]
+  split_sentences("A tuple is fixed. It can be\\nhashed.\\n\\n   >>> t[0]")
+  == ["A tuple is never changed.", "It can be hashed by value."]
   """
   sentences = []
   for paragraph in re.split(r"\n\s*\n", text):

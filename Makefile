@@ -1,0 +1,42 @@
+# `make demo` and `make test` need nothing but Python 3.11+, make and a package
+# registry; everything goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# TensorFlow tests mostly trace graphs, on one core each.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test fast_test check parity bench clean
+
+demo: .venv/installed
+	$(BIN)/python examples/pretrain_demo.py
+
+test: check
+	$(PYTEST) -m "not parity" --durations=10
+
+fast_test: check
+	$(PYTEST) -m "not slow and not parity"
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Live comparisons with PyTorch, which is no part of `make test`.
+parity: .venv/installed_parity
+	$(BIN)/python -m pytest -m parity
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/tokenization.py
+	$(BIN)/python benchmarks/create_pretraining_data.py
+
+clean:
+	rm -rf .venv demo_output
+
+.venv/installed: setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[test,plots]'
+	touch $@
+
+.venv/installed_parity: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[parity]'
+	touch $@
