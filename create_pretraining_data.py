@@ -11,7 +11,7 @@ Records equal google-research/bert's for the same input, flags and seed, one by
 one: every random number is drawn in upstream's order from one `WordStream`. The
 rest is arranged for speed and memory: all text is one array of ids, an instance
 is two ranges of it and the places of its masked tokens, and features are
-gathered for a thousand instances at once, when they are written.
+gathered for hundreds of instances at once, when they are written.
 """
 
 import array
@@ -48,7 +48,7 @@ _SPECIAL_TOKENS = 3
 # Words of the random stream made at a time: with all that is derived from them
 # they stay in a processor's cache.
 _BLOCK_WORDS = 1 << 14
-_INSTANCES_PER_WRITE = 1 << 10
+_INSTANCES_PER_WRITE = 1 << 9
 _LINES_PER_PROGRESS = 1 << 12
 _SECONDS_PER_PROGRESS_LINE = 2
 
@@ -385,33 +385,42 @@ class WordStream:
     self.position += 2 * count
     return self.leading[1][start : self.position : 2]
 
-  def shuffle(self, items):
-    """`Random.shuffle(items)`.
+  def shuffle(self, items, kept=None):
+    """`Random.shuffle(items)`; with `kept`, only the first `kept` are right.
 
-    Half of the script's time goes into the innermost loop. So it is written
+    Half of the script's time goes into the innermost loops. So they are written
     out, once for every number of bits that an index can need (which it does
-    down to the item `lowest`), and takes the indexes from an iterator, which
+    down to the item `lowest`), and take the indexes from an iterator, which
     knows afterwards how many it has left.
     """
     last = len(items) - 1
+    kept = len(items) if kept is None else kept
     self.reserve(1)
-    leading, position = self.leading, self.position
+    leading, position, size = self.leading, self.position, len(self.words)
     for bits in range((last + 1).bit_length(), 1, -1):
       lowest = (1 << bits - 1) - 1
       while last >= lowest:
         some = leading[bits][position : position + 3 * last]
-        numbers = iter(some)
-        for other in numbers:
-          if other <= last:
-            items[last], items[other] = items[other], items[last]
-            last -= 1
-            if last < lowest:
-              break
-        position += len(some) - operator.length_hint(numbers)
-        if position == len(self.words):
+        others = iter(some)
+        if lowest < kept:
+          for other in others:
+            if other <= last:
+              items[last], items[other] = items[other], items[last]
+              last -= 1
+              if last < lowest:
+                break
+        else:
+          for other in others:
+            if other <= last:
+              items[other] = items[last]
+              last -= 1
+              if last < lowest:
+                break
+        position += len(some) - operator.length_hint(others)
+        if position == size:
           self.position = position
           self.reserve(1)
-          leading, position = self.leading, self.position
+          leading, position, size = self.leading, 0, len(self.words)
     self.position = position
 
 
@@ -637,7 +646,7 @@ class _Planner:
       masked = self._choose_words(a, b, length, wanted)
     else:
       masked = self._candidates[:length]
-      self._stream.shuffle(masked)
+      self._stream.shuffle(masked, kept=wanted)
       del masked[wanted:]
     self._masked.extend(masked)
     self._masked_ends.append(len(self._masked))
@@ -676,15 +685,15 @@ class _Planner:
     for place in range(count):
       if is_mask[position]:
         position += 2
-        continue
-      is_random = flips[position + 2]
-      position += 4
-      replacements[place] = _UNCHANGED
-      if is_random:
+      elif flips[position + 2]:
+        position += 4
         while (number := words[position] >> shift) >= limit:
           position += 1
         position += 1
         replacements[place] = self._vocab_ids[number]
+      else:
+        position += 4
+        replacements[place] = _UNCHANGED
     stream.position = position
     return replacements
 
