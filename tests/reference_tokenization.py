@@ -118,8 +118,8 @@ def is_chinese(char):
   """Whether `char` is in one of upstream's blocks of ideographs."""
   code_point = ord(char)
   for first, last in CHINESE_BLOCKS:
-    if code_point <= last:
-      return code_point >= first
+    if first <= code_point <= last:
+      return True
   return False
 
 
