@@ -353,8 +353,9 @@ class FullTokenizer:
     # White space always separates words. So what stands between two spaces can
     # be looked up as it is, and is normalised only when met for the first time.
     ids = []
+    ids_of_written = self._ids_of_written
     for written in text.split():
-      ids += self._ids_of_written[written]
+      ids += ids_of_written[written]
     return ids
 
   def _normalize_into_ids(self, written):
