@@ -18,6 +18,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+if keras.backend.backend() != "tensorflow":
+  raise ImportError(
+    f"Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow"
+  )
+
 # Added to the attention scores of padding. Large enough to vanish in softmax,
 # small enough for float16, and what published checkpoints were trained with.
 MASK_ADDER = -10000.0

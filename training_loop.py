@@ -418,24 +418,9 @@ class Trainer:
         (an input_pipeline.RecordSource).
       log_to: directory for the log; this process logs nothing if None.
     """
-    order = input_pipeline.TrainingOrder(
-      len(source),
-      self.config.train_batch_size,
-      self.config.seed,
-      source.block_size,
-    )
-
-    def batches(start=self.step):
-      for step in range(start, self.config.num_train_steps):
-        yield source.take(order.batch(step))
-
     if self.step >= self.config.num_train_steps:
       return
-    iterator = iter(
-      distribute_batches(
-        self.strategy, batches, self.config.gradient_accumulation_steps
-      )
-    )
+    iterator = iter(self._distribute(source))
     interval = _Interval(self.model.metric_names, self.step)
     log = log_to and TrainingLog(log_to, self.step, self.config)
     while self.step < self.config.num_train_steps:
@@ -450,6 +435,19 @@ class Trainer:
         self.save()
     if log:
       log.close()
+
+  def _distribute(self, source):
+    """The distributed batches of all steps from the current one on."""
+    config = self.config
+    order = input_pipeline.TrainingOrder(
+      len(source), config.train_batch_size, config.seed, source.block_size
+    )
+    steps = range(self.step, config.num_train_steps)
+    return distribute_batches(
+      self.strategy,
+      lambda: (source.take(order.batch(step)) for step in steps),
+      config.gradient_accumulation_steps,
+    )
 
   def train_steps(self, iterator, num_steps):
     """Takes `num_steps` from an iterator of `distribute_batches`.

@@ -18,6 +18,9 @@ import manual_corpus
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import cli_flags  # noqa: E402 - the demo also runs where nothing is installed.
+import tokenization  # noqa: E402
+
 SEQ_LENGTH = 64
 PREDICTIONS = 10
 BERT_CONFIG = {
@@ -44,7 +47,7 @@ def main():
   """Runs the demo in the folder given."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--output_dir", default="demo_output")
-  parser.add_argument("--num_train_steps", type=int, default=900)
+  parser.add_argument("--num_train_steps", type=int, default=1500)
   options = parser.parse_args()
   folder = pathlib.Path(options.output_dir)
   folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +55,7 @@ def main():
   make_records(folder)
   pretrain(folder, options.num_train_steps)
 
+  cli_flags.load_tensorflow()
   draw_loss(folder)
   compare_with_guessing(folder)
   fill_masks(folder)
@@ -81,8 +85,8 @@ def make_records(folder):
 
 def pretrain(folder, num_train_steps):
   """Trains and evaluates; a finished run is not trained again."""
-  vocab_size = len((folder / "vocab.txt").read_text("utf-8").splitlines())
-  config = {**BERT_CONFIG, "vocab_size": vocab_size}
+  vocab = tokenization.load_vocab(folder / "vocab.txt")
+  config = {**BERT_CONFIG, "vocab_size": len(vocab)}
   config_file = folder / "bert_config.json"
   config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
   run(
@@ -134,7 +138,7 @@ def compare_with_guessing(folder):
   batch = source.take(range(len(source)))
   masked = batch["masked_lm_ids"][batch["masked_lm_weights"] > 0]
   token_id, count = collections.Counter(masked.tolist()).most_common(1)[0]
-  token = (folder / "vocab.txt").read_text("utf-8").split("\n")[token_id]
+  token = list(tokenization.load_vocab(folder / "vocab.txt"))[token_id]
   manifest = json.loads((folder / "model" / "run_manifest.json").read_text())
   accuracy = manifest["results"]["masked_lm_accuracy"]
   guessing = count / len(masked)
@@ -152,7 +156,6 @@ def fill_masks(folder):
 
   import checkpoint_io
   import modeling
-  import tokenization
 
   tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
   model = modeling.BertPretrainer(
@@ -166,9 +169,11 @@ def fill_masks(folder):
     cls, sep, mask = tokenizer.convert_tokens_to_ids(
       ["[CLS]", "[SEP]", "[MASK]"]
     )
-    input_ids = np.array([[cls, *before, mask, *after, sep]])
     outputs = model(
-      {"input_ids": input_ids, "masked_lm_positions": [[1 + len(before)]]}
+      {
+        "input_ids": np.array([[cls, *before, mask, *after, sep]]),
+        "masked_lm_positions": np.array([[1 + len(before)]]),
+      }
     )
     best = tf.math.top_k(tf.nn.softmax(outputs["masked_lm_logits"][0, 0]), 5)
     tokens = tokenizer.convert_ids_to_tokens(best.indices.numpy())

@@ -109,6 +109,7 @@ def test_a_run_leaves_what_it_promises(config, capsys):
     "training_log.csv",
   } <= files
   assert not [name for name in files if "incomplete" in name]
+  assert "model.ckpt-0.index" not in files
 
   found = manifest(config)
   assert found["finished"]
