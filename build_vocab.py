@@ -11,7 +11,6 @@ The same text and flags give the same file, byte by byte.
 """
 
 import collections
-import glob
 import os
 import sys
 import time
@@ -86,8 +85,11 @@ def main():
   """Learns the vocabulary that the flags ask for and says what was learnt."""
   started = time.monotonic()
   values = flags.FLAGS
-  input_files = find_input_files(values.input_file)
-  check_output_file(values.output_file, input_files)
+  # A file that two patterns match is counted once.
+  input_files = list(
+    dict.fromkeys(cli_flags.find_files("input_file", values.input_file))
+  )
+  cli_flags.check_output_files("output_file", [values.output_file], input_files)
 
   counts, num_lines = count_words(input_files, values.do_lower_case)
   tokens, num_unknown = learn_vocab(
@@ -114,47 +116,6 @@ def main():
 
 
 # Files ------------------------------------------------------------------------
-
-
-def find_input_files(patterns):
-  """Returns the files that match comma-separated patterns, each file once.
-
-  Raises:
-    FileNotFoundError: a pattern matches nothing.
-  """
-  input_files = []
-  for pattern in patterns.split(","):
-    matches = sorted(glob.glob(pattern))
-    if not matches:
-      raise FileNotFoundError(
-        f"--input_file: no file matches {pattern!r}; check the path"
-      )
-    input_files.extend(matches)
-  return list(dict.fromkeys(input_files))
-
-
-def check_output_file(output_file, input_files):
-  """Refuses a path that cannot be written, before work is spent on it.
-
-  Raises:
-    FileNotFoundError: its directory does not exist.
-    ValueError: it is a directory or one of the inputs.
-  """
-  directory = os.path.dirname(output_file) or "."
-  if not os.path.isdir(directory):
-    raise FileNotFoundError(
-      f"--output_file={output_file}: there is no directory {directory};"
-      " create it first"
-    )
-  if os.path.isdir(output_file):
-    raise ValueError(
-      f"--output_file={output_file} is a directory; add a file name,"
-      f" {os.path.join(output_file, 'vocab.txt')} for example"
-    )
-  if os.path.realpath(output_file) in map(os.path.realpath, input_files):
-    raise ValueError(
-      f"--output_file={output_file} is also read; choose another name"
-    )
 
 
 def write_vocab(output_file, tokens):

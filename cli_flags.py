@@ -11,6 +11,7 @@ once.
 """
 
 import dataclasses
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -100,6 +101,60 @@ def load_tensorflow():
     finally:
       os.dup2(stderr, 2)
       os.close(stderr)
+
+
+# Files named by flags ---------------------------------------------------------
+
+
+def find_files(flag, patterns):
+  """Files that match comma-separated patterns, in the patterns' order.
+
+  The files of one pattern are sorted. (Upstream takes them in the order of the
+  file system, so that its records can differ between two machines.)
+
+  Args:
+    flag: name of the flag the patterns come from, for the error.
+    patterns: globs, local or with a scheme such as "gs://".
+
+  Raises:
+    FileNotFoundError: a pattern matches nothing.
+  """
+  files = []
+  for pattern in patterns.split(","):
+    find = _gfile().glob if "://" in pattern else glob.glob
+    matches = sorted(find(pattern))
+    if not matches:
+      raise FileNotFoundError(
+        f"--{flag}: no file matches {pattern!r}; check the path"
+      )
+    files.extend(matches)
+  return files
+
+
+def check_output_files(flag, output_files, input_files):
+  """Finds out before the work whether its result can be written.
+
+  Raises:
+    NotADirectoryError: an output file's directory cannot be written to.
+    IsADirectoryError: an output file is a directory.
+    ValueError: a file is given twice, or is an input file as well.
+  """
+  inputs = set(map(os.path.realpath, input_files))
+  for path in output_files:
+    directory = os.path.dirname(path) or "."
+    if "://" not in path and not os.access(directory, os.W_OK):
+      raise NotADirectoryError(
+        f"--{flag}={path}: {directory} is no directory that can be written to; "
+        "create it or choose another"
+      )
+    if not os.path.basename(path) or os.path.isdir(path):
+      raise IsADirectoryError(
+        f"--{flag}={path}: not the name of a file; add one"
+      )
+    if output_files.count(path) > 1 or os.path.realpath(path) in inputs:
+      raise ValueError(
+        f"--{flag}={path} is also another output or an input; rename it"
+      )
 
 
 # Flag groups ------------------------------------------------------------------

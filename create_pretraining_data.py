@@ -19,7 +19,6 @@ import bisect
 import collections.abc
 import contextlib
 import dataclasses
-import glob
 import itertools
 import operator
 import os
@@ -108,11 +107,10 @@ def main():
   """Makes the records that the flags ask for and says what was made."""
   started = time.monotonic()
   values = flags.FLAGS
-  names = [field.name for field in dataclasses.fields(DataConfig)]
-  config = DataConfig(**{name: values[name].value for name in names})
-  input_files = find_input_files(values.input_file)
+  config = cli_flags.read(DataConfig)
+  input_files = cli_flags.find_files("input_file", values.input_file)
   output_files = values.output_file.split(",")
-  check_output_files(output_files, input_files)
+  cli_flags.check_output_files("output_file", output_files, input_files)
   tokenizer = tokenization.FullTokenizer(
     values.vocab_file, values.do_lower_case
   )
@@ -121,6 +119,7 @@ def main():
   instances = create_training_instances(documents, tokenizer, config)
   for number in range(min(values.verbose_examples, len(instances))):
     print(_example_text(number, instances[number], tokenizer))
+  cli_flags.load_tensorflow()
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started
@@ -180,66 +179,12 @@ class DataConfig:
       )
 
 
-def find_input_files(patterns):
-  """Files that match comma-separated patterns, in the patterns' order.
-
-  The files of one pattern are sorted. (Upstream takes them in the order of the
-  file system, so that its records can differ between two machines.)
-
-  Raises:
-    FileNotFoundError: a pattern matches nothing.
-  """
-  input_files = []
-  for pattern in patterns.split(","):
-    matches = sorted(_glob(pattern))
-    if not matches:
-      raise FileNotFoundError(
-        f"--input_file: no file matches {pattern!r}; check the path"
-      )
-    input_files.extend(matches)
-  return input_files
-
-
-def _glob(pattern):
-  if "://" in pattern:
-    import tensorflow as tf
-
-    return tf.io.gfile.glob(pattern)
-  return glob.glob(pattern)
-
-
 def _file_size(path):
   if "://" in path:
     import tensorflow as tf
 
     return tf.io.gfile.stat(path).length
   return os.path.getsize(path)
-
-
-def check_output_files(output_files, input_files):
-  """Finds out before the work whether its result can be written.
-
-  Raises:
-    NotADirectoryError: an output file's directory cannot be written to.
-    IsADirectoryError: an output file is a directory.
-    ValueError: a file is given twice, or is an input file as well.
-  """
-  inputs = set(map(os.path.realpath, input_files))
-  for path in output_files:
-    directory = os.path.dirname(path) or "."
-    if "://" not in path and not os.access(directory, os.W_OK):
-      raise NotADirectoryError(
-        f"--output_file={path}: {directory} is no directory that can be written"
-        " to; create it or choose another"
-      )
-    if not os.path.basename(path) or os.path.isdir(path):
-      raise IsADirectoryError(
-        f"--output_file={path}: not the name of a file; add one"
-      )
-    if output_files.count(path) > 1 or os.path.realpath(path) in inputs:
-      raise ValueError(
-        f"--output_file={path} is also another output or an input; rename it"
-      )
 
 
 # Text -------------------------------------------------------------------------

@@ -74,52 +74,49 @@ def serialize_examples(features, specs):
     List of `bytes`, one serialized Example per record.
   """
   columns = [_encode_column(features[spec.name], spec) for spec in specs]
-  return [
-    _field(1, b"".join(entries)) for entries in zip(*columns, strict=True)
-  ]
+  records = [b"".join(entries) for entries in zip(*columns, strict=True)]
+  head_of = _HeadOfLength((1,))
+  return [head_of[len(record)] + record for record in records]
 
 
 def _encode_column(values, spec):
   """The map entry of one feature, for every record: a list of bytes."""
-  key = _field(1, spec.name.encode())
   values = np.asarray(values).reshape([-1, spec.length])
   if spec.dtype == "float32":
     list_field, payloads = 2, _float_payloads(values)
   else:
     list_field, payloads = 3, _varint_payloads(values)
-  return [
-    _field(1, key + _field(2, _field(list_field, _field(1, payload))))
-    for payload in payloads
-  ]
+  key = _head(1, len(spec.name)) + spec.name.encode()
+  head_of = _HeadOfLength((1, 2, list_field, 1), key)
+  return [head_of[len(payload)] + payload for payload in payloads]
 
 
-def _float_payloads(values):
-  rows = np.ascontiguousarray(values, dtype="<f4")
-  return [row.tobytes() for row in rows]
+class _HeadOfLength(dict):
+  """What precedes a payload of some length, remembered: rows share lengths.
+
+  Args:
+    fields: numbers of the fields that it lies in, the outermost first.
+    key: bytes that precede the second field within the first.
+  """
+
+  def __init__(self, fields, key=b""):
+    super().__init__()
+    self._fields = fields
+    self._key = key
+
+  def __missing__(self, length):
+    head = b""
+    for number in reversed(self._fields[1:]):
+      head = _head(number, len(head) + length) + head
+    head = self._key + head
+    head = _head(self._fields[0], len(head) + length) + head
+    self[length] = head
+    return head
 
 
-def _varint_payloads(values):
-  """Rows of integers as concatenated protobuf varints."""
-  values = values.astype(np.int64).view(np.uint64)
-  width = max(1, -(-int(values.max(initial=0)).bit_length() // 7))
-  shifts = np.arange(width, dtype=np.uint64) * np.uint64(7)
-  groups = values[:, :, np.newaxis] >> shifts  # [records, length, width]
-  is_used = groups > 0
-  is_used[:, :, 0] = True
-  has_successor = np.zeros_like(is_used)
-  has_successor[:, :, :-1] = is_used[:, :, 1:]
-  encoded = (groups & np.uint64(0x7F)).astype(np.uint8)
-  encoded |= has_successor.astype(np.uint8) << 7
-  stream = encoded[is_used].tobytes()
-  ends = np.cumsum(is_used.sum(axis=(1, 2))).tolist()
-  return [
-    stream[start:end] for start, end in zip([0, *ends], ends, strict=False)
-  ]
-
-
-def _field(number, payload):
-  """A length-delimited protobuf field."""
-  return bytes([number << 3 | 2]) + _varint(len(payload)) + payload
+def _head(number, length):
+  """Tag and length of a length-delimited protobuf field."""
+  return bytes([number << 3 | 2]) + _varint(length)
 
 
 def _varint(value):
@@ -129,6 +126,39 @@ def _varint(value):
     value >>= 7
   encoded.append(value)
   return bytes(encoded)
+
+
+def _float_payloads(values):
+  stream = np.ascontiguousarray(values, dtype="<f4").tobytes()
+  return _split(stream, np.full(len(values), 4 * values.shape[1]))
+
+
+def _varint_payloads(values):
+  """Rows of integers as concatenated protobuf varints."""
+  values = values.astype(np.int64).view(np.uint64)
+  largest = int(values.max(initial=0))
+  if largest < 1 << 32:
+    values = values.astype(np.uint32)  # Half the memory to go through.
+  width = max(1, -(-largest.bit_length() // 7))
+  encoded = np.empty([*values.shape, width], np.uint8)
+  is_used = np.ones(encoded.shape, bool)
+  for place in range(width):
+    rest = values >> (7 * place)
+    if place:
+      is_used[:, :, place] = rest > 0
+    # The top bit says that another byte follows.
+    encoded[:, :, place] = rest.astype(np.uint8) | (rest > 0x7F) * np.uint8(128)
+  if width > 1:
+    # Three times faster than indexing with a boolean array.
+    encoded = np.compress(is_used.ravel(), encoded.ravel())
+  return _split(encoded.tobytes(), is_used.sum(axis=(1, 2)))
+
+
+def _split(stream, lengths):
+  ends = np.cumsum(lengths).tolist()
+  return [
+    stream[start:end] for start, end in zip([0, *ends], ends, strict=False)
+  ]
 
 
 class RecordWriter:
@@ -161,21 +191,6 @@ class RecordWriter:
 
 
 # Reading by offset ------------------------------------------------------------
-
-
-def expand_patterns(patterns):
-  """Files matching a comma-separated list of globs, in upstream's order.
-
-  Raises:
-    FileNotFoundError: a pattern matches nothing.
-  """
-  paths = []
-  for pattern in patterns.split(","):
-    matches = tf.io.gfile.glob(pattern)
-    if not matches:
-      raise FileNotFoundError(f"no file matches {pattern}")
-    paths.extend(matches)
-  return paths
 
 
 class RecordSource:

@@ -126,10 +126,13 @@ def pretrain(config, device_config, training_config, settings):
   strategy = training_loop.make_strategy(device_config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
 
-  train_source = open_records(config, bert_config, config.input_file)
-  eval_source = open_records(
-    config, bert_config, config.eval_input_file or config.input_file
+  train_source = open_records(
+    config, bert_config, cli_flags.find_files("input_file", config.input_file)
   )
+  eval_source = train_source
+  if config.eval_input_file:
+    files = cli_flags.find_files("eval_input_file", config.eval_input_file)
+    eval_source = open_records(config, bert_config, files)
   run = cli_flags.RunDirectory(
     config.output_dir,
     settings,
@@ -153,7 +156,7 @@ def pretrain(config, device_config, training_config, settings):
     evaluate(config, strategy, model, eval_source, run)
 
 
-def open_records(config, bert_config, patterns):
+def open_records(config, bert_config, paths):
   """Opens record files and compares them with flags and model.
 
   Returns:
@@ -161,7 +164,6 @@ def open_records(config, bert_config, patterns):
 
   Raises:
     ValueError: they do not fit; the text says which flag or file to change.
-    FileNotFoundError: a pattern matches nothing.
   """
   import input_pipeline
 
@@ -172,7 +174,7 @@ def open_records(config, bert_config, patterns):
       f"max_position_embeddings {limit} of {config.bert_config_file}"
     )
   source = input_pipeline.RecordSource(
-    input_pipeline.expand_patterns(patterns),
+    paths,
     input_pipeline.pretraining_features(
       config.max_seq_length, config.max_predictions_per_seq
     ),

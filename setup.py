@@ -42,7 +42,7 @@ setup(
     "tqdm>=4.66",
   ],
   extras_require={
-    "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.8"],
+    "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.8"],
     "plots": ["matplotlib>=3.8"],
     "bench": ["torch>=2.4", "transformers>=4.45"],
     "parity": ["torch>=2.4", "transformers>=4.45"],

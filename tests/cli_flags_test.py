@@ -90,6 +90,61 @@ def test_only_our_raise_statements_are_mistakes():
   assert not cli_flags.is_users_mistake(error_of(lambda: json.loads("{")))
 
 
+# Files
+
+
+def test_patterns_keep_their_order_and_sort_their_files(tmp_path):
+  for name in ["b2", "b10", "a"]:
+    (tmp_path / name).touch()
+  patterns = f"{tmp_path}/b*,{tmp_path}/a,{tmp_path}/b2"
+  found = cli_flags.find_files("input_file", patterns)
+  assert [pathlib.Path(x).name for x in found] == ["b10", "b2", "a", "b2"]
+
+
+def test_a_pattern_without_a_file_is_named(tmp_path):
+  (tmp_path / "a.txt").touch()
+  patterns = f"{tmp_path}/*.txt,{tmp_path}/*.text"
+  with pytest.raises(FileNotFoundError, match=r"--input_file: .*\*\.text'"):
+    cli_flags.find_files("input_file", patterns)
+
+
+@pytest.mark.parametrize(
+  ("outputs", "words"),
+  [
+    (["missing/a"], "missing is no directory"),
+    (["a", "."], "--output_file=.: not the name of a file"),
+    (["a", ""], "--output_file=: not the name of a file"),
+    (["a", "b", "a"], "--output_file=a is also another output"),
+    (["a", "./text"], "--output_file=./text is also another output or an in"),
+  ],
+)
+def test_outputs_that_cannot_be(outputs, words, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises((ValueError, OSError), match=words):
+    cli_flags.check_output_files("output_file", outputs, ["text"])
+
+
+def test_a_file_name_alone_is_in_the_current_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  cli_flags.check_output_files("output_file", ["vocab.txt"], [])
+
+
+@pytest.mark.parametrize(
+  "script", ["create_pretraining_data", "run_pretraining", "build_vocab"]
+)
+def test_console_scripts_list_their_flags(script, project_root):
+  """A console script's argv[0] is a path of which absl knows no flags."""
+  program = f"import sys, {script}; sys.argv[0] = '/bin/x'; {script}.cli()"
+  result = subprocess.run(
+    [sys.executable, "-c", program, "--help"],
+    capture_output=True,
+    text=True,
+    cwd=project_root,
+  )
+  assert "--input_file" in result.stdout
+  assert "Keras" not in result.stderr
+
+
 # RunDirectory
 
 

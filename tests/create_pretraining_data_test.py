@@ -99,8 +99,8 @@ def test_records_equal_upstreams(name, goldens, tmp_path):
     flag.removeprefix("--").split("=") for flag in sets[name]["flags"].split()
   )
   patterns = given.pop("input_file").split(",")
-  input_files = create_pretraining_data.find_input_files(
-    ",".join(str(goldens / pattern) for pattern in patterns)
+  input_files = cli_flags.find_files(
+    "input_file", ",".join(str(goldens / pattern) for pattern in patterns)
   )
   tokenizer = tokenization.FullTokenizer(
     str(goldens / "vocab" / "vocab.txt"),
@@ -289,14 +289,6 @@ def test_word_stream_knows_which_randoms_are_below():
 # Files
 
 
-def test_patterns_keep_their_order_and_sort_their_files(tmp_path):
-  for name in ["b2", "b10", "a"]:
-    (tmp_path / name).touch()
-  patterns = f"{tmp_path}/b*,{tmp_path}/a,{tmp_path}/b2"
-  found = create_pretraining_data.find_input_files(patterns)
-  assert [pathlib.Path(x).name for x in found] == ["b10", "b2", "a", "b2"]
-
-
 def test_only_a_blank_line_ends_a_document(folder, tokenizer):
   files = [str(folder / "first.txt"), str(folder / "second.txt")]
   documents = create_pretraining_data.read_documents(files, tokenizer)
@@ -362,31 +354,6 @@ def message_of_mistake(function, *arguments, **options):
 def test_impossible_settings(options, named):
   message = message_of_mistake(create_pretraining_data.DataConfig, **options)
   assert [name for name in named if name not in message] == []
-
-
-def test_pattern_without_a_file(folder):
-  message = message_of_mistake(
-    create_pretraining_data.find_input_files, f"{folder}/*.txt,{folder}/*.text"
-  )
-  assert f"--input_file: no file matches '{folder}/*.text'" in message
-
-
-@pytest.mark.parametrize(
-  ("outputs", "named"),
-  [
-    (["missing/a"], "missing is no directory"),
-    (["a", "."], "--output_file=.: not the name of a file"),
-    (["a", ""], "--output_file=: not the name of a file"),
-    (["a", "b", "a"], "--output_file=a is also another output"),
-    (["a", "./text"], "--output_file=./text is also another output or an in"),
-  ],
-)
-def test_outputs_that_cannot_be(outputs, named, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  message = message_of_mistake(
-    create_pretraining_data.check_output_files, outputs, ["text"]
-  )
-  assert named in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b" \t\n\xe2\x80\x8b\n"])

@@ -203,15 +203,6 @@ def test_records_of_another_kind_are_explained(three_files, specs, words):
     source.take([5, 6])
 
 
-def test_patterns_expand_in_order(tmp_path):
-  for name in ("b1", "a2", "a1"):
-    (tmp_path / name).touch()
-  paths = input_pipeline.expand_patterns(f"{tmp_path}/b*,{tmp_path}/a*")
-  assert [path[-2:] for path in paths] == ["b1", "a1", "a2"]
-  with pytest.raises(FileNotFoundError, match=r"no file matches .*c\*"):
-    input_pipeline.expand_patterns(f"{tmp_path}/a*,{tmp_path}/c*")
-
-
 # Order
 
 

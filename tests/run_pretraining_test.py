@@ -333,7 +333,10 @@ def test_the_script_trains_and_evaluates(config):
 @pytest.mark.parametrize(
   ("args", "words"),
   [
-    (["--do_train", "--input_file=nowhere*"], "error: no file matches nowhere"),
+    (
+      ["--do_train", "--input_file=nowhere*"],
+      "error: --input_file: no file matches",
+    ),
     (
       ["--do_train", "--bert_config_file=none"],
       "error: no BERT config at none",
