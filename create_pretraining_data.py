@@ -44,6 +44,8 @@ _HEADS = b"\0"
 # [CLS] A [SEP] B [SEP]
 _SPECIAL_TOKENS = 3
 
+# Shuffling looks at indexes of so few bits one by one.
+_TAIL_BITS = 5
 # Words of the random stream made at a time: with all that is derived from them
 # they stay in a processor's cache.
 _BLOCK_WORDS = 1 << 14
@@ -336,13 +338,14 @@ class WordStream:
     Half of the script's time goes into the innermost loops. So they are written
     out, once for every number of bits that an index can need (which it does
     down to the item `lowest`), and take the indexes from an iterator, which
-    knows afterwards how many it has left.
+    knows afterwards how many it has left. The last few items are not worth an
+    iterator for each number of bits.
     """
     last = len(items) - 1
     kept = len(items) if kept is None else kept
     self.reserve(1)
     leading, position, size = self.leading, self.position, len(self.words)
-    for bits in range((last + 1).bit_length(), 1, -1):
+    for bits in range((last + 1).bit_length(), _TAIL_BITS, -1):
       lowest = (1 << bits - 1) - 1
       while last >= lowest:
         some = leading[bits][position : position + 3 * last]
@@ -366,6 +369,26 @@ class WordStream:
           self.position = position
           self.reserve(1)
           leading, position, size = self.leading, 0, len(self.words)
+    self.position = position
+    self._shuffle_tail(items, last)
+
+  def _shuffle_tail(self, items, last):
+    """Goes on with `shuffle` at an item whose index has _TAIL_BITS at most.
+
+    Enough words are reserved for every index to be refused seven times; should
+    that ever not do, an IndexError says so.
+    """
+    self.reserve(8 << _TAIL_BITS)
+    leading, position = self.leading[_TAIL_BITS], self.position
+    for bits in range(_TAIL_BITS, 1, -1):
+      lowest = (1 << bits - 1) - 1
+      unused = _TAIL_BITS - bits
+      while last >= lowest:
+        other = leading[position] >> unused
+        position += 1
+        if other <= last:
+          items[last], items[other] = items[other], items[last]
+          last -= 1
     self.position = position
 
 
