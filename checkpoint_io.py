@@ -7,6 +7,7 @@ be loaded is an error or a line of the report, never silence.
 """
 
 import dataclasses
+import fnmatch
 import json
 import os
 
@@ -30,20 +31,42 @@ def resolve(path):
   Raises:
     FileNotFoundError: there is no checkpoint.
   """
+  directory = path
+  if os.path.basename(path) == "checkpoint" and not tf.io.gfile.isdir(path):
+    directory = os.path.dirname(path)
   for suffix in _FILE_SUFFIXES:
     path = path.removesuffix(suffix)
-  if tf.io.gfile.exists(path + ".index"):
-    return path
-  if os.path.basename(path) == "checkpoint":
-    path = os.path.dirname(path)
-  for prefix in (latest(path), os.path.join(path, "bert_model.ckpt")):
-    if prefix and tf.io.gfile.exists(prefix + ".index"):
+  released = os.path.join(directory, "bert_model.ckpt")
+  for prefix in (path, latest(directory), released):
+    if prefix and _exists(prefix):
       return prefix
   raise FileNotFoundError(
     f"no checkpoint at {path}; expected a prefix such as "
     "DIR/bert_model.ckpt (with .index and .data files beside it) or a "
     "directory with a `checkpoint` file"
   )
+
+
+def _exists(prefix):
+  """Whether both halves of a checkpoint are there; data may be in shards."""
+  folder, name = os.path.split(prefix)
+  if not tf.io.gfile.exists(prefix + ".index"):
+    return False
+  return bool(list_files(folder, f"{name}.data-*"))
+
+
+def list_files(directory, pattern):
+  """Paths of the files in a directory whose name matches a pattern.
+
+  Not a glob of the whole path: the directory's own name may have brackets.
+  """
+  if not tf.io.gfile.isdir(directory or "."):
+    return []
+  return [
+    os.path.join(directory, name)
+    for name in sorted(tf.io.gfile.listdir(directory or "."))
+    if fnmatch.fnmatchcase(name, pattern)
+  ]
 
 
 def latest(directory):
@@ -246,18 +269,18 @@ class CheckpointDirectory:
     dropped = kept[: max(excess, 0)] if self.keep_checkpoint_max else []
     kept = kept[len(dropped) :]
     self._write_state(kept)
-    for path in dropped:
-      for file in tf.io.gfile.glob(path + ".*"):
+    patterns = [f"{os.path.basename(path)}.*" for path in dropped]
+    # Left by a process that was killed while it wrote.
+    patterns.append("model.ckpt-*.incomplete-*")
+    for pattern in patterns:
+      for file in list_files(self.directory, pattern):
         tf.io.gfile.remove(file)
     return prefix
 
   def _prefixes(self):
     """Checkpoints of this run, by step, oldest first."""
-    indexes = tf.io.gfile.glob(
-      os.path.join(self.directory, "model.ckpt-*.index")
-    )
     by_step = {}
-    for path in indexes:
+    for path in list_files(self.directory, "model.ckpt-*.index"):
       prefix = path.removesuffix(".index")
       step = prefix.rsplit("-", 1)[1]
       if step.isdigit():

@@ -346,10 +346,10 @@ def training_config(num_train_steps, num_warmup_steps):
 # A run and its directory ------------------------------------------------------
 
 MANIFEST = "run_manifest.json"
-# What a run writes, and --overwrite_output_dir deletes.
+# What --overwrite_output_dir deletes. bert_config.json is written again anyway,
+# and may be the very file that --bert_config_file names.
 RUN_FILES = (
   MANIFEST,
-  "bert_config.json",
   "bert_model.ckpt.*",
   "checkpoint",
   "eval_results.txt",
@@ -393,9 +393,16 @@ class RunDirectory:
     settings: dict from flag name to value of all flags that decide the result.
     data_files: paths of the files that decide it too.
     is_writer: whether this process may write; with several, one may.
+
+  Raises:
+    NotADirectoryError: `path` is a file.
   """
 
   def __init__(self, path, settings, data_files, is_writer=True):
+    if _gfile().exists(path) and not _gfile().isdir(path):
+      raise NotADirectoryError(
+        f"--output_dir={path} is a file; name a directory"
+      )
     self.path = path
     self.is_writer = is_writer
     self.manifest = {
@@ -451,9 +458,11 @@ class RunDirectory:
 
   def _clear(self):
     """Deletes the files of a run, and nothing else."""
+    import checkpoint_io
+
     if self.is_writer:
       for pattern in RUN_FILES:
-        for file in _gfile().glob(os.path.join(self.path, pattern)):
+        for file in checkpoint_io.list_files(self.path, pattern):
           _gfile().remove(file)
 
   def _read(self):
@@ -476,10 +485,9 @@ class RunDirectory:
         f"{self.path} holds a run with {', '.join(different)}; {remedy} to "
         "delete that run"
       )
+    theirs, ours = found["data"], self.manifest["data"]
     changed = [
-      file
-      for file, fingerprint in self.manifest["data"].items()
-      if found["data"].get(file) != fingerprint
+      file for file in {**theirs, **ours} if theirs.get(file) != ours.get(file)
     ]
     if changed:
       raise ValueError(

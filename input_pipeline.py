@@ -264,11 +264,16 @@ class RecordSource:
     first = int(self._first_record[file_number])
     return self.paths[file_number], record_number - first
 
-  @property
-  def first_records(self):
-    """Number of the first record of every file that has one."""
-    starts = np.unique(self._first_record)
-    return starts[starts < len(self)].tolist()
+  def head(self, path, count):
+    """Reads the first `count` records of a file, and nothing else.
+
+    Returns:
+      List of bytes; shorter if the file is.
+    """
+    offsets = self._offsets[self.paths.index(path)][: count + 1]
+    if len(offsets) < 2:
+      return []
+    return [data[:-_FOOTER_BYTES] for data in _read_records(path, offsets)]
 
   def _record(self, number):
     block_number = number // self.block_size

@@ -27,6 +27,16 @@ if keras.backend.backend() != "tensorflow":
 # small enough for float16, and what published checkpoints were trained with.
 MASK_ADDER = -10000.0
 LAYER_NORM_EPSILON = 1e-12
+# Keys of a config without which there is no network.
+POSITIVE_SIZES = (
+  "vocab_size",
+  "hidden_size",
+  "num_hidden_layers",
+  "num_attention_heads",
+  "intermediate_size",
+  "max_position_embeddings",
+  "type_vocab_size",
+)
 # run_classifier.py and run_squad.py upstream fix this, whatever the config.
 CLASSIFIER_DROPOUT_PROB = 0.1
 
@@ -103,8 +113,13 @@ class BertConfig:
 
   def validate(self):
     """Raises ValueError when no network can have this architecture."""
-    if not self.vocab_size:
-      raise ValueError("the BERT config has no vocab_size")
+    for name in POSITIVE_SIZES:
+      size = getattr(self, name)
+      if not isinstance(size, int) or size < 1:
+        raise ValueError(
+          f"{name} must be a positive whole number in the BERT config, not "
+          f"{size!r}"
+        )
     if self.hidden_size % self.num_attention_heads:
       raise ValueError(
         f"hidden_size {self.hidden_size} is not a multiple of "

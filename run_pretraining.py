@@ -23,8 +23,14 @@ SETTINGS = (
   "num_train_steps",
   "num_warmup_steps",
 )
-# Records looked at before a run. A vocabulary that does not fit shows at once.
-NUM_CHECKED_RECORDS = 256
+# Records of each file looked at before a run. A vocabulary that does not fit
+# shows at once.
+NUM_CHECKED_RECORDS = 64
+# Which flag made a feature as long as it is.
+LENGTH_FLAGS = {
+  "input_ids": "max_seq_length",
+  "masked_lm_positions": "max_predictions_per_seq",
+}
 
 
 def define_flags():
@@ -75,16 +81,16 @@ class PretrainingConfig:
   bert_config_file: str
   input_file: str
   output_dir: str
-  init_checkpoint: str | None = None
-  eval_input_file: str | None = None
-  max_seq_length: int = 128
-  max_predictions_per_seq: int = 20
-  do_train: bool = False
-  do_eval: bool = False
-  eval_batch_size: int = 8
-  max_eval_steps: int = 100
-  overwrite_output_dir: bool = False
-  dry_run: bool = False
+  init_checkpoint: str | None
+  eval_input_file: str | None
+  max_seq_length: int
+  max_predictions_per_seq: int
+  do_train: bool
+  do_eval: bool
+  eval_batch_size: int
+  max_eval_steps: int
+  overwrite_output_dir: bool
+  dry_run: bool
 
   @property
   def index_path(self):
@@ -125,14 +131,7 @@ def pretrain(config, device_config, training_config, settings):
 
   strategy = training_loop.make_strategy(device_config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
-
-  train_source = open_records(
-    config, bert_config, cli_flags.find_files("input_file", config.input_file)
-  )
-  eval_source = train_source
-  if config.eval_input_file:
-    files = cli_flags.find_files("eval_input_file", config.eval_input_file)
-    eval_source = open_records(config, bert_config, files)
+  train_source, eval_source = open_sources(config, bert_config)
   run = cli_flags.RunDirectory(
     config.output_dir,
     settings,
@@ -151,9 +150,26 @@ def pretrain(config, device_config, training_config, settings):
       training_config,
       jit_compile=training_loop.uses_xla(strategy, device_config),
     )
-    train(config, trainer, train_source, run)
-  if config.do_eval and not config.dry_run:
-    evaluate(config, strategy, model, eval_source, run)
+    global_step = train(config, trainer, train_source, run)
+  else:
+    global_step = restore_newest(config, model)
+  if config.dry_run:
+    print(
+      f"dry run: {len(train_source)} records, flags, model and checkpoint fit "
+      "together; nothing was written"
+    )
+  elif config.do_eval:
+    evaluate(config, strategy, model, eval_source, run, global_step)
+
+
+def open_sources(config, bert_config):
+  """Opens the records of training and those of evaluation."""
+  files = cli_flags.find_files("input_file", config.input_file)
+  train_source = open_records(config, bert_config, files)
+  if not config.eval_input_file:
+    return train_source, train_source
+  files = cli_flags.find_files("eval_input_file", config.eval_input_file)
+  return train_source, open_records(config, bert_config, files)
 
 
 def open_records(config, bert_config, paths):
@@ -180,79 +196,116 @@ def open_records(config, bert_config, paths):
     ),
     input_pipeline.load_index(config.index_path),
   )
-  check_lengths(config, source)
-  batch = source.take(range(min(len(source), NUM_CHECKED_RECORDS)))
-  largest = max(batch["input_ids"].max(), batch["masked_lm_ids"].max())
-  if largest >= bert_config.vocab_size:
-    raise ValueError(
-      f"{source.paths[0]} holds token id {largest}, but vocab_size is "
-      f"{bert_config.vocab_size} in {config.bert_config_file}; the records "
-      "were made with another vocabulary"
-    )
+  for path in source.paths:
+    check_file(config, bert_config, source, path)
   return source
 
 
-def check_lengths(config, source):
-  """Compares the first record of each file with the two length flags."""
+def check_file(config, bert_config, source, path):
+  """Compares a file's first records with the flags and the vocabulary.
+
+  Raises:
+    ValueError: they do not fit.
+  """
   import input_pipeline
 
-  made_by = {
-    "input_ids": "max_seq_length",
-    "masked_lm_positions": "max_predictions_per_seq",
-  }
-  for number in source.first_records:
-    lengths = input_pipeline.feature_lengths(source.read([number])[0])
-    for feature, flag in made_by.items():
-      found, expected = lengths.get(feature), getattr(config, flag)
-      if found and found != expected:
-        raise ValueError(
-          f"the records of {source.locate(number)[0]} were made with "
-          f"--{flag}={found}, not {expected}; pass --{flag}={found} or create "
-          "them again"
-        )
+  records = source.head(path, NUM_CHECKED_RECORDS)
+  if not records:
+    return
+  lengths = input_pipeline.feature_lengths(records[0])
+  for feature, flag in LENGTH_FLAGS.items():
+    found, expected = lengths.get(feature), getattr(config, flag)
+    if found and found != expected:
+      raise ValueError(
+        f"the records of {path} were made with --{flag}={found}, not "
+        f"{expected}; pass --{flag}={found} or create them again"
+      )
+  problem = input_pipeline.describe_mismatch(records[0], source.specs)
+  if problem:
+    raise ValueError(f"{path}: record 0 {problem}")
+  batch = input_pipeline.parse_examples(records, source.specs)
+  largest = max(batch["input_ids"].max(), batch["masked_lm_ids"].max())
+  if largest >= bert_config.vocab_size:
+    raise ValueError(
+      f"{path} holds token id {largest}, but vocab_size is "
+      f"{bert_config.vocab_size} in {config.bert_config_file}; the records "
+      "were made with another vocabulary"
+    )
 
 
 def train(config, trainer, source, run):
-  """Trains to the last step, from where output_dir left off if it did."""
+  """Trains to the last step, from where output_dir left off if it did.
+
+  Returns:
+    The global step that the model's weights are of.
+  """
   import checkpoint_io
 
+  if config.init_checkpoint:
+    check_apart(config)
   state = run.open(config.overwrite_output_dir)
   if state == "finished":
     print(
       f"training is skipped: {run.path} holds this run, finished "
       "(--overwrite_output_dir starts it anew)"
     )
-    return
+    return restore_newest(config, trainer.model)
   if state == "unfinished" and trainer.resume():
     print(f"resuming at step {trainer.step}, from {run.path}")
   elif config.init_checkpoint:
     print(checkpoint_io.load_weights(trainer.weights, config.init_checkpoint))
   if config.dry_run:
-    print(f"dry run: ready to train on {len(source)} records, nothing written")
-    return
-  run.claim()
-  run.write("bert_config.json", trainer.model.config.to_json_string())
-  if run.is_writer:
-    source.save_index(config.index_path)
+    return trainer.step
+  start_run(config, trainer, source, run)
   trainer.fit(source, log_to=run.path if run.is_writer else None)
   if run.is_writer:
     final = os.path.join(run.path, "bert_model.ckpt")
     checkpoint_io.save(final, trainer.weights)
   run.record({}, finished=True)
+  return trainer.step
 
 
-def evaluate(config, strategy, model, source, run):
+def check_apart(config):
+  """Refuses to write where the initial weights lie: a run would replace them.
+
+  Raises:
+    ValueError: --init_checkpoint lies in --output_dir.
+    FileNotFoundError: there is no such checkpoint.
+  """
+  import checkpoint_io
+
+  prefix = checkpoint_io.resolve(config.init_checkpoint)
+  if os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(
+    config.output_dir
+  ):
+    raise ValueError(
+      f"--init_checkpoint={config.init_checkpoint} lies in --output_dir, where "
+      "training would replace it; choose another --output_dir"
+    )
+
+
+def start_run(config, trainer, source, run):
+  """Writes what an output_dir should hold before the first step."""
+  run.claim()
+  copy = os.path.join(run.path, "bert_config.json")
+  if os.path.realpath(copy) != os.path.realpath(config.bert_config_file):
+    run.write("bert_config.json", trainer.model.config.to_json_string())
+  if run.is_writer:
+    source.save_index(config.index_path)
+
+
+def evaluate(config, strategy, model, source, run, global_step):
   """Computes upstream's metrics and writes eval_results.txt."""
   import training_loop
 
-  global_step = restore_newest(config, model)
   results = training_loop.evaluate(
     strategy, model, source, config.eval_batch_size, config.max_eval_steps
   )
   text = training_loop.format_results({"global_step": global_step, **results})
   run.write("eval_results.txt", text)
   run.record(results)
-  print(text, end="")
+  if run.is_writer:
+    print(text, end="")
 
 
 def restore_newest(config, model):
@@ -262,7 +315,7 @@ def restore_newest(config, model):
     The global step of the run it belongs to, 0 for --init_checkpoint.
 
   Raises:
-    ValueError: there is neither.
+    ValueError: there is neither, or it lacks a part of the model.
   """
   import checkpoint_io
   import modeling
@@ -274,7 +327,12 @@ def restore_newest(config, model):
       "with --do_train or name one with --init_checkpoint"
     )
   weights = modeling.named_variables(model)
-  checkpoint_io.load_weights(weights, newest or config.init_checkpoint)
+  report = checkpoint_io.load_weights(weights, newest or config.init_checkpoint)
+  if report.initialised:
+    raise ValueError(
+      f"{report.prefix} cannot be evaluated: it has no {report.initialised[0]};"
+      " train the missing part first"
+    )
   return checkpoint_io.read_global_step(newest) if newest else 0
 
 

@@ -42,7 +42,7 @@ setup(
     "tqdm>=4.66",
   ],
   extras_require={
-    "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.8"],
+    "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18"],
     "plots": ["matplotlib>=3.8"],
     "bench": ["torch>=2.4", "transformers>=4.45"],
     "parity": ["torch>=2.4", "transformers>=4.45"],

@@ -9,10 +9,12 @@ The state of a run is its weights, its slots and the number of steps taken.
 Batches and dropout masks are pure functions of that number and the seed.
 """
 
+import contextlib
 import csv
 import dataclasses
 import functools
 import io
+import json
 import os
 import sys
 import time
@@ -137,22 +139,30 @@ def _split_cpu(num_devices):
 
 def _make_multi_worker(config):
   del config
-  if "TF_CONFIG" not in os.environ:
+  try:
+    json.loads(os.environ["TF_CONFIG"])["cluster"]
+  except (KeyError, TypeError, json.JSONDecodeError) as error:
     raise ValueError(
       "--distribution_strategy=multi_worker needs the environment variable "
       'TF_CONFIG, such as {"cluster": {"worker": ["HOST1:PORT", '
       '"HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
-    )
+    ) from error
   return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 def _make_tpu(config):
   """Connects to a TPU; `num_tpu_cores` may ask for a part of it."""
-  resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-    tpu=config.tpu_name, zone=config.tpu_zone, project=config.gcp_project
-  )
-  tf.config.experimental_connect_to_cluster(resolver)
-  topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+  try:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+      tpu=config.tpu_name, zone=config.tpu_zone, project=config.gcp_project
+    )
+    tf.config.experimental_connect_to_cluster(resolver)
+    topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+  except (ValueError, tf.errors.OpError) as error:
+    raise ValueError(
+      f"no TPU can be reached as --tpu_name={config.tpu_name} ({error}); check "
+      "its name, --tpu_zone and --gcp_project, or leave out --use_tpu"
+    ) from error
   available = int(np.prod(topology.mesh_shape[:3])) * topology.mesh_shape[-1]
   cores = config.num_tpu_cores
   if not cores or cores >= available:
@@ -190,6 +200,35 @@ def set_seed(seed):
 
 
 # Batches to replicas ----------------------------------------------------------
+
+
+class _Failure:
+  """Remembers what went wrong while batches were made.
+
+  tf.data turns any exception of a Python generator into one of its own, whose
+  text is a traceback.
+  """
+
+  def __init__(self):
+    self.error = None
+
+  def watch(self, batches):
+    """Passes on what `batches()` yields."""
+    try:
+      yield from batches()
+    except Exception as error:
+      self.error = error
+      raise
+
+  @contextlib.contextmanager
+  def explain(self):
+    """Raises the remembered error instead of tf.data's."""
+    try:
+      yield
+    except tf.errors.OpError as error:
+      if not self.error:
+        raise
+      raise type(self.error)(str(self.error)) from error
 
 
 def distribute_batches(strategy, batches, num_micro_batches=None):
@@ -420,12 +459,21 @@ class Trainer:
     """
     if self.step >= self.config.num_train_steps:
       return
-    iterator = iter(self._distribute(source))
-    interval = _Interval(self.model.metric_names, self.step)
+    _check_workers_agree(self.strategy, self.step)
+    failure = _Failure()
     log = log_to and TrainingLog(log_to, self.step, self.config)
+    with failure.explain():
+      self._loop(iter(self._distribute(source, failure)), log)
+    if log:
+      log.close()
+
+  def _loop(self, iterator, log):
+    interval = _Interval(self.model.metric_names, self.step)
     while self.step < self.config.num_train_steps:
       num_steps = self.config.steps_until_boundary(self.step)
-      interval.add(self.train_steps(iterator, num_steps))
+      statistics = self.train_steps(iterator, num_steps)
+      self._check_finite(statistics)
+      interval.add(statistics)
       is_last = self.step == self.config.num_train_steps
       if is_last or self.step % self.config.log_every_steps == 0:
         report = interval.close(self.step, self.config)
@@ -433,19 +481,30 @@ class Trainer:
           log.write(report)
       if is_last or self.step % self.config.save_checkpoints_steps == 0:
         self.save()
-    if log:
-      log.close()
 
-  def _distribute(self, source):
+  def _check_finite(self, statistics):
+    """Stops before a checkpoint of NaNs takes the place of a good one."""
+    if not np.isfinite(statistics["loss"]):
+      raise ValueError(
+        f"the loss is {statistics['loss']} at step {self.step} or shortly "
+        f"before; {self.config.output_dir} keeps the checkpoints of earlier "
+        "steps; try a lower --learning_rate or more --num_warmup_steps"
+      )
+
+  def _distribute(self, source, failure):
     """The distributed batches of all steps from the current one on."""
     config = self.config
     order = input_pipeline.TrainingOrder(
       len(source), config.train_batch_size, config.seed, source.block_size
     )
     steps = range(self.step, config.num_train_steps)
+
+    def batches():
+      return (source.take(order.batch(step)) for step in steps)
+
     return distribute_batches(
       self.strategy,
-      lambda: (source.take(order.batch(step)) for step in steps),
+      lambda: failure.watch(batches),
       config.gradient_accumulation_steps,
     )
 
@@ -595,6 +654,27 @@ class Trainer:
 
   def _update_one(self, name, variable, gradient, slots, learning_rate, step):
     self.optimizer.update(name, variable, gradient, slots, learning_rate, step)
+
+
+def _check_workers_agree(strategy, step):
+  """Finds workers that read their checkpoints from different disks.
+
+  Raises:
+    ValueError: another process is at another step.
+  """
+  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    return
+
+  def add_up():
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce("SUM", tf.constant(float(step)))
+
+  total = float(_first_replica(strategy, strategy.run(tf.function(add_up))))
+  if total != step * strategy.num_replicas_in_sync:
+    raise ValueError(
+      f"this worker continues at step {step}, another one elsewhere; "
+      "--output_dir must be a directory that all workers share"
+    )
 
 
 def _check_batch_split(strategy, config):
@@ -841,6 +921,8 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
     for batch in numbers():
       yield input_pipeline.pad_batch(source.take(batch), padded_size)
 
-  distributed = distribute_batches(strategy, batches)
-  for batch, rows in zip(distributed, numbers(), strict=True):
-    yield batch, len(rows)
+  failure = _Failure()
+  distributed = distribute_batches(strategy, lambda: failure.watch(batches))
+  with failure.explain():
+    for batch, rows in zip(distributed, numbers(), strict=True):
+      yield batch, len(rows)

@@ -31,7 +31,7 @@ def documents():
 def split_sentences(text):
   """Splits prose at sentence ends; drops code, headings and rulers.
 
-  split_sentences("A tuple is fixed. It can be\\nhashed.\\n\\n   >>> t[0]")
+  split_sentences("A tuple is never changed. It can be\\nhashed by value.")
   == ["A tuple is never changed.", "It can be hashed by value."]
   """
   sentences = []

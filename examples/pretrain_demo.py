@@ -189,7 +189,9 @@ def run(script, *switches, **values):
   """Runs a script of this project, having shown its command line."""
   args = [*switches, *(f"--{name}={value}" for name, value in values.items())]
   say("$ python " + shlex.join([script, *args]))
-  subprocess.run([sys.executable, str(ROOT / script), *args], check=True)
+  result = subprocess.run([sys.executable, str(ROOT / script), *args])
+  if result.returncode:
+    sys.exit(result.returncode)  # The script has said why.
 
 
 def say(text):

@@ -144,13 +144,32 @@ def test_nothing_there_names_the_path(tmp_path):
     checkpoint_io.resolve(str(tmp_path / "nowhere"))
 
 
-def test_rotation_keeps_the_newest(tmp_path, variables):
+def test_a_directory_named_checkpoint_is_one(tmp_path, variables):
+  folder = tmp_path / "checkpoint"
+  folder.mkdir()
+  checkpoint_io.save(str(folder / "bert_model.ckpt"), variables)
+  assert checkpoint_io.resolve(str(folder)) == str(folder / "bert_model.ckpt")
+
+
+def test_an_index_without_its_data_is_no_checkpoint(tmp_path, variables):
+  checkpoint_io.save(str(tmp_path / "a.ckpt"), variables)
+  (tmp_path / "a.ckpt.data-00000-of-00001").unlink()
+  with pytest.raises(FileNotFoundError, match="no checkpoint at .*a.ckpt"):
+    checkpoint_io.resolve(str(tmp_path / "a.ckpt"))
+
+
+@pytest.mark.parametrize("name", ["plain", "with[1]brackets*"])
+def test_rotation_keeps_the_newest(tmp_path, variables, name):
+  tmp_path = tmp_path / name
+  tmp_path.mkdir()
+  (tmp_path / "model.ckpt-3.incomplete-77.index").touch()
   directory = checkpoint_io.CheckpointDirectory(str(tmp_path), 2)
   for step in (9, 10, 100):
     directory.save(variables, step, {})
   kept = {path.name.split(".index")[0] for path in tmp_path.glob("*.index")}
   assert kept == {"model.ckpt-10", "model.ckpt-100"}
-  assert not list(tmp_path.glob("*ckpt-9*"))
+  names = [path.name for path in tmp_path.iterdir()]
+  assert not [name for name in names if "ckpt-9" in name or "77" in name]
   state = tf.train.get_checkpoint_state(str(tmp_path))
   assert [os.path.basename(x) for x in state.all_model_checkpoint_paths] == [
     "model.ckpt-10",

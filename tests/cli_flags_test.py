@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 import cli_flags
 
@@ -68,6 +69,29 @@ def test_a_wrong_flag_is_explained(tmp_path, project_root, argument, words):
   assert result.returncode == 1
   assert words in result.stderr
   assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+  ("arguments", "strategy", "tpu_name"),
+  [
+    (["--use_tpu", "--tpu_name=a"], "tpu", "a"),
+    (["--tpu_name=a", "--master=grpc://b"], "auto", "grpc://b"),
+  ],
+)
+def test_tpu_flags_become_a_device_config(arguments, strategy, tpu_name):
+  names = list(flags.FLAGS)
+  cli_flags.define_device_flags()
+  defined = [name for name in flags.FLAGS if name not in names]
+  try:
+    flags.FLAGS(["program", *arguments])
+    config = cli_flags.device_config()
+  finally:
+    flags.FLAGS.unparse_flags()
+    for name in defined:
+      delattr(flags.FLAGS, name)
+  assert config.distribution_strategy == strategy
+  assert config.tpu_name == tpu_name
+  assert config.num_tpu_cores == 8
 
 
 def test_a_defect_keeps_its_traceback(tmp_path, project_root):
@@ -199,6 +223,22 @@ def test_changed_data_is_named(tmp_path, data_file):
     file.write(b"more")
   with pytest.raises(ValueError, match="data.tfrecord is not what the run"):
     run_directory(tmp_path, data_file).open()
+
+
+def test_data_that_is_gone_is_named(tmp_path, data_file):
+  second = tmp_path / "second.tfrecord"
+  second.write_bytes(b"more records")
+  cli_flags.RunDirectory(
+    str(tmp_path / "out"), SETTINGS, [data_file, str(second)]
+  ).claim()
+  with pytest.raises(ValueError, match="second.tfrecord is not what the run"):
+    run_directory(tmp_path, data_file).open()
+
+
+def test_an_output_dir_that_is_a_file_is_refused(tmp_path, data_file):
+  (tmp_path / "out").touch()
+  with pytest.raises(NotADirectoryError, match="out is a file"):
+    run_directory(tmp_path, data_file)
 
 
 def test_overwriting_deletes_the_run_and_nothing_else(tmp_path, data_file):

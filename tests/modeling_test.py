@@ -311,7 +311,9 @@ def test_absent_mask_and_segments_mean_ones_and_zeros():
   [
     ({"num_attention_heads": 3}, "hidden_size 16 is not a multiple"),
     ({"hidden_act": "swish"}, "unsupported hidden_act 'swish'"),
-    ({"vocab_size": None}, "no vocab_size"),
+    ({"vocab_size": None}, "vocab_size must be a positive .* not None"),
+    ({"num_attention_heads": 0}, "num_attention_heads must be .* not 0"),
+    ({"hidden_size": "16"}, "hidden_size must be .* not '16'"),
   ],
 )
 def test_impossible_configs_are_refused(changes, words):
@@ -443,6 +445,12 @@ def test_keras_file_round_trip(head, tmp_path):
     np.testing.assert_array_equal(mine[name], theirs[name])
   for key, value in model(small_batch()).items():
     np.testing.assert_array_equal(value, loaded(small_batch())[key])
+
+
+def test_an_encoder_of_any_name_has_upstreams_names():
+  names = list(modeling.named_variables(modeling.BertModel(small_config())))
+  other = modeling.BertModel(small_config(), name="encoder_a")
+  assert list(modeling.named_variables(other)) == names
 
 
 def test_encoder_round_trip(tmp_path):

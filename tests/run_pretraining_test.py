@@ -65,6 +65,11 @@ def config(tmp_path):
     max_predictions_per_seq=3,
     do_train=True,
     do_eval=True,
+    init_checkpoint=None,
+    eval_batch_size=8,
+    max_eval_steps=100,
+    overwrite_output_dir=False,
+    dry_run=False,
   )
 
 
@@ -198,8 +203,105 @@ def test_training_starts_from_a_checkpoint(config, capsys):
 
 def test_a_dry_run_checks_and_writes_nothing(config, capsys):
   pretrain(dataclasses.replace(config, dry_run=True))
-  assert "ready to train on 40 records" in capsys.readouterr().out
+  assert "dry run: 40 records, flags, model" in capsys.readouterr().out
   assert not os.path.exists(config.output_dir)
+  only_eval = dataclasses.replace(config, dry_run=True, do_train=False)
+  with pytest.raises(ValueError, match="nothing to evaluate"):
+    pretrain(only_eval)
+
+
+def test_a_dry_run_of_an_overwrite_deletes_nothing(config):
+  pretrain(config)
+  before = sorted(os.listdir(config.output_dir))
+  pretrain(
+    dataclasses.replace(config, dry_run=True, overwrite_output_dir=True),
+    settings={"learning_rate": 2},
+  )
+  assert sorted(os.listdir(config.output_dir)) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_weights_to_start_from_are_never_replaced(config, overwrite):
+  pretrain(config)
+  before = final_weights(config)
+  inside = dataclasses.replace(
+    config,
+    init_checkpoint=config.output_dir + "/bert_model.ckpt",
+    overwrite_output_dir=overwrite,
+  )
+  with pytest.raises(ValueError, match="lies in --output_dir"):
+    pretrain(inside)
+  after = final_weights(config)
+  assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_a_config_in_the_output_dir_stays_as_it_is(config):
+  os.makedirs(config.output_dir)
+  path = config.output_dir + "/bert_config.json"
+  with open(config.bert_config_file) as file:
+    text = json.dumps(json.load(file))  # One line: not what we would write.
+  with open(path, "w") as file:
+    file.write(text)
+  config = dataclasses.replace(config, bert_config_file=path)
+  for _ in range(2):
+    pretrain(config)
+  assert open(path).read() == text
+
+
+def test_a_run_of_upstream_is_continued(config, capsys):
+  """Its directory has checkpoints with slots, and no manifest."""
+  pretrain(config, schedule=optimization.LearningRateSchedule(1e-3, 12, 3))
+  for name in os.listdir(config.output_dir):
+    if "ckpt-12" in name or name in ("run_manifest.json", "model.ckpt-10.json"):
+      os.remove(os.path.join(config.output_dir, name))
+  with open(config.output_dir + "/checkpoint", "w") as file:
+    file.write('model_checkpoint_path: "model.ckpt-10"\n')
+  expected = final_weights(config)
+  pretrain(config)
+  assert "resuming at step 10" in capsys.readouterr().out
+  found = final_weights(config)
+  assert all((expected[name] == found[name]).all() for name in expected)
+
+
+def test_a_checkpoint_without_heads_is_not_evaluated(config, tmp_path):
+  bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
+  encoder = modeling.named_variables(modeling.BertModel(bert_config))
+  checkpoint_io.save(str(tmp_path / "encoder.ckpt"), encoder)
+  with pytest.raises(ValueError, match="encoder.ckpt cannot be evaluated: it"):
+    pretrain(
+      dataclasses.replace(
+        config, do_train=False, init_checkpoint=str(tmp_path / "encoder.ckpt")
+      )
+    )
+
+
+def test_a_record_that_is_corrupt_stops_training_with_its_number(
+  config, tmp_path
+):
+  path = write_records(tmp_path / "long.tfrecord", count=400)
+  size = os.path.getsize(path) // 400
+  with open(path, "rb+") as file:
+    file.seek(size * 300 + 30)
+    file.write(b"\xff\xff")
+  with pytest.raises(ValueError, match=r"long.tfrecord: record \d+ is corrupt"):
+    pretrain(
+      dataclasses.replace(config, input_file=path),
+      schedule=optimization.LearningRateSchedule(1e-3, 60),
+    )
+
+
+def test_a_loss_that_explodes_stops_the_run_and_keeps_checkpoints(config):
+  with pytest.raises(ValueError, match="the loss is nan .*--learning_rate"):
+    pretrain(config, schedule=optimization.LearningRateSchedule(1e30, 12, 6))
+  assert not manifest(config)["finished"]
+
+
+def test_equal_seeds_give_equal_runs(config):
+  other = dataclasses.replace(config, output_dir=config.output_dir + "-2")
+  for one in (config, other):
+    pretrain(one, seed=5)
+  first, second = final_weights(config), final_weights(other)
+  assert all((first[name] == second[name]).all() for name in first)
 
 
 def test_evaluation_needs_weights(config):
@@ -273,10 +375,19 @@ def test_records_that_do_not_fit_are_explained(
   assert not os.path.exists(config.output_dir)
 
 
-def test_the_file_that_differs_from_the_others_is_named(config, tmp_path):
-  bad = write_records(tmp_path / "bad.tfrecord", length=8)
+@pytest.mark.parametrize(
+  ("records", "words"),
+  [
+    ({"length": 8}, "bad.tfrecord were made with"),
+    ({"vocab_size": 600}, "bad.tfrecord holds token id"),
+  ],
+)
+def test_the_file_that_differs_from_the_others_is_named(
+  config, tmp_path, records, words
+):
+  bad = write_records(tmp_path / "bad.tfrecord", **records)
   config = dataclasses.replace(config, input_file=f"{config.input_file},{bad}")
-  with pytest.raises(ValueError, match="bad.tfrecord were made with"):
+  with pytest.raises(ValueError, match=words):
     pretrain(config)
 
 
@@ -320,6 +431,7 @@ def test_the_script_trains_and_evaluates(config):
     *as_flags(config),
     "--do_train",
     "--do_eval",
+    "--deterministic",
     "--num_train_steps=3",
     "--num_warmup_steps=1",
     "--train_batch_size=4",
@@ -390,6 +502,8 @@ def test_two_worker_processes_train_what_one_does(config):
     json.dump(without_dropout, file)
   args = [
     "--do_train",
+    "--do_eval",
+    "--gradient_accumulation_steps=2",
     "--num_train_steps=5",
     "--num_warmup_steps=1",
     "--learning_rate=1e-3",
@@ -426,6 +540,8 @@ def test_two_worker_processes_train_what_one_does(config):
   for name in expected:
     if "key/bias" not in name:
       np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+  results = [manifest(x)["results"] for x in (one, config)]
+  assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
 def free_ports(count):

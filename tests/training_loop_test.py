@@ -246,6 +246,22 @@ def test_a_finished_trainer_does_nothing(folder, source, reference):
 # float16's loss scale
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_scale_leaves_the_gradient_norm_alone(folder, source, replicas):
+  norms = []
+  for precision in ("float32", "float16"):
+    trainer = make_trainer(folder, replicas=replicas, precision=precision)
+    batch = source.take(np.arange(8))
+    iterator = iter(
+      training_loop.distribute_batches(
+        trainer.strategy, lambda batch=batch: iter([batch] * 3), 1
+      )
+    )
+    norms.append(trainer.train_steps(iterator, 1)["gradient_norm"])
+  # float16 has 11 bits; sums of hundreds of products.
+  assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
 def test_an_overflow_skips_the_update_and_halves_the_scale(
   folder, source, tmp_path
 ):
@@ -427,6 +443,9 @@ def test_too_many_devices_are_refused():
 
 def test_multi_worker_explains_its_environment(monkeypatch):
   monkeypatch.delenv("TF_CONFIG", raising=False)
+  with pytest.raises(ValueError, match='TF_CONFIG.*"cluster"'):
+    make(distribution_strategy="multi_worker")
+  monkeypatch.setenv("TF_CONFIG", "{oops")
   with pytest.raises(ValueError, match='TF_CONFIG.*"cluster"'):
     make(distribution_strategy="multi_worker")
 
