@@ -355,7 +355,7 @@ RUN_FILES = (
   "eval_results.txt",
   "events.out.tfevents.*",
   "model.ckpt-*",
-  "record_index.json",
+  "record_index.npz",
   "training_log.csv",
 )
 # Flags of the groups above that change the weights a run ends with. The number
@@ -442,7 +442,7 @@ class RunDirectory:
 
     if self.is_writer:
       _gfile().makedirs(self.path)
-      input_pipeline.write_text_atomically(os.path.join(self.path, name), text)
+      input_pipeline.write_atomically(os.path.join(self.path, name), text)
 
   def claim(self):
     """Writes the manifest; training calls it before its first step."""

@@ -8,6 +8,8 @@ batch can be had without reading what came before it.
 
 import collections
 import dataclasses
+import functools
+import io
 import json
 import os
 import struct
@@ -217,7 +219,8 @@ class RecordSource:
       path: _file_entry(path, known_index.get(path)) for path in self.paths
     }
     self._offsets = [
-      np.cumsum([0, *self._index[path]["sizes"]]) for path in self.paths
+      np.concatenate([[0], np.cumsum(self._index[path]["sizes"])]).astype(int)
+      for path in self.paths
     ]
     counts = [len(offsets) - 1 for offsets in self._offsets]
     self._first_record = np.concatenate([[0], np.cumsum(counts)])
@@ -229,8 +232,18 @@ class RecordSource:
     return int(self._first_record[-1])
 
   def save_index(self, path):
-    """Keeps the record sizes in a JSON file, to spare a next run the scan."""
-    write_text_atomically(path, json.dumps(self._index))
+    """Keeps the record sizes in an .npz file, to spare a next run the scan."""
+    about = {
+      file: {"bytes": entry["bytes"], "mtime": entry["mtime"]}
+      for file, entry in self._index.items()
+    }
+    content = io.BytesIO()
+    np.savez_compressed(
+      content,
+      about=json.dumps(about),
+      **{f"sizes_{i}": x["sizes"] for i, x in enumerate(self._index.values())},
+    )
+    write_atomically(path, content.getvalue())
 
   def take(self, record_numbers):
     """Reads some records.
@@ -336,8 +349,13 @@ def load_index(path):
   """Reads what `RecordSource.save_index` wrote; empty if there is nothing."""
   if not tf.io.gfile.exists(path):
     return {}
-  with tf.io.gfile.GFile(path) as reader:
-    return json.load(reader)
+  with tf.io.gfile.GFile(path, "rb") as reader:
+    content = np.load(io.BytesIO(reader.read()))
+  about = json.loads(str(content["about"]))
+  return {
+    file: {**entry, "sizes": content[f"sizes_{i}"]}
+    for i, (file, entry) in enumerate(about.items())
+  }
 
 
 def _file_entry(path, known):
@@ -345,7 +363,8 @@ def _file_entry(path, known):
   entry = {"bytes": stat.length, "mtime": stat.mtime_nsec}
   if known and {key: known[key] for key in entry} == entry:
     return known
-  return {**entry, "sizes": _scan_record_sizes(path, stat.length)}
+  sizes = _scan_record_sizes(path, stat.length)
+  return {**entry, "sizes": np.array(sizes, np.int64)}
 
 
 def _scan_record_sizes(path, file_bytes):
@@ -432,11 +451,17 @@ def describe_mismatch(serialized, specs):
   return None
 
 
-def write_text_atomically(path, text):
-  """Writes a small file so that readers see the old or the new one whole."""
+def write_atomically(path, content):
+  """Writes a small file so that readers see the old or the new one whole.
+
+  Args:
+    path: where, local or remote.
+    content: str or bytes.
+  """
   temporary_path = f"{path}.incomplete-{os.getpid()}"
-  with tf.io.gfile.GFile(temporary_path, "w") as writer:
-    writer.write(text)
+  mode = "wb" if isinstance(content, bytes) else "w"
+  with tf.io.gfile.GFile(temporary_path, mode) as writer:
+    writer.write(content)
   tf.io.gfile.rename(temporary_path, path, overwrite=True)
 
 
@@ -462,37 +487,39 @@ class TrainingOrder:
     self.batch_size = batch_size
     self.seed = seed
     self.block_size = block_size
-    self._epochs = {}
+    # A batch may end one epoch or block and begin the next.
+    self._epoch_layout = functools.lru_cache(2)(self._make_epoch_layout)
+    self._block_records = functools.lru_cache(2)(self._make_block_records)
 
   def batch(self, step):
     """Record numbers [batch_size] of a step, a pure function of the step."""
     start = step * self.batch_size
     positions = np.arange(start, start + self.batch_size)
     epochs = positions // self.num_records
-    return np.concatenate(
-      [
-        self._epoch(int(epoch))[positions[epochs == epoch] % self.num_records]
-        for epoch in np.unique(epochs)
-      ]
-    )
-
-  def _epoch(self, epoch):
-    if epoch not in self._epochs:
-      # Two epochs: a batch may end one and begin the next.
-      self._epochs = {
-        key: order for key, order in self._epochs.items() if key == epoch - 1
-      }
-      self._epochs[epoch] = self._permute(epoch)
-    return self._epochs[epoch]
-
-  def _permute(self, epoch):
-    num_blocks = -(-self.num_records // self.block_size)
     pieces = []
-    for block in _permutation(num_blocks, [self.seed, epoch, num_blocks]):
-      start = int(block) * self.block_size
-      size = min(self.block_size, self.num_records - start)
-      pieces.append(start + _permutation(size, [self.seed, epoch, int(block)]))
+    for epoch in np.unique(epochs).tolist():
+      blocks, starts = self._epoch_layout(epoch)
+      offsets = positions[epochs == epoch] % self.num_records
+      slots = np.searchsorted(starts, offsets, side="right") - 1
+      for slot in np.unique(slots).tolist():
+        records = self._block_records(epoch, int(blocks[slot]))
+        pieces.append(records[offsets[slots == slot] - starts[slot]])
     return np.concatenate(pieces)
+
+  def _make_epoch_layout(self, epoch):
+    """The blocks in an epoch's order, and the position each begins at."""
+    num_blocks = -(-self.num_records // self.block_size)
+    blocks = _permutation(num_blocks, [self.seed, epoch, num_blocks])
+    sizes = np.minimum(
+      self.block_size, self.num_records - blocks * self.block_size
+    )
+    return blocks, np.cumsum(sizes) - sizes
+
+  def _make_block_records(self, epoch, block):
+    """A block's record numbers in an epoch's order."""
+    start = block * self.block_size
+    size = min(self.block_size, self.num_records - start)
+    return start + _permutation(size, [self.seed, epoch, block])
 
 
 def _permutation(size, key):

@@ -95,7 +95,7 @@ class PretrainingConfig:
   @property
   def index_path(self):
     """Where the record index is kept between runs."""
-    return os.path.join(self.output_dir, "record_index.json")
+    return os.path.join(self.output_dir, "record_index.npz")
 
 
 def main():

@@ -783,9 +783,7 @@ class TrainingLog:
     self._bar.write(_report_line(report), file=sys.stdout)
     sys.stdout.flush()
     self._rows.append({"step": report.step, **report.values})
-    input_pipeline.write_text_atomically(
-      self._csv_path, _format_csv(self._rows)
-    )
+    input_pipeline.write_atomically(self._csv_path, _format_csv(self._rows))
     with self._events.as_default(step=report.step):
       for name, value in report.values.items():
         # tf.summary.scalar needs the tensorboard package, reading only does.

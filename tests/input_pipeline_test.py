@@ -137,7 +137,7 @@ def test_upstreams_files_are_read(goldens):
 
 
 def test_the_index_is_kept_and_renewed(three_files, tmp_path, monkeypatch):
-  index = str(tmp_path / "index.json")
+  index = str(tmp_path / "index.npz")
   input_pipeline.RecordSource(three_files, SPECS).save_index(index)
   scans = []
   scan = input_pipeline._scan_record_sizes
