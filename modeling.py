@@ -865,7 +865,11 @@ def named_variables(model):
     Dict from name (`bert/embeddings/word_embeddings`, `output_weights`, ...) to
     Keras variable, in the order of creation.
   """
-  prefix = f"{model.name}/" if not isinstance(model, BertModel) else ""
+  # An encoder may have any name in Keras; in a checkpoint it is "bert". Heads'
+  # own variables are at the root there.
+  scope = "bert/" if isinstance(model, BertModel) else ""
+  own_scope = f"{model.name}/"
   return {
-    variable.path.removeprefix(prefix): variable for variable in model.weights
+    scope + variable.path.removeprefix(own_scope): variable
+    for variable in model.weights
   }
