@@ -44,8 +44,10 @@ def run(main, define_flags):
     define_flags: function without arguments that calls `flags.DEFINE_*`.
   """
   if main.__module__ != "__main__":
-    # A console script's sys.argv[0] is a path absl knows no flags of.
+    # A console script's sys.argv[0] is a path absl knows no flags of, and its
+    # __main__ has no docstring to show.
     sys.argv[0] = main.__module__
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
   define_flags()
   app.run(lambda argv: _report_mistakes(main, argv))
 
@@ -94,6 +96,7 @@ def load_tensorflow():
       import tensorflow as tf
 
       tf.config.list_physical_devices()  # Looks for CUDA, and tells.
+      tf.get_logger().setLevel("WARNING")  # A strategy tells its reductions.
     except BaseException:
       notes.seek(0)
       os.write(stderr, notes.read())
