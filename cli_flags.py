@@ -186,12 +186,16 @@ def define_model_flags():
 
 def define_training_flags():
   """What every script that trains can be told."""
-  positive = {"lower_bound": 1}
+  _define_optimization_flags()
+  _define_run_flags()
+
+
+def _define_optimization_flags():
   flags.DEFINE_integer(
     "train_batch_size",
     32,
     "Examples per update, over all devices and micro-batches.",
-    **positive,
+    lower_bound=1,
   )
   flags.DEFINE_float(
     "learning_rate", 5e-5, "Highest learning rate.", lower_bound=0.0
@@ -201,7 +205,7 @@ def define_training_flags():
     1,
     "Micro-batches a batch is computed in, to fit into memory. The result is "
     "that of the whole batch.",
-    **positive,
+    lower_bound=1,
   )
   flags.DEFINE_enum(
     "optimizer",
@@ -221,6 +225,9 @@ def define_training_flags():
     "Exponent of --schedule=polynomial.",
     lower_bound=0.0,
   )
+
+
+def _define_run_flags():
   flags.DEFINE_integer(
     "seed",
     0,
@@ -230,7 +237,7 @@ def define_training_flags():
     upper_bound=2**32 - 1,
   )
   flags.DEFINE_integer(
-    "save_checkpoints_steps", 1000, "Steps between checkpoints.", **positive
+    "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
   )
   flags.DEFINE_integer(
     "keep_checkpoint_max",
@@ -242,10 +249,10 @@ def define_training_flags():
     "iterations_per_loop",
     1000,
     "Steps TensorFlow takes between returns to Python, at most.",
-    **positive,
+    lower_bound=1,
   )
   flags.DEFINE_integer(
-    "log_every_steps", 100, "Steps between lines of the log.", **positive
+    "log_every_steps", 100, "Steps between lines of the log.", lower_bound=1
   )
   flags.DEFINE_bool(
     "overwrite_output_dir",

@@ -340,6 +340,11 @@ class LossScale:
         "good_steps": tf.Variable(0.0, trainable=False),
       }
 
+  @property
+  def is_active(self):
+    """Whether gradients are scaled, and overflowing steps skipped."""
+    return bool(self._variables)
+
   def state(self):
     """Dict of floats, for the checkpoint."""
     return {k: float(v.numpy()) for k, v in self._variables.items()}
@@ -483,13 +488,19 @@ class Trainer:
         self.save()
 
   def _check_finite(self, statistics):
-    """Stops before a checkpoint of NaNs takes the place of a good one."""
-    if not np.isfinite(statistics["loss"]):
-      raise ValueError(
-        f"the loss is {statistics['loss']} at step {self.step} or shortly "
-        f"before; {self.config.output_dir} keeps the checkpoints of earlier "
-        "steps; try a lower --learning_rate or more --num_warmup_steps"
-      )
+    """Stops before a checkpoint of NaNs takes the place of a good one.
+
+    The last step's gradient counts as well: its loss was still that of the
+    weights before the update. An overflow that float16 skips changes nothing.
+    """
+    names = ["loss"] if self.loss_scale.is_active else ["loss", "gradient_norm"]
+    for name in names:
+      if not np.isfinite(statistics[name]):
+        raise ValueError(
+          f"the {name} is {statistics[name]} at step {self.step} or shortly "
+          f"before; {self.config.output_dir} keeps the checkpoints of earlier "
+          "steps; try a lower --learning_rate or more --num_warmup_steps"
+        )
 
   def _distribute(self, source, failure):
     """The distributed batches of all steps from the current one on."""

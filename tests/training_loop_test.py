@@ -176,6 +176,31 @@ def test_a_batch_that_cannot_be_split_is_refused(folder):
     make_trainer(folder, replicas=2, gradient_accumulation_steps=3)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_infinite_gradient_never_reaches_a_checkpoint(
+  folder, source, tmp_path, monkeypatch, replicas
+):
+  """Its step's loss is still finite, and a checkpoint is due right after."""
+  trainer = make_trainer(
+    folder, replicas, output_dir=str(tmp_path), save_checkpoints_steps=1
+  )
+  compute = trainer._micro_gradients
+
+  def overflow_at_step_2(batch, weights, dropout_seed):
+    gradients, loss, metrics = compute(batch, weights, dropout_seed)
+    factor = tf.where(dropout_seed[1] == 2, np.float32(np.inf), 1.0)
+    return [gradient * factor for gradient in gradients], loss, metrics
+
+  monkeypatch.setattr(trainer, "_micro_gradients", overflow_at_step_2)
+  with pytest.raises(ValueError, match="the gradient_norm is .* at step 3"):
+    trainer.fit(source)
+  newest = training_loop.checkpoint_io.latest(str(tmp_path))
+  assert newest.endswith("model.ckpt-2")
+  reader = tf.train.load_checkpoint(newest)
+  for name in trainer.weights:
+    assert np.isfinite(reader.get_tensor(name)).all(), name
+
+
 # Randomness
 
 
