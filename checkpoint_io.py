@@ -2,34 +2,45 @@
 
 A checkpoint is `PREFIX.index` and `PREFIX.data-00000-of-00001`, tensors under
 TF1 variable names, which upstream and every converter read. Beside it a small
-`PREFIX.json` may hold what is no tensor. Loading matches in full: what cannot
-be loaded is an error or a line of the report, never silence.
+`PREFIX.json` may hold what is no tensor. Initial weights may also come from
+Hugging Face's `model.safetensors`. Loading matches in full: what cannot be
+loaded is an error or a line of the report, never silence.
 """
 
 import dataclasses
 import fnmatch
 import json
 import os
+import re
 
+import numpy as np
+import safetensors
 import tensorflow as tf
 
 GLOBAL_STEP = "global_step"
 SLOT_SUFFIXES = ("/adam_m", "/adam_v")
 _FILE_SUFFIXES = (".data-00000-of-00001", ".index")
+_SAFETENSORS_SUFFIX = ".safetensors"
+_FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # safetensors' spelling
 
 
 # Finding ----------------------------------------------------------------------
 
 
 def resolve(path):
-  """Turns what a user may pass as a checkpoint into a prefix.
+  """Turns what a user may pass as a checkpoint into a prefix or a file.
 
   Args:
     path: a prefix (`bert_model.ckpt`), one of its files, a directory with a
-      `checkpoint` file or a `bert_model.ckpt`, or that `checkpoint` file.
+      `checkpoint` file or a `bert_model.ckpt`, or that `checkpoint` file; else
+      a directory with a `model.safetensors`, or any `.safetensors` file.
+
+  Returns:
+    The prefix, or the path of the `.safetensors` file.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
+    ValueError: there is one, but it is pickled, or safetensors and not local.
   """
   directory = path
   if os.path.basename(path) == "checkpoint" and not tf.io.gfile.isdir(path):
@@ -40,11 +51,36 @@ def resolve(path):
   for prefix in (path, latest(directory), released):
     if prefix and _exists(prefix):
       return prefix
+  found = _find_hugging_face(path)
+  if found:
+    return found
   raise FileNotFoundError(
     f"no checkpoint at {path}; expected a prefix such as "
     "DIR/bert_model.ckpt (with .index and .data files beside it) or a "
-    "directory with a `checkpoint` file"
+    "directory with a `checkpoint` file or a model.safetensors"
   )
+
+
+def _find_hugging_face(path):
+  """Path of the `.safetensors` file in or at a path, None without one."""
+  is_directory = tf.io.gfile.isdir(path)
+  weights = os.path.join(path, "model.safetensors") if is_directory else path
+  if weights.endswith(_SAFETENSORS_SUFFIX) and tf.io.gfile.exists(weights):
+    # The library maps files into memory, which only local ones can be.
+    if "://" in weights:
+      raise ValueError(
+        f"{weights} is not a local file, which safetensors must be; copy it to "
+        "a local disk first"
+      )
+    return weights
+  pickled = os.path.join(path, "pytorch_model.bin") if is_directory else path
+  if pickled.endswith("pytorch_model.bin") and tf.io.gfile.exists(pickled):
+    raise ValueError(
+      f"{pickled} is not read: it is a pickle, which runs code. If you trust "
+      "it, convert it with transformers: AutoModel.from_pretrained("
+      f"{os.path.dirname(pickled)!r}).save_pretrained(DIR)"
+    )
+  return None
 
 
 def _exists(prefix):
@@ -91,7 +127,7 @@ def latest(directory):
 class LoadReport:
   """What became of every variable and every tensor."""
 
-  prefix: str
+  prefix: str  # or path, of what was read
   loaded: tuple
   initialised: tuple  # variables the checkpoint does not have
   ignored: dict  # tensor name -> why it was not needed
@@ -126,12 +162,11 @@ def load_weights(variables, path):
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: a shape differs, or the encoder is not complete.
+    ValueError: a shape differs, the encoder is not complete, or the file cannot
+      be read.
   """
-  prefix = resolve(path)
-  reader = tf.train.load_checkpoint(prefix)
-  shapes = reader.get_variable_to_shape_map()
-  missing = [name for name in variables if name not in shapes]
+  reader = _open(path)
+  missing = [name for name in variables if name not in reader.shapes]
   required = [
     name
     for name in missing
@@ -139,19 +174,18 @@ def load_weights(variables, path):
   ]
   if required:
     raise ValueError(
-      f"{prefix} is no checkpoint of this BERT: it lacks {len(required)} "
+      f"{reader.path} is no checkpoint of this BERT: it lacks {len(required)} "
       f"encoder variables, {required[0]} first; check that the BERT config "
       "belongs to the checkpoint"
     )
-  loaded = [name for name in variables if name in shapes]
-  _assign(variables, loaded, reader, prefix)
+  loaded = [name for name in variables if name in reader.shapes]
+  _assign(variables, loaded, reader)
+  unused = [name for name in reader.shapes if name not in variables]
   return LoadReport(
-    prefix=prefix,
+    prefix=reader.path,
     loaded=tuple(loaded),
     initialised=tuple(missing),
-    ignored={
-      name: _why_ignored(name) for name in shapes if name not in variables
-    },
+    ignored=reader.ignored | {name: _why_ignored(name) for name in unused},
   )
 
 
@@ -177,35 +211,32 @@ def restore(variables, path):
     FileNotFoundError: there is no checkpoint.
     ValueError: a variable is missing or has another shape.
   """
-  prefix = resolve(path)
-  reader = tf.train.load_checkpoint(prefix)
+  reader = _open(path)
   for name in [*variables, GLOBAL_STEP]:
-    if not reader.has_tensor(name):
+    if name not in reader.shapes:
       raise ValueError(
-        f"{prefix} cannot be resumed: it has no {name}; start from it with "
-        "--init_checkpoint in another output_dir"
+        f"{reader.path} cannot be resumed: it has no {name}; start from it "
+        "with --init_checkpoint in another output_dir"
       )
-  _assign(variables, variables, reader, prefix)
-  return int(reader.get_tensor(GLOBAL_STEP)), _read_extra(prefix)
+  _assign(variables, variables, reader)
+  return int(reader.get_tensor(GLOBAL_STEP)), _read_extra(reader.path)
 
 
 def read_global_step(path):
   """Step of the run that wrote a checkpoint, 0 if it does not say."""
-  reader = tf.train.load_checkpoint(resolve(path))
-  if not reader.has_tensor(GLOBAL_STEP):
+  reader = _open(path)
+  if GLOBAL_STEP not in reader.shapes:
     return 0
   return int(reader.get_tensor(GLOBAL_STEP))
 
 
-def _assign(variables, names, reader, prefix):
-  shapes = reader.get_variable_to_shape_map()
+def _assign(variables, names, reader):
   for name in names:
-    expected = list(variables[name].shape)
-    if shapes[name] != expected:
+    shape, expected = reader.shapes[name], list(variables[name].shape)
+    if shape != expected:
       raise ValueError(
-        f"{prefix}: {name} has shape {shapes[name]}, the model needs "
-        f"{expected}; the BERT config or the vocabulary is that of another "
-        "checkpoint"
+        f"{reader.path}: {name} has shape {shape}, the model needs {expected}; "
+        "the BERT config or the vocabulary is that of another checkpoint"
       )
   for name in names:
     variables[name].assign(reader.get_tensor(name))
@@ -216,6 +247,159 @@ def _read_extra(prefix):
     return {}
   with tf.io.gfile.GFile(prefix + ".json") as reader:
     return json.load(reader)
+
+
+# Readers ----------------------------------------------------------------------
+
+
+def _open(path):
+  """Opens what a user may pass as a checkpoint.
+
+  Returns:
+    A reader: `path`; `shapes`, a dict from upstream's name to a list of int;
+    `get_tensor(name)`, which reads that one tensor; and `ignored`, a dict from
+    the name of a tensor that upstream has no name for to the reason.
+  """
+  found = resolve(path)
+  if found.endswith(_SAFETENSORS_SUFFIX):
+    return _SafetensorsReader(found)
+  return _CheckpointReader(found)
+
+
+class _CheckpointReader:
+  """Upstream's format; every tensor has upstream's name."""
+
+  ignored = {}
+
+  def __init__(self, prefix):
+    reader = tf.train.load_checkpoint(prefix)
+    self.path = prefix
+    self.shapes = reader.get_variable_to_shape_map()
+    self.get_tensor = reader.get_tensor
+
+
+class _SafetensorsReader:
+  """A BERT of Hugging Face's transformers, under upstream's names."""
+
+  def __init__(self, path):
+    self.path = path
+    self.shapes = {}
+    self.ignored = {}
+    self._their_names = {}
+    try:
+      self._file = safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+      raise ValueError(
+        f"{path} is no complete safetensors file ({error}); download it again"
+      ) from error
+    for their_name in self._file.keys():
+      self._add(their_name)
+
+  def _add(self, their_name):
+    name = _upstream_name(their_name)
+    if not name:
+      self.ignored[their_name] = _why_untranslated(their_name)
+      return
+    if name in self._their_names:
+      raise ValueError(
+        f"{self.path} holds {name} twice, as {self._their_names[name]} and as "
+        f"{their_name}; remove one of them"
+      )
+    tensor = self._file.get_slice(their_name)  # Reads nothing yet.
+    if tensor.get_dtype() not in _FLOAT_TYPES:
+      raise ValueError(
+        f"{self.path}: {their_name} has type {tensor.get_dtype()}, as quantised"
+        f" weights have; take a model in one of {', '.join(_FLOAT_TYPES)}"
+      )
+    shape = tensor.get_shape()
+    self._their_names[name] = their_name
+    self.shapes[name] = shape[::-1] if _is_transposed(name) else shape
+
+  def get_tensor(self, name):
+    """Returns a float32 array, whatever type the file has."""
+    tensor = self._file.get_tensor(self._their_names[name])
+    tensor = tensor.astype(np.float32, copy=False)
+    return tensor.T if _is_transposed(name) else tensor
+
+
+# Hugging Face's names ---------------------------------------------------------
+
+# Scopes of upstream. With dots for slashes they are modules of transformers'
+# modeling_bert.py; N stands for the number of a layer.
+_LAYER_NORMS = (
+  "bert/embeddings/LayerNorm",
+  "bert/encoder/layer_N/attention/output/LayerNorm",
+  "bert/encoder/layer_N/output/LayerNorm",
+  "cls/predictions/transform/LayerNorm",
+)
+_DENSE_LAYERS = (
+  "bert/encoder/layer_N/attention/self/query",
+  "bert/encoder/layer_N/attention/self/key",
+  "bert/encoder/layer_N/attention/self/value",
+  "bert/encoder/layer_N/attention/output/dense",
+  "bert/encoder/layer_N/intermediate/dense",
+  "bert/encoder/layer_N/output/dense",
+  "bert/pooler/dense",
+  "cls/predictions/transform/dense",
+)
+_EMBEDDINGS = (
+  "bert/embeddings/word_embeddings",
+  "bert/embeddings/position_embeddings",
+  "bert/embeddings/token_type_embeddings",
+)
+_HEADS = {
+  "cls.predictions.bias": "cls/predictions/output_bias",
+  "cls.seq_relationship.weight": "cls/seq_relationship/output_weights",
+  "cls.seq_relationship.bias": "cls/seq_relationship/output_bias",
+  "classifier.weight": "output_weights",
+  "classifier.bias": "output_bias",
+  "qa_outputs.weight": "cls/squad/output_weights",
+  "qa_outputs.bias": "cls/squad/output_bias",
+}
+_UNTRANSLATED = {
+  "cls.predictions.decoder.*": "tied to the word embeddings and output bias",
+  "*.position_ids": "a constant, not a weight",
+}
+
+
+def _their_module(scope):
+  return scope.replace("layer_N", "layer.N").replace("/", ".")
+
+
+_UPSTREAM_NAMES = {
+  **{f"{_their_module(x)}.weight": x for x in _EMBEDDINGS},
+  **{f"{_their_module(x)}.weight": f"{x}/gamma" for x in _LAYER_NORMS},
+  **{f"{_their_module(x)}.bias": f"{x}/beta" for x in _LAYER_NORMS},
+  **{f"{_their_module(x)}.weight": f"{x}/kernel" for x in _DENSE_LAYERS},
+  **{f"{_their_module(x)}.bias": f"{x}/bias" for x in _DENSE_LAYERS},
+  **_HEADS,
+}
+
+
+def _upstream_name(their_name):
+  """Name of a tensor of transformers' BERT upstream, "" if it has none."""
+  name = their_name
+  # An encoder saved on its own has no prefix.
+  if name.startswith(("embeddings.", "encoder.", "pooler.")):
+    name = f"bert.{name}"
+  # Files from before 2019's pytorch-transformers.
+  name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+  name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+  number = "".join(re.findall(r"\.layer\.(\d+)\.", name))
+  name = re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
+  return _UPSTREAM_NAMES.get(name, "").replace("layer_N", f"layer_{number}")
+
+
+def _is_transposed(name):
+  """PyTorch's linear layers are [out, in], as upstream's heads already are."""
+  return name.endswith("/kernel")
+
+
+def _why_untranslated(their_name):
+  for pattern, reason in _UNTRANSLATED.items():
+    if fnmatch.fnmatchcase(their_name, pattern):
+      return reason
+  return "unknown to BERT"
 
 
 # Writing ----------------------------------------------------------------------

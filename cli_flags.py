@@ -1,4 +1,4 @@
-"""Flags shared by the scripts, how a script starts, where its run lives.
+"""Flags shared by the scripts, and how a script starts.
 
 A script declares its flags in `define_flags()` and does its work in `main`:
 
@@ -12,12 +12,8 @@ once.
 
 import dataclasses
 import glob
-import hashlib
-import importlib.metadata
-import json
 import linecache
 import os
-import platform
 import sys
 import tempfile
 import traceback
@@ -163,18 +159,20 @@ def check_output_files(flag, output_files, input_files):
 # Flag groups ------------------------------------------------------------------
 
 
-def define_model_flags():
+def define_model_flags(is_config_required=True):
   """--bert_config_file, --init_checkpoint, --output_dir."""
   flags.DEFINE_string(
     "bert_config_file",
     None,
-    "JSON file with the architecture of the model.",
-    required=True,
+    "JSON file with the architecture of the model."
+    + ("" if is_config_required else " Found beside the weights if not given."),
+    required=is_config_required,
   )
   flags.DEFINE_string(
     "init_checkpoint",
     None,
-    "Weights to start from: a checkpoint prefix, or a directory with one.",
+    "Weights to start from: a checkpoint prefix, or a directory with one or "
+    "with a Hugging Face model.safetensors.",
   )
   flags.DEFINE_string(
     "output_dir",
@@ -266,6 +264,70 @@ def _define_run_flags():
   )
 
 
+def define_fine_tuning_flags():
+  """What every script that fine-tunes can be told as well."""
+  flags.DEFINE_string(
+    "vocab_file",
+    None,
+    "Vocabulary of the model. Found beside the weights if not given.",
+  )
+  flags.DEFINE_bool(
+    "do_lower_case", True, "Lower-case and strip accents: for uncased models."
+  )
+  flags.DEFINE_float(
+    "num_train_epochs", 3.0, "Passes over the training data.", lower_bound=0.0
+  )
+  flags.DEFINE_float(
+    "warmup_proportion",
+    0.1,
+    "Share of the steps during which the learning rate rises.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
+  flags.DEFINE_bool(
+    "adam_bias_correction",
+    False,
+    "Correct the bias of Adam's moments; steadies training on small data.",
+  )
+  flags.DEFINE_float(
+    "layerwise_lr_decay",
+    1.0,
+    "Each layer's learning rate, as a share of the one above it.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_string(
+    "freeze_layers",
+    "",
+    "What not to train: embeddings, pooler, layers such as 0-7, or several of "
+    "them with commas.",
+  )
+  flags.DEFINE_integer(
+    "eval_steps",
+    0,
+    "Steps between evaluations during training, which keep the best weights; "
+    "0 evaluates at the end only.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "early_stopping_patience",
+    0,
+    "Stop after so many evaluations without a better one, each --eval_steps or "
+    "an epoch apart; 0 trains to the end.",
+    lower_bound=0,
+  )
+  flags.DEFINE_integer(
+    "num_seeds",
+    1,
+    "Train so often, with --seed, --seed + 1, ..., and report the mean.",
+    lower_bound=1,
+  )
+  flags.DEFINE_bool(
+    "pad_to_max_length",
+    False,
+    "Pad every sequence to --max_seq_length instead of to a few lengths.",
+  )
+
+
 def define_device_flags():
   """Where to run, and in which arithmetic."""
   flags.DEFINE_enum(
@@ -328,8 +390,14 @@ def device_config():
   )
 
 
-def training_config(num_train_steps, num_warmup_steps):
-  """The training flags as a training_loop.TrainingConfig."""
+def training_config(num_train_steps, num_warmup_steps, names=()):
+  """The training flags as a training_loop.TrainingConfig.
+
+  Args:
+    num_train_steps: int.
+    num_warmup_steps: int.
+    names: further fields of it that the script has flags for.
+  """
   import optimization
   import training_loop
 
@@ -350,24 +418,12 @@ def training_config(num_train_steps, num_warmup_steps):
     save_checkpoints_steps=FLAGS.save_checkpoints_steps,
     keep_checkpoint_max=FLAGS.keep_checkpoint_max,
     log_every_steps=FLAGS.log_every_steps,
+    **flag_values(names),
   )
 
 
-# A run and its directory ------------------------------------------------------
+# Flags to configs -------------------------------------------------------------
 
-MANIFEST = "run_manifest.json"
-# What --overwrite_output_dir deletes. bert_config.json is written again anyway,
-# and may be the very file that --bert_config_file names.
-RUN_FILES = (
-  MANIFEST,
-  "bert_model.ckpt.*",
-  "checkpoint",
-  "eval_results.txt",
-  "events.out.tfevents.*",
-  "model.ckpt-*",
-  "record_index.npz",
-  "training_log.csv",
-)
 # Flags of the groups above that change the weights a run ends with. The number
 # and kind of devices is not among them: a run may move.
 TRAINING_SETTINGS = (
@@ -384,6 +440,21 @@ TRAINING_SETTINGS = (
 )
 
 
+# And those of define_fine_tuning_flags.
+FINE_TUNING_SETTINGS = (
+  "do_lower_case",
+  "num_train_epochs",
+  "warmup_proportion",
+  "adam_bias_correction",
+  "layerwise_lr_decay",
+  "freeze_layers",
+  "eval_steps",
+  "early_stopping_patience",
+  "num_seeds",
+  "pad_to_max_length",
+)
+
+
 def flag_values(names):
   """Dict from flag name to its value on this command line."""
   return {name: FLAGS[name].value for name in names}
@@ -395,143 +466,8 @@ def read(config_class):
   return config_class(**flag_values(names))
 
 
-class RunDirectory:
-  """An output_dir that knows which run it holds.
-
-  Args:
-    path: the directory, local or remote.
-    settings: dict from flag name to value of all flags that decide the result.
-    data_files: paths of the files that decide it too.
-    is_writer: whether this process may write; with several, one may.
-
-  Raises:
-    NotADirectoryError: `path` is a file.
-  """
-
-  def __init__(self, path, settings, data_files, is_writer=True):
-    if _gfile().exists(path) and not _gfile().isdir(path):
-      raise NotADirectoryError(
-        f"--output_dir={path} is a file; name a directory"
-      )
-    self.path = path
-    self.is_writer = is_writer
-    self.manifest = {
-      "settings": settings,
-      "data": {file: _fingerprint(file) for file in data_files},
-      "versions": _versions(),
-      "finished": False,
-      "results": {},
-    }
-
-  def open(self, overwrite=False):
-    """Finds out what the directory holds.
-
-    Args:
-      overwrite: delete the run in it first.
-
-    Returns:
-      "new", "unfinished" or "finished". A directory without a manifest but
-      with checkpoints, left by upstream's scripts, is unfinished.
-
-    Raises:
-      ValueError: it holds a run with other settings or other data.
-    """
-    if overwrite:
-      self._clear()
-      return "new"
-    found = self._read()
-    if found:
-      self._check_same_run(found)
-      return "finished" if found["finished"] else "unfinished"
-    checkpoint = os.path.join(self.path, "checkpoint")
-    return "unfinished" if _gfile().exists(checkpoint) else "new"
-
-  def write(self, name, text):
-    """Writes a text file of the run."""
-    import input_pipeline
-
-    if self.is_writer:
-      _gfile().makedirs(self.path)
-      input_pipeline.write_atomically(os.path.join(self.path, name), text)
-
-  def claim(self):
-    """Writes the manifest; training calls it before its first step."""
-    self.write(MANIFEST, _to_json(self.manifest))
-
-  def record(self, results, finished=False):
-    """Adds results to the manifest of the run that trained here, if any."""
-    found = self._read()
-    if found:
-      found["results"].update(results)
-      found["finished"] = found["finished"] or finished
-      self.write(MANIFEST, _to_json(found))
-
-  def _clear(self):
-    """Deletes the files of a run, and nothing else."""
-    import checkpoint_io
-
-    if self.is_writer:
-      for pattern in RUN_FILES:
-        for file in checkpoint_io.list_files(self.path, pattern):
-          _gfile().remove(file)
-
-  def _read(self):
-    path = os.path.join(self.path, MANIFEST)
-    if not _gfile().exists(path):
-      return None
-    with _gfile().GFile(path) as reader:
-      return json.load(reader)
-
-  def _check_same_run(self, found):
-    remedy = "choose another --output_dir, or pass --overwrite_output_dir"
-    theirs, ours = found["settings"], self.manifest["settings"]
-    different = [
-      f"--{name}={theirs.get(name)} (now {ours.get(name)})"
-      for name in sorted({*theirs, *ours})
-      if theirs.get(name) != ours.get(name)
-    ]
-    if different:
-      raise ValueError(
-        f"{self.path} holds a run with {', '.join(different)}; {remedy} to "
-        "delete that run"
-      )
-    theirs, ours = found["data"], self.manifest["data"]
-    changed = [
-      file for file in {**theirs, **ours} if theirs.get(file) != ours.get(file)
-    ]
-    if changed:
-      raise ValueError(
-        f"{changed[0]} is not what the run in {self.path} was started with; "
-        f"{remedy} to delete that run"
-      )
-
-
-def _to_json(manifest):
-  return json.dumps(manifest, indent=2) + "\n"
-
-
 def _gfile():
   """TensorFlow's file functions, which reach remote paths; costs its import."""
   import tensorflow as tf
 
   return tf.io.gfile
-
-
-def _fingerprint(path):
-  """Size and a hash of a file; of a large one, of its first and last MiB."""
-  gfile = _gfile()
-  end_bytes = 1 << 20
-  size = gfile.stat(path).length
-  with gfile.GFile(path, "rb") as reader:
-    digest = hashlib.sha256(reader.read(end_bytes))
-    reader.seek(max(0, size - end_bytes))
-    digest.update(reader.read(end_bytes))
-  return {"bytes": size, "sha256_of_ends": digest.hexdigest()}
-
-
-def _versions():
-  packages = ("tensorflow", "keras", "numpy")
-  return {
-    "python": platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in packages},
-  }

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import struct
@@ -26,6 +27,15 @@ _FOOTER_BYTES = 4
 _INDEX_CHUNK_BYTES = 1 << 24
 # Records permuted together. At 1 kB a record two cached blocks take 32 MB.
 BLOCK_RECORDS = 1 << 14
+# Shapes that batches of mixed lengths may have. XLA compiles each of them.
+MAX_BUCKETS = 6
+# Lengths are multiples of this, the rows of a matrix unit.
+BUCKET_MULTIPLE = 8
+# Batches whose examples are sorted by length among each other: enough for
+# little padding, few enough for random batches.
+BATCHES_PER_GROUP = 50
+# Features with a number per token.
+SEQUENCE_FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 
 # Feature sets -----------------------------------------------------------------
@@ -48,14 +58,171 @@ class FeatureSpec:
 def pretraining_features(max_seq_length, max_predictions_per_seq):
   """Features of create_pretraining_data.py's records, in upstream's order."""
   return (
-    FeatureSpec("input_ids", max_seq_length),
-    FeatureSpec("input_mask", max_seq_length),
-    FeatureSpec("segment_ids", max_seq_length),
+    *(FeatureSpec(name, max_seq_length) for name in SEQUENCE_FEATURES),
     FeatureSpec("masked_lm_positions", max_predictions_per_seq),
     FeatureSpec("masked_lm_ids", max_predictions_per_seq),
     FeatureSpec("masked_lm_weights", max_predictions_per_seq, "float32"),
     FeatureSpec("next_sentence_labels", 1),
   )
+
+
+def classifier_features(max_seq_length):
+  """Features of run_classifier.py's records, as upstream writes them."""
+  return (
+    *(FeatureSpec(name, max_seq_length) for name in SEQUENCE_FEATURES),
+    FeatureSpec("label_ids", 1),
+    FeatureSpec("is_real_example", 1),
+  )
+
+
+# Sequences in memory ----------------------------------------------------------
+
+
+def truncate_pair(num_a, num_b, max_seq_length):
+  """How many tokens of two texts are kept.
+
+  Upstream's _truncate_seq_pair, in closed form: it drops the last token of the
+  longer text, of the second one if both are as long, until they fit beside
+  `[CLS]` and one `[SEP]` each. Without a second text there is one `[SEP]`.
+
+  Returns:
+    (tokens of the first text, tokens of the second).
+  """
+  if not num_b:
+    return min(num_a, max_seq_length - 2), 0
+  room = max_seq_length - 3
+  keep_b = min(num_b, max(room // 2, room - num_a))
+  return min(num_a, room - keep_b), keep_b
+
+
+def pack_pair(tokens_a, tokens_b, cls_id, sep_id):
+  """`[CLS] a [SEP]`, and `b [SEP]` if there are any, as a list of ids.
+
+  Returns:
+    (ids, how many of them are of segment 0).
+  """
+  first = [cls_id, *tokens_a, sep_id]
+  second = [*tokens_b, sep_id] if tokens_b else []
+  return first + second, len(first)
+
+
+class Sequences:
+  """Token sequences of different lengths, kept without their padding.
+
+  Args:
+    packed: list of what `pack_pair` returns.
+  """
+
+  def __init__(self, packed):
+    self.lengths = np.array([len(ids) for ids, _ in packed], np.int32)
+    self._num_first = np.array([first for _, first in packed], np.int32)
+    self._starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+    self._ids = np.fromiter(
+      itertools.chain.from_iterable(ids for ids, _ in packed), np.int32
+    )
+
+  def __len__(self):
+    return len(self.lengths)
+
+  def pad(self, numbers, length):
+    """Some sequences as int32 [batch, length], with mask and segments.
+
+    Returns:
+      Dict of `input_ids`, `input_mask` and `segment_ids`.
+    """
+    numbers = np.asarray(numbers)
+    positions = np.arange(length)
+    is_token = positions < self.lengths[numbers, np.newaxis]
+    is_second = positions >= self._num_first[numbers, np.newaxis]
+    where = self._starts[numbers, np.newaxis] + positions
+    where = np.where(is_token, where, 0)
+    return {
+      "input_ids": np.where(is_token, self._ids[where], 0).astype(np.int32),
+      "input_mask": is_token.astype(np.int32),
+      "segment_ids": (is_token & is_second).astype(np.int32),
+    }
+
+
+class SequenceSource:
+  """Sequences with their labels, padded batch by batch.
+
+  Args:
+    sequences: Sequences.
+    columns: dict from name to array [sequences, ...] that a batch gets as well.
+    bucket_lengths: ascending lengths; a batch is padded to the first that holds
+      its longest sequence.
+
+  Raises:
+    ValueError: a sequence is longer than the last bucket.
+  """
+
+  def __init__(self, sequences, columns, bucket_lengths):
+    self.sequences = sequences
+    self.columns = columns
+    self.bucket_lengths = tuple(bucket_lengths)
+    # All of them are in memory: a permutation may mix them all.
+    self.block_size = len(sequences)
+    # With one bucket all batches have the same shape, and any order is as good.
+    self.variable_features = (
+      SEQUENCE_FEATURES if len(bucket_lengths) > 1 else ()
+    )
+    longest = int(sequences.lengths.max(initial=0))
+    if longest > self.bucket_lengths[-1]:
+      raise ValueError(
+        f"a sequence of {longest} tokens does not fit into "
+        f"{self.bucket_lengths[-1]}"
+      )
+
+  def __len__(self):
+    return len(self.sequences)
+
+  @property
+  def lengths(self):
+    """int32 [sequences], tokens of each."""
+    return self.sequences.lengths
+
+  def take(self, numbers):
+    """The batch of some sequences, by their numbers."""
+    longest = self.lengths[numbers].max()
+    bucket = np.searchsorted(self.bucket_lengths, longest)
+    batch = self.sequences.pad(numbers, self.bucket_lengths[bucket])
+    columns = {name: values[numbers] for name, values in self.columns.items()}
+    return {**batch, **columns}
+
+
+def bucket_lengths(lengths, max_seq_length, max_buckets=MAX_BUCKETS):
+  """The lengths to pad to that waste the least, by dynamic programming.
+
+  Args:
+    lengths: int array [sequences].
+    max_seq_length: no length is beyond it.
+    max_buckets: how many there may be.
+
+  Returns:
+    Ascending tuple of lengths, the last of which holds the longest sequence;
+    multiples of BUCKET_MULTIPLE unless max_seq_length is among them.
+  """
+  longest = int(np.max(lengths, initial=1))
+  ends = [*range(BUCKET_MULTIPLE, longest, BUCKET_MULTIPLE)]
+  last = -(-longest // BUCKET_MULTIPLE) * BUCKET_MULTIPLE
+  ends = np.array([0, *ends, min(last, max_seq_length)])
+  # Sequences that are not longer than each end.
+  counts = np.searchsorted(np.sort(lengths), ends, side="right")
+  # best[j]: fewest positions for all sequences up to ends[j]; first no bucket.
+  best = np.where(ends > 0, np.inf, 0.0)
+  choices = []
+  for _ in range(max_buckets):
+    # cost[i, j]: those longer than ends[i] and not than ends[j] take ends[j].
+    cost = best[:, np.newaxis] + (counts - counts[:, np.newaxis]) * ends
+    cost[np.tril_indices(len(ends), -1)] = np.inf
+    choices.append(cost.argmin(axis=0))
+    best = cost.min(axis=0)
+  chosen = set()
+  end = len(ends) - 1
+  for choice in reversed(choices):
+    chosen.add(int(ends[end]))
+    end = choice[end]
+  return tuple(sorted(chosen - {0}))
 
 
 # Writing ----------------------------------------------------------------------
@@ -214,6 +381,7 @@ class RecordSource:
     self.paths = list(paths)
     self.specs = specs
     self.block_size = BLOCK_RECORDS
+    self.variable_features = ()  # Records are padded already.
     known_index = known_index or {}
     self._index = {
       path: _file_entry(path, known_index.get(path)) for path in self.paths
@@ -520,6 +688,52 @@ class TrainingOrder:
     start = block * self.block_size
     size = min(self.block_size, self.num_records - start)
     return start + _permutation(size, [self.seed, epoch, block])
+
+
+class LengthGroupedOrder:
+  """A TrainingOrder whose batches hold sequences of about the same length.
+
+  The order is cut into groups of some batches; a group's sequences are sorted
+  by length, dealt into batches, and the batches permuted. Every sequence still
+  comes once an epoch, and a step's batch is still a pure function of the step.
+
+  Args:
+    order: TrainingOrder.
+    lengths: int array [sequences].
+  """
+
+  def __init__(self, order, lengths):
+    self.order = order
+    self.lengths = lengths
+    self._group = functools.lru_cache(1)(self._make_group)
+
+  def batch(self, step):
+    """Sequence numbers [batch_size] of a step."""
+    return self._group(step // BATCHES_PER_GROUP)[step % BATCHES_PER_GROUP]
+
+  def _make_group(self, group):
+    first = group * BATCHES_PER_GROUP
+    steps = range(first, first + BATCHES_PER_GROUP)
+    numbers = np.concatenate([self.order.batch(step) for step in steps])
+    by_length = numbers[np.argsort(self.lengths[numbers], kind="stable")]
+    batches = by_length.reshape([BATCHES_PER_GROUP, -1])
+    key = [self.order.seed, group, len(numbers)]
+    return batches[_permutation(BATCHES_PER_GROUP, key)]
+
+
+def training_order(source, batch_size, seed):
+  """The order in which to train on a source, by length if lengths differ."""
+  order = TrainingOrder(len(source), batch_size, seed, source.block_size)
+  if not source.variable_features:
+    return order
+  return LengthGroupedOrder(order, source.lengths)
+
+
+def inference_order(source):
+  """int array [records]: the shortest first, if lengths differ."""
+  if not source.variable_features:
+    return np.arange(len(source))
+  return np.argsort(source.lengths, kind="stable")
 
 
 def _permutation(size, key):

@@ -37,6 +37,22 @@ POSITIVE_SIZES = (
   "max_position_embeddings",
   "type_vocab_size",
 )
+# Keys of Hugging Face's config.json, and the only values this network has.
+FIXED_BY_BERT = {
+  "model_type": "bert",
+  "position_embedding_type": "absolute",
+  "layer_norm_eps": LAYER_NORM_EPSILON,
+  "is_decoder": False,
+  "tie_word_embeddings": True,
+}
+# A config.json is recognised by one of these; an upstream config has none.
+HUGGING_FACE_MARKS = ("model_type", "architectures", "transformers_version")
+# Its activations, where the name means another one upstream.
+HUGGING_FACE_ACTIVATIONS = {
+  "gelu": "gelu_exact",
+  "gelu_new": "gelu",
+  "gelu_pytorch_tanh": "gelu",
+}
 # run_classifier.py and run_squad.py upstream fix this, whatever the config.
 CLASSIFIER_DROPOUT_PROB = 0.1
 
@@ -83,11 +99,15 @@ class BertConfig:
 
   @classmethod
   def from_json_file(cls, json_file):
-    """Reads a `bert_config.json`.
+    """Reads a `bert_config.json`, or a `config.json` of Hugging Face.
+
+    The latter is translated: its "gelu" is our "gelu_exact", and what marks it
+    is dropped, so that `to_json_string` gives a file that is read as ours.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is not a JSON object, or has no `vocab_size`.
+      ValueError: the file is not a JSON object, has no `vocab_size`, or is of
+        a network that is not BERT.
     """
     if not tf.io.gfile.exists(json_file):
       raise FileNotFoundError(f"no BERT config at {json_file}")
@@ -101,7 +121,24 @@ class BertConfig:
       raise ValueError(
         f"{json_file} is not a BERT config: it has no vocab_size"
       )
-    return cls.from_dict(json_object)
+    for key, value in FIXED_BY_BERT.items():
+      if json_object.get(key, value) != value:
+        raise ValueError(
+          f"{json_file} is of a network that is not BERT: its {key} is "
+          f"{json_object[key]!r}; choose a model where it is {value!r}"
+        )
+    return cls.from_dict(cls._translate(json_object))
+
+  @staticmethod
+  def _translate(json_object):
+    """Makes upstream's config of Hugging Face's; leaves others as they are."""
+    if not json_object.keys() & set(HUGGING_FACE_MARKS):
+      return json_object
+    # Defaults of transformers.BertConfig that differ from upstream's.
+    config = {"type_vocab_size": 2, "hidden_act": "gelu", **json_object}
+    activation = config["hidden_act"]
+    config["hidden_act"] = HUGGING_FACE_ACTIVATIONS.get(activation, activation)
+    return {key: config[key] for key in config if key not in HUGGING_FACE_MARKS}
 
   def to_dict(self):
     """Returns all keys, the unknown ones included."""
@@ -778,17 +815,52 @@ def _correct(logits, labels):
 
 @keras.saving.register_keras_serializable("bert")
 class BertClassifier(_HeadModel):
-  """BERT with one linear layer on the pooled output."""
+  """BERT with one linear layer on the pooled output.
 
-  def __init__(self, config, num_labels, name="bert_classifier", **kwargs):
+  Args:
+    config: BertConfig.
+    num_labels: number of logits, 1 for regression.
+    problem_type: "single_label", labels int `label_ids` [batch]; "multi_label",
+      float `label_ids` [batch, num_labels] of 0 and 1; "regression", float
+      `label_ids` [batch].
+    class_weights: what each label's loss counts, None for all the same.
+    label_smoothing: share of a single label's probability that is spread over
+      all labels (arXiv 1512.00567, section 7).
+  """
+
+  def __init__(
+    self,
+    config,
+    num_labels,
+    problem_type="single_label",
+    class_weights=None,
+    label_smoothing=0.0,
+    name="bert_classifier",
+    **kwargs,
+  ):
     super().__init__(config, name=name, **kwargs)
     self.num_labels = num_labels
+    self.problem_type = problem_type
+    self.class_weights = class_weights and [float(x) for x in class_weights]
+    self.label_smoothing = label_smoothing
     _output_weights(self, config, num_labels)
     self.built = True
 
+  @property
+  def metric_names(self):
+    """What `metric_sums` counts: right labels, or the error of scores."""
+    is_score = self.problem_type == "regression"
+    return ("mean_absolute_error",) if is_score else ("accuracy",)
+
   def get_config(self):
     """Returns what `from_config` needs."""
-    return {**super().get_config(), "num_labels": self.num_labels}
+    return {
+      **super().get_config(),
+      "num_labels": self.num_labels,
+      "problem_type": self.problem_type,
+      "class_weights": self.class_weights,
+      "label_smoothing": self.label_smoothing,
+    }
 
   def call(self, inputs, training=None, dropout_seed=None):
     """Maps a batch to a dict of float32 `logits` [batch, num_labels]."""
@@ -799,15 +871,51 @@ class BertClassifier(_HeadModel):
     return {"logits": _project(pooled, self.output_weights, self.output_bias)}
 
   def loss_weights(self, batch):
-    """Number of examples."""
-    return {"loss": tf.reduce_sum(example_weights(batch))}
+    """What the examples count together."""
+    return {"loss": tf.reduce_sum(self._label_weights(batch))}
 
   def loss_sums(self, outputs, batch):
-    """Sum of the examples' cross entropies; labels are `label_ids` [batch]."""
-    losses = _cross_entropy(
-      tf.reshape(batch["label_ids"], [-1]), outputs["logits"]
+    """Weighted sum of the examples' losses."""
+    losses = self._label_losses(outputs["logits"], batch["label_ids"])
+    return {"loss": tf.reduce_sum(self._label_weights(batch) * losses)}
+
+  def metric_sums(self, outputs, batch):
+    """Pairs (sum, weight) by `metric_names`; every example counts 1."""
+    logits, labels = outputs["logits"], batch["label_ids"]
+    weights = example_weights(batch)
+    if self.problem_type == "regression":
+      values = tf.abs(logits[:, 0] - tf.reshape(labels, [-1]))
+    elif self.problem_type == "multi_label":
+      right = tf.equal(logits > 0, labels > 0.5)
+      values = tf.reduce_mean(tf.cast(right, tf.float32), axis=-1)
+    else:
+      values = _correct(logits, tf.reshape(labels, [-1]))
+    (name,) = self.metric_names
+    return {name: (tf.reduce_sum(weights * values), tf.reduce_sum(weights))}
+
+  def _label_losses(self, logits, labels):
+    """float32 [batch]: cross entropy, or the square of the error."""
+    if self.problem_type == "regression":
+      return tf.square(logits[:, 0] - tf.reshape(labels, [-1]))
+    if self.problem_type == "multi_label":
+      losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+      if self.class_weights:
+        losses *= np.array(self.class_weights) / np.mean(self.class_weights)
+      return tf.reduce_mean(losses, axis=-1)
+    one_hot = tf.one_hot(tf.reshape(labels, [-1]), self.num_labels)
+    targets = (
+      one_hot * (1.0 - self.label_smoothing)
+      + self.label_smoothing / self.num_labels
     )
-    return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
+    return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
+
+  def _label_weights(self, batch):
+    """float32 [batch]: 0 for padding, else the class weight of the label."""
+    weights = example_weights(batch)
+    if self.class_weights and self.problem_type == "single_label":
+      labels = tf.reshape(batch["label_ids"], [-1])
+      weights *= tf.gather(tf.constant(self.class_weights), labels)
+    return weights
 
 
 @keras.saving.register_keras_serializable("bert")
@@ -853,6 +961,37 @@ class BertSpanLabeler(_HeadModel):
   def _position_loss(logits, positions):
     one_hot = tf.one_hot(tf.reshape(positions, [-1]), tf.shape(logits)[1])
     return -tf.reduce_sum(one_hot * tf.nn.log_softmax(logits), axis=-1)
+
+
+def freeze_layers(model, parts):
+  """Makes parts of a model's encoder untrainable.
+
+  Args:
+    model: head model of this module.
+    parts: comma-separated: "embeddings", layer numbers from 0, ranges of them
+      such as "0-7", and "pooler"; "" for none.
+
+  Raises:
+    ValueError: there is no such part.
+  """
+  for part in filter(None, parts.replace(" ", "").split(",")):
+    for layer in _find_parts(model.bert, part):
+      layer.trainable = False
+
+
+def _find_parts(bert, part):
+  named = {"embeddings": bert.embeddings, "pooler": bert.pooler}
+  if part in named:
+    return [named[part]]
+  layers = bert.encoder.transformer_layers
+  first, _, last = part.partition("-")
+  last = last or first
+  if not (first.isdecimal() and last.isdecimal() and int(last) < len(layers)):
+    raise ValueError(
+      f"there is no {part!r} to freeze; name embeddings, pooler, or layers "
+      f"from 0 to {len(layers) - 1}, such as 0-{len(layers) - 1}"
+    )
+  return layers[int(first) : int(last) + 1]
 
 
 def named_variables(model):

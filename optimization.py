@@ -80,7 +80,7 @@ class LearningRateSchedule:
 
 
 class AdamWeightDecay:
-  """Adam with decoupled weight decay and no bias correction.
+  """Adam with decoupled weight decay and, by default, no bias correction.
 
   m = beta_1 m + (1 - beta_1) g
   v = beta_2 v + (1 - beta_2) g^2
@@ -88,6 +88,10 @@ class AdamWeightDecay:
 
   which is upstream's AdamWeightDecayOptimizer, and Adam (arXiv 1412.6980) but
   for the correction. Biases and LayerNorm parameters are not decayed.
+
+  With `bias_correction`, m and v are divided by one minus their beta to the
+  power of the number of updates, as in Adam: smaller first steps, which steady
+  fine-tuning on small data (arXiv 2006.05987, section 4).
   """
 
   slot_names = ("adam_m", "adam_v")
@@ -99,12 +103,14 @@ class AdamWeightDecay:
     beta_2=0.999,
     epsilon=1e-6,
     exclude_from_weight_decay=EXCLUDE_FROM_WEIGHT_DECAY,
+    bias_correction=False,
   ):
     self.weight_decay_rate = weight_decay_rate
     self.beta_1 = beta_1
     self.beta_2 = beta_2
     self.epsilon = epsilon
     self.exclude_from_weight_decay = exclude_from_weight_decay
+    self.bias_correction = bias_correction
 
   def create_slots(self, variables):
     """Makes the moments, zero.
@@ -134,9 +140,7 @@ class AdamWeightDecay:
       learning_rate: float32 scalar.
       step: int64 scalar, number of updates before this one.
     """
-    del step
-    m, v = self._update_moments(gradient, slots)
-    update = m / (tf.sqrt(v) + self.epsilon)
+    update = self._direction(gradient, slots, step)
     if self.is_decayed(name):
       update += self.weight_decay_rate * variable
     variable.assign_sub(learning_rate * update)
@@ -147,11 +151,17 @@ class AdamWeightDecay:
       re.search(pattern, name) for pattern in self.exclude_from_weight_decay
     )
 
-  def _update_moments(self, gradient, slots):
+  def _direction(self, gradient, slots, step):
+    """Updates the moments; returns m / (sqrt(v) + epsilon)."""
     m, v = slots
     m.assign(self.beta_1 * m + (1.0 - self.beta_1) * gradient)
     v.assign(self.beta_2 * v + (1.0 - self.beta_2) * tf.square(gradient))
-    return tf.convert_to_tensor(m), tf.convert_to_tensor(v)
+    m, v = tf.convert_to_tensor(m), tf.convert_to_tensor(v)
+    if self.bias_correction:
+      count = tf.cast(step + 1, tf.float32)
+      m /= 1.0 - self.beta_1**count
+      v /= 1.0 - self.beta_2**count
+    return m / (tf.sqrt(v) + self.epsilon)
 
 
 class Lamb(AdamWeightDecay):
@@ -162,13 +172,12 @@ class Lamb(AdamWeightDecay):
   not scaled either.
   """
 
+  def __init__(self, **kwargs):
+    super().__init__(**{**kwargs, "bias_correction": True})
+
   def update(self, name, variable, gradient, slots, learning_rate, step):
     """Applies one gradient to one variable; see AdamWeightDecay.update."""
-    m, v = self._update_moments(gradient, slots)
-    count = tf.cast(step + 1, tf.float32)
-    m_hat = m / (1.0 - self.beta_1**count)
-    v_hat = v / (1.0 - self.beta_2**count)
-    update = m_hat / (tf.sqrt(v_hat) + self.epsilon)
+    update = self._direction(gradient, slots, step)
     if self.is_decayed(name):
       update += self.weight_decay_rate * variable
       update *= _trust_ratio(tf.norm(variable), tf.norm(update))
@@ -183,6 +192,37 @@ def _trust_ratio(weight_norm, update_norm):
 
 
 OPTIMIZERS = {"adamw": AdamWeightDecay, "lamb": Lamb}
+
+
+def layerwise_factors(names, decay):
+  """What the learning rate of each variable is multiplied with.
+
+  1 for the head and the pooler, `decay` for the top layer of the encoder,
+  `decay` squared for the one below it, and so on down to the embeddings
+  (arXiv 1801.06146, section 3.2; ELECTRA's layerwise_lr_decay).
+
+  Args:
+    names: checkpoint names of the variables.
+    decay: float, 1 for the same rate everywhere.
+
+  Returns:
+    Dict from name to float.
+  """
+  depths = {name: _depth(name) for name in names}
+  layers = [depth for depth in depths.values() if depth is not None]
+  top = max(layers, default=0) + 1
+  return {
+    name: decay ** (0 if depth is None else top - depth)
+    for name, depth in depths.items()
+  }
+
+
+def _depth(name):
+  """0 for embeddings, 1 for the lowest layer, None above the encoder."""
+  if name.startswith("bert/embeddings/"):
+    return 0
+  layer = re.match(r"bert/encoder/layer_(\d+)/", name)
+  return int(layer[1]) + 1 if layer else None
 
 
 def clip_by_global_norm(gradients, clip_norm=CLIP_NORM):

@@ -127,12 +127,13 @@ def pretrain(config, device_config, training_config, settings):
     ValueError, OSError: files and flags do not fit each other.
   """
   import modeling
+  import run_directory
   import training_loop
 
   strategy = training_loop.make_strategy(device_config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   train_source, eval_source = open_sources(config, bert_config)
-  run = cli_flags.RunDirectory(
+  run = run_directory.RunDirectory(
     config.output_dir,
     settings,
     data_files=[config.bert_config_file, *train_source.paths],
@@ -152,7 +153,7 @@ def pretrain(config, device_config, training_config, settings):
     )
     global_step = train(config, trainer, train_source, run)
   else:
-    global_step = restore_newest(config, model)
+    global_step = run_directory.restore(run, model, config.init_checkpoint)
   if config.dry_run:
     print(
       f"dry run: {len(train_source)} records, flags, model and checkpoint fit "
@@ -239,59 +240,19 @@ def train(config, trainer, source, run):
   Returns:
     The global step that the model's weights are of.
   """
-  import checkpoint_io
+  import run_directory
 
-  if config.init_checkpoint:
-    check_apart(config)
-  state = run.open(config.overwrite_output_dir)
-  if state == "finished":
-    print(
-      f"training is skipped: {run.path} holds this run, finished "
-      "(--overwrite_output_dir starts it anew)"
-    )
-    return restore_newest(config, trainer.model)
-  if state == "unfinished" and trainer.resume():
-    print(f"resuming at step {trainer.step}, from {run.path}")
-  elif config.init_checkpoint:
-    print(checkpoint_io.load_weights(trainer.weights, config.init_checkpoint))
+  is_unfinished = run_directory.prepare(
+    run, trainer, config.init_checkpoint, config.overwrite_output_dir
+  )
+  if not is_unfinished:
+    return run_directory.restore(run, trainer.model)
   if config.dry_run:
     return trainer.step
-  start_run(config, trainer, source, run)
-  trainer.fit(source, log_to=run.path if run.is_writer else None)
   if run.is_writer:
-    final = os.path.join(run.path, "bert_model.ckpt")
-    checkpoint_io.save(final, trainer.weights)
-  run.record({}, finished=True)
-  return trainer.step
-
-
-def check_apart(config):
-  """Refuses to write where the initial weights lie: a run would replace them.
-
-  Raises:
-    ValueError: --init_checkpoint lies in --output_dir.
-    FileNotFoundError: there is no such checkpoint.
-  """
-  import checkpoint_io
-
-  prefix = checkpoint_io.resolve(config.init_checkpoint)
-  if os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(
-    config.output_dir
-  ):
-    raise ValueError(
-      f"--init_checkpoint={config.init_checkpoint} lies in --output_dir, where "
-      "training would replace it; choose another --output_dir"
-    )
-
-
-def start_run(config, trainer, source, run):
-  """Writes what an output_dir should hold before the first step."""
-  run.claim()
-  copy = os.path.join(run.path, "bert_config.json")
-  if os.path.realpath(copy) != os.path.realpath(config.bert_config_file):
-    run.write("bert_config.json", trainer.model.config.to_json_string())
-  if run.is_writer:
+    run.make()
     source.save_index(config.index_path)
+  return run_directory.fit(run, trainer, source)
 
 
 def evaluate(config, strategy, model, source, run, global_step):
@@ -306,34 +267,6 @@ def evaluate(config, strategy, model, source, run, global_step):
   run.record(results)
   if run.is_writer:
     print(text, end="")
-
-
-def restore_newest(config, model):
-  """Loads output_dir's newest checkpoint, else --init_checkpoint.
-
-  Returns:
-    The global step of the run it belongs to, 0 for --init_checkpoint.
-
-  Raises:
-    ValueError: there is neither, or it lacks a part of the model.
-  """
-  import checkpoint_io
-  import modeling
-
-  newest = checkpoint_io.latest(config.output_dir)
-  if not newest and not config.init_checkpoint:
-    raise ValueError(
-      f"nothing to evaluate: {config.output_dir} holds no checkpoint; train "
-      "with --do_train or name one with --init_checkpoint"
-    )
-  weights = modeling.named_variables(model)
-  report = checkpoint_io.load_weights(weights, newest or config.init_checkpoint)
-  if report.initialised:
-    raise ValueError(
-      f"{report.prefix} cannot be evaluated: it has no {report.initialised[0]};"
-      " train the missing part first"
-    )
-  return checkpoint_io.read_global_step(newest) if newest else 0
 
 
 def cli():

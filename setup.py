@@ -2,14 +2,22 @@ from setuptools import setup
 
 LIBRARIES = [
   "checkpoint_io",
+  "classifier_data",
   "cli_flags",
   "input_pipeline",
   "modeling",
   "optimization",
+  "run_directory",
+  "task_metrics",
   "tokenization",
   "training_loop",
 ]
-SCRIPTS = ["build_vocab", "create_pretraining_data", "run_pretraining"]
+SCRIPTS = [
+  "build_vocab",
+  "create_pretraining_data",
+  "run_classifier",
+  "run_pretraining",
+]
 
 with open("README.md", encoding="utf-8") as readme:
   long_description = readme.read()
@@ -35,6 +43,9 @@ setup(
     # The behaviour listed in the README was verified on these minor versions.
     "keras>=3.15,<3.16",
     "numpy>=2.0",
+    "safetensors>=0.4.1",
+    "scikit-learn>=1.6",
+    "scipy>=1.11",
     "tensorflow>=2.21,<2.22",
     # No wheels for Windows.
     "tensorflow-text>=2.21,<2.22; platform_system != 'Windows'",

@@ -120,7 +120,7 @@ def read_lines(path):
     FileNotFoundError: there is no such file.
     ValueError: a line is not UTF-8.
   """
-  with _open_bytes(path) as lines:
+  with open_bytes(path) as lines:
     for number, line in enumerate(lines, start=1):
       # Removed as bytes: in UTF-8 a byte below 128 is never part of another.
       line = line.replace(b"\r", b"")
@@ -136,7 +136,12 @@ def read_lines(path):
         yield text.removesuffix("\n")
 
 
-def _open_bytes(path):
+def open_bytes(path):
+  """Opens a file for reading bytes, local or remote.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+  """
   path = os.fspath(path)
   if "://" in path:
     import tensorflow as tf

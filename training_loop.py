@@ -231,7 +231,9 @@ class _Failure:
       raise type(self.error)(str(self.error)) from error
 
 
-def distribute_batches(strategy, batches, num_micro_batches=None):
+def distribute_batches(
+  strategy, batches, num_micro_batches=None, variable_features=()
+):
   """Deals global batches out to the replicas.
 
   Replica r of R takes the r-th of R equal contiguous parts, whichever process
@@ -240,8 +242,10 @@ def distribute_batches(strategy, batches, num_micro_batches=None):
   Args:
     strategy: tf.distribute strategy.
     batches: function without arguments that returns an iterator of dicts of
-      arrays [batch, ...], all of the same shapes, batch a multiple of R.
+      arrays [batch, ...], batch a multiple of R, all of the same shapes but
+      for the last axis of variable_features.
     num_micro_batches: splits each part into [micro_batches, rows, ...] if set.
+    variable_features: names of features whose last axis differs by batch.
 
   Returns:
     Distributed dataset.
@@ -265,7 +269,12 @@ def distribute_batches(strategy, batches, num_micro_batches=None):
 
     example = share(next(iter(batches())), first, num_replicas)
     signature = {
-      name: tf.TensorSpec(values.shape, values.dtype)
+      name: tf.TensorSpec(
+        (*values.shape[:-1], None)
+        if name in variable_features
+        else values.shape,
+        values.dtype,
+      )
       for name, values in example.items()
     }
     dataset = tf.data.Dataset.from_generator(
@@ -300,6 +309,8 @@ class TrainingConfig:
   schedule: optimization.LearningRateSchedule
   train_batch_size: int  # global: over all replicas and micro-batches
   optimizer: str = "adamw"
+  adam_bias_correction: bool = False
+  layerwise_lr_decay: float = 1.0
   gradient_accumulation_steps: int = 1
   seed: int = 0
   clip_norm: float = optimization.CLIP_NORM
@@ -307,6 +318,7 @@ class TrainingConfig:
   save_checkpoints_steps: int = 1000
   keep_checkpoint_max: int = 5
   log_every_steps: int = 100
+  eval_steps: int = 0  # steps between a Monitor's evaluations; 0: at the end
 
   @property
   def num_train_steps(self):
@@ -315,11 +327,15 @@ class TrainingConfig:
 
   def steps_until_boundary(self, step):
     """Steps from `step` to the next one after which Python has work to do."""
+    intervals = (
+      self.log_every_steps,
+      self.save_checkpoints_steps,
+      self.eval_steps or self.num_train_steps,
+    )
     return min(
       self.iterations_per_loop,
-      self.log_every_steps - step % self.log_every_steps,
-      self.save_checkpoints_steps - step % self.save_checkpoints_steps,
       self.num_train_steps - step,
+      *(interval - step % interval for interval in intervals),
     )
 
 
@@ -384,6 +400,52 @@ class LossScale:
     good_steps.assign(tf.where(is_time, 0.0, count))
 
 
+class Monitor:
+  """Evaluates during training, keeps the best weights, says when to stop.
+
+  Args:
+    evaluate: function without arguments that returns a dict of floats.
+    metric: key of it that decides; larger is better.
+    patience: evaluations without a better one after which training stops; 0
+      for never.
+  """
+
+  def __init__(self, evaluate, metric, patience=0):
+    self.evaluate = evaluate
+    self.metric = metric
+    self.patience = patience
+    self._state = {"best": None, "best_step": 0, "num_worse": 0}
+
+  @property
+  def best_step(self):
+    """Step with the best metric so far."""
+    return self._state["best_step"]
+
+  @property
+  def is_out_of_patience(self):
+    """Whether training should stop."""
+    return 0 < self.patience <= self._state["num_worse"]
+
+  def state(self):
+    """JSON-serialisable dict, for the checkpoint."""
+    return dict(self._state)
+
+  def restore(self, state):
+    """Takes back what `state` returned."""
+    self._state.update(state)
+
+  def check(self, step):
+    """Evaluates; returns (results, whether they are the best so far)."""
+    results = self.evaluate()
+    best, value = self._state["best"], results[self.metric]
+    is_best = best is None or value > best
+    if is_best:
+      self._state = {"best": value, "best_step": step, "num_worse": 0}
+    else:
+      self._state["num_worse"] += 1
+    return results, is_best
+
+
 class Trainer:
   """A model, its optimizer state and its place in a run.
 
@@ -399,16 +461,18 @@ class Trainer:
     model: head model of `modeling`, created in the strategy's scope.
     config: TrainingConfig.
     jit_compile: compile each micro-batch with XLA.
+    monitor: Monitor that evaluates every config.eval_steps, or None.
 
   Raises:
     ValueError: the batch cannot be split over replicas and micro-batches.
   """
 
-  def __init__(self, strategy, model, config, jit_compile=False):
+  def __init__(self, strategy, model, config, jit_compile=False, monitor=None):
     _check_batch_split(strategy, config)
     self.strategy = strategy
     self.model = model
     self.config = config
+    self.monitor = monitor
     self.step = 0
     self.weights = modeling.named_variables(model)
     self.trainable = {
@@ -416,7 +480,12 @@ class Trainer:
       for name, variable in self.weights.items()
       if variable.trainable
     }
-    self.optimizer = optimization.OPTIMIZERS[config.optimizer]()
+    self.optimizer = optimization.OPTIMIZERS[config.optimizer](
+      bias_correction=config.adam_bias_correction
+    )
+    self.lr_factors = optimization.layerwise_factors(
+      self.weights, config.layerwise_lr_decay
+    )
     with strategy.scope():
       self.slots = self.optimizer.create_slots(self.trainable)
       self.loss_scale = LossScale(model.dtype_policy)
@@ -436,6 +505,8 @@ class Trainer:
     if path:
       self.step, extra = checkpoint_io.restore(self._state(), path)
       self.loss_scale.restore(extra.get("loss_scale", {}))
+      if self.monitor:
+        self.monitor.restore(extra.get("monitor", {}))
     return self.step
 
   def save(self):
@@ -445,9 +516,22 @@ class Trainer:
     directory = checkpoint_io.CheckpointDirectory(
       self.config.output_dir, self.config.keep_checkpoint_max
     )
-    directory.save(
-      self._state(), self.step, extra={"loss_scale": self.loss_scale.state()}
-    )
+    extra = {"loss_scale": self.loss_scale.state()}
+    if self.monitor:
+      extra["monitor"] = self.monitor.state()
+    directory.save(self._state(), self.step, extra)
+
+  @property
+  def best_path(self):
+    """Prefix of the checkpoint with the weights a Monitor found best."""
+    return os.path.join(self.config.output_dir, "best_model.ckpt")
+
+  def load_best(self):
+    """Takes back the weights a Monitor found best; returns their step."""
+    if not self.monitor or not self.monitor.best_step:
+      return self.step
+    checkpoint_io.load_weights(self.weights, self.best_path)
+    return self.monitor.best_step
 
   def _state(self):
     return {**self.weights, **self.slots}
@@ -462,7 +546,7 @@ class Trainer:
         (an input_pipeline.RecordSource).
       log_to: directory for the log; this process logs nothing if None.
     """
-    if self.step >= self.config.num_train_steps:
+    if self.is_done:
       return
     _check_workers_agree(self.strategy, self.step)
     failure = _Failure()
@@ -474,18 +558,39 @@ class Trainer:
 
   def _loop(self, iterator, log):
     interval = _Interval(self.model.metric_names, self.step)
-    while self.step < self.config.num_train_steps:
+    while not self.is_done:
       num_steps = self.config.steps_until_boundary(self.step)
       statistics = self.train_steps(iterator, num_steps)
       self._check_finite(statistics)
       interval.add(statistics)
-      is_last = self.step == self.config.num_train_steps
-      if is_last or self.step % self.config.log_every_steps == 0:
+      # Evaluated first: it may say that this step is the last.
+      if self.monitor and self._is_time(self.config.eval_steps):
+        start = time.monotonic()
+        self._evaluate(log)
+        interval.exclude(time.monotonic() - start)
+      if self._is_time(self.config.log_every_steps):
         report = interval.close(self.step, self.config)
         if log:
           log.write(report)
-      if is_last or self.step % self.config.save_checkpoints_steps == 0:
+      if self._is_time(self.config.save_checkpoints_steps):
         self.save()
+
+  @property
+  def is_done(self):
+    """Whether all steps are taken, or a Monitor has lost its patience."""
+    return self.step >= self.config.num_train_steps or bool(
+      self.monitor and self.monitor.is_out_of_patience
+    )
+
+  def _is_time(self, interval):
+    return self.is_done or (interval and self.step % interval == 0)
+
+  def _evaluate(self, log):
+    results, is_best = self.monitor.check(self.step)
+    if is_best and is_chief(self.strategy):
+      checkpoint_io.save(self.best_path, self.weights, self.step)
+    if log:
+      log.write_evaluation(self.step, results, is_best)
 
   def _check_finite(self, statistics):
     """Stops before a checkpoint of NaNs takes the place of a good one.
@@ -505,8 +610,8 @@ class Trainer:
   def _distribute(self, source, failure):
     """The distributed batches of all steps from the current one on."""
     config = self.config
-    order = input_pipeline.TrainingOrder(
-      len(source), config.train_batch_size, config.seed, source.block_size
+    order = input_pipeline.training_order(
+      source, config.train_batch_size, config.seed
     )
     steps = range(self.step, config.num_train_steps)
 
@@ -517,6 +622,7 @@ class Trainer:
       self.strategy,
       lambda: failure.watch(batches),
       config.gradient_accumulation_steps,
+      source.variable_features,
     )
 
   def train_steps(self, iterator, num_steps):
@@ -664,6 +770,7 @@ class Trainer:
       )
 
   def _update_one(self, name, variable, gradient, slots, learning_rate, step):
+    learning_rate *= self.lr_factors[name]
     self.optimizer.update(name, variable, gradient, slots, learning_rate, step)
 
 
@@ -736,6 +843,10 @@ class _Interval:
     self.metrics += statistics["metrics"]
     self.last = statistics
 
+  def exclude(self, seconds):
+    """Leaves time out of the speed that is reported."""
+    self.start_time += seconds
+
   def close(self, step, config):
     """Returns the StepReport of the interval and begins the next one."""
     steps = step - self.first_step
@@ -764,10 +875,11 @@ _SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
 
 
 class TrainingLog:
-  """Shows StepReports on the console, in training_log.csv and TensorBoard.
+  """Shows reports on the console, in CSV files and in TensorBoard.
 
-  A terminal gets a bar with the time left beside the lines, a file or a pipe
-  just the lines. Rows of steps that a resumed run will take again are cut.
+  StepReports go to training_log.csv, evaluations to eval_log.csv. A terminal
+  gets a bar with the time left beside the lines, a file or a pipe just the
+  lines. Rows of steps that a resumed run will take again are cut.
 
   Args:
     output_dir: where the files go.
@@ -776,10 +888,8 @@ class TrainingLog:
   """
 
   def __init__(self, output_dir, step, config):
-    self._csv_path = os.path.join(output_dir, "training_log.csv")
-    self._rows = [
-      row for row in _read_csv(self._csv_path) if int(row["step"]) <= step
-    ]
+    self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
+    self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
     self._events = tf.summary.create_file_writer(output_dir)
     self._bar = tqdm.tqdm(
       total=config.num_train_steps,
@@ -791,12 +901,25 @@ class TrainingLog:
   def write(self, report):
     """Adds a StepReport."""
     self._bar.update(report.step - self._bar.n)
-    self._bar.write(_report_line(report), file=sys.stdout)
+    self._show(_report_line(report))
+    self._reports.add({"step": report.step, **report.values})
+    self._write_events(report.step, report.values)
+
+  def write_evaluation(self, step, results, is_best):
+    """Adds the results of an evaluation, a dict of floats."""
+    numbers = [f"{name} {value:.4g}" for name, value in results.items()]
+    note = "  best so far" if is_best else ""
+    self._show(f"evaluation at step {step}  {'  '.join(numbers)}{note}")
+    self._evaluations.add({"step": step, **results})
+    self._write_events(step, results)
+
+  def _show(self, line):
+    self._bar.write(line, file=sys.stdout)
     sys.stdout.flush()
-    self._rows.append({"step": report.step, **report.values})
-    input_pipeline.write_atomically(self._csv_path, _format_csv(self._rows))
-    with self._events.as_default(step=report.step):
-      for name, value in report.values.items():
+
+  def _write_events(self, step, values):
+    with self._events.as_default(step=step):
+      for name, value in values.items():
         # tf.summary.scalar needs the tensorboard package, reading only does.
         tf.summary.write(name, np.float32(value), metadata=_SCALAR_METADATA)
     self._events.flush()
@@ -818,19 +941,33 @@ def _report_line(report):
   )
 
 
-def _read_csv(path):
-  if not tf.io.gfile.exists(path):
-    return []
-  with tf.io.gfile.GFile(path) as reader:
-    return list(csv.DictReader(io.StringIO(reader.read())))
+class _CsvLog:
+  """A CSV file of rows by step, whole after every row.
 
+  Args:
+    path: the file; rows it holds of steps beyond `step` are dropped.
+    step: step the run starts from.
+  """
 
-def _format_csv(rows):
-  text = io.StringIO()
-  writer = csv.DictWriter(text, rows[-1], lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+  def __init__(self, path, step):
+    self._path = path
+    rows = self._read()
+    self._rows = [row for row in rows if int(row["step"]) <= step]
+
+  def _read(self):
+    if not tf.io.gfile.exists(self._path):
+      return []
+    with tf.io.gfile.GFile(self._path) as reader:
+      return list(csv.DictReader(io.StringIO(reader.read())))
+
+  def add(self, row):
+    """Appends a dict that has the keys of the others."""
+    self._rows.append(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, row, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(self._rows)
+    input_pipeline.write_atomically(self._path, text.getvalue())
 
 
 def format_results(results):
@@ -893,22 +1030,30 @@ def _evaluate_batch(model, batch):
   )
 
 
-def predict(strategy, model, source, batch_size):
-  """Yields the model's outputs batch by batch, in the order of the records.
+def prediction_step(model):
+  """What `predict` runs on every batch; make it once, it is traced once."""
+  return tf.function(functools.partial(_predict_batch, model))
+
+
+def predict(strategy, step, source, batch_size):
+  """Yields a model's outputs batch by batch, the shortest sequences first.
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    model: head model of `modeling`.
+    step: what `prediction_step` returned.
     source: records, see Trainer.fit.
     batch_size: global batch size.
 
   Yields:
-    Dict of arrays [examples, ...]; the last one may hold fewer examples.
+    (record numbers [examples], dict of arrays [examples, ...]); without
+    lengths the records come in their order.
   """
-  step = tf.function(functools.partial(_predict_batch, model))
-  for batch, rows in _padded_batches(strategy, source, batch_size):
+  for batch, numbers in _padded_batches(strategy, source, batch_size):
     outputs = _first_replica(strategy, strategy.run(step, args=(batch,)))
-    yield {name: value.numpy()[:rows] for name, value in outputs.items()}
+    yield (
+      numbers,
+      {name: x.numpy()[: len(numbers)] for name, x in outputs.items()},
+    )
 
 
 def _predict_batch(model, batch):
@@ -917,21 +1062,26 @@ def _predict_batch(model, batch):
 
 
 def _padded_batches(strategy, source, batch_size, max_batches=None):
-  """Yields (distributed batch, number of real examples in it)."""
+  """Yields (distributed batch, numbers of the records in it)."""
   replicas = strategy.num_replicas_in_sync
   padded_size = -(-batch_size // replicas) * replicas
+  order = input_pipeline.inference_order(source)
 
   def numbers():
-    return input_pipeline.sequential_batches(
+    for positions in input_pipeline.sequential_batches(
       len(source), batch_size, max_batches
-    )
+    ):
+      yield order[positions]
 
   def batches():
     for batch in numbers():
       yield input_pipeline.pad_batch(source.take(batch), padded_size)
 
   failure = _Failure()
-  distributed = distribute_batches(strategy, lambda: failure.watch(batches))
+  distributed = distribute_batches(
+    strategy,
+    lambda: failure.watch(batches),
+    variable_features=source.variable_features,
+  )
   with failure.explain():
-    for batch, rows in zip(distributed, numbers(), strict=True):
-      yield batch, len(rows)
+    yield from zip(distributed, numbers(), strict=True)

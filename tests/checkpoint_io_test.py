@@ -1,10 +1,13 @@
-"""Checkpoints: upstream's names, full match, atomicity, rotation."""
+"""Checkpoints: upstream's names, full match, atomicity, rotation, imports."""
 
 import os
 
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
+import torch_oracle
 
 import checkpoint_io
 import modeling
@@ -212,3 +215,234 @@ def test_a_failed_write_leaves_the_old_checkpoint(
   loaded = zeros_like(variables)
   assert checkpoint_io.restore(loaded, str(tmp_path))[0] == 1
   assert_equal(loaded, variables)
+
+
+# Hugging Face
+
+CONFIG = {
+  "vocab_size": 20,
+  "hidden_size": 8,
+  "num_hidden_layers": 2,
+  "num_attention_heads": 2,
+  "intermediate_size": 12,
+  "max_position_embeddings": 6,
+  "type_vocab_size": 2,
+}
+HEAD_NAMES = {
+  "cls/predictions/output_bias": "cls.predictions.bias",
+  "cls/seq_relationship/output_weights": "cls.seq_relationship.weight",
+  "cls/seq_relationship/output_bias": "cls.seq_relationship.bias",
+  "output_weights": "classifier.weight",
+  "output_bias": "classifier.bias",
+  "cls/squad/output_weights": "qa_outputs.weight",
+  "cls/squad/output_bias": "qa_outputs.bias",
+}
+
+
+def their_name(name):
+  """Name in transformers; torch_oracle's are checked against PyTorch."""
+  if name in HEAD_NAMES:
+    return HEAD_NAMES[name]
+  if name.endswith("_embeddings"):
+    return name.replace("/", ".") + ".weight"
+  scope, parameter = name.rsplit("/", 1)
+  parameter = "weight" if parameter in ("kernel", "gamma") else "bias"
+  if scope in torch_oracle.ENCODER_SCOPES:
+    return f"{torch_oracle.ENCODER_SCOPES[scope]}.{parameter}"
+  _, _, layer, scope = scope.split("/", 3)
+  layer = layer.replace("_", ".")
+  return f"bert.encoder.{layer}.{torch_oracle.LAYER_SCOPES[scope]}.{parameter}"
+
+
+def random_model(head=modeling.BertPretrainer, **arguments):
+  """A small model's variables, every one with numbers of its own."""
+  model = head(modeling.BertConfig.from_dict(CONFIG), **arguments)
+  rng = np.random.default_rng(0)
+  variables = modeling.named_variables(model)
+  for variable in variables.values():
+    variable.assign(rng.normal(size=variable.shape))
+  return variables
+
+
+def their_tensors(variables, dtype=np.float32):
+  tensors = {}
+  for name, variable in variables.items():
+    value = variable.numpy().astype(dtype)
+    value = value.T if name.endswith("kernel") else value
+    # save_file writes the memory as it lies.
+    tensors[their_name(name)] = np.ascontiguousarray(value)
+  return tensors
+
+
+def write_safetensors(directory, tensors):
+  path = str(directory / "model.safetensors")
+  safetensors.numpy.save_file(tensors, path)
+  return path
+
+
+@pytest.mark.parametrize("prefix", ["bert.", ""])
+@pytest.mark.parametrize(
+  "dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64]
+)
+def test_every_tensor_of_a_hugging_face_directory_arrives(
+  tmp_path, prefix, dtype
+):
+  variables = random_model()
+  tensors = {
+    name.replace("bert.", prefix): value
+    for name, value in their_tensors(variables, dtype).items()
+  }
+  path = write_safetensors(tmp_path, tensors)
+  loaded = zeros_like(variables)
+  report = checkpoint_io.load_weights(loaded, str(tmp_path))
+  assert_equal(
+    loaded,
+    {
+      name: variable.numpy().astype(dtype).astype(np.float32)
+      for name, variable in variables.items()
+    },
+  )
+  assert report == checkpoint_io.LoadReport(path, tuple(variables), (), {})
+
+
+@pytest.mark.parametrize(
+  ("head", "arguments"),
+  [
+    (modeling.BertClassifier, {"num_labels": 3}),
+    (modeling.BertSpanLabeler, {}),
+  ],
+)
+def test_hugging_faces_fine_tuned_heads_arrive(tmp_path, head, arguments):
+  variables = random_model(head, **arguments)
+  path = write_safetensors(tmp_path, their_tensors(variables))
+  loaded = zeros_like(variables)
+  report = checkpoint_io.load_weights(loaded, path)
+  assert_equal(loaded, variables)
+  assert report.initialised == ()
+
+
+def test_the_first_files_names_of_layer_norms_are_known(tmp_path):
+  variables = random_model()
+  tensors = {
+    name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+      "LayerNorm.bias", "LayerNorm.beta"
+    ): value
+    for name, value in their_tensors(variables).items()
+  }
+  loaded = zeros_like(variables)
+  checkpoint_io.load_weights(loaded, write_safetensors(tmp_path, tensors))
+  assert_equal(loaded, variables)
+
+
+def test_the_report_gives_the_reason_for_hugging_faces_extras(tmp_path):
+  variables = random_model()
+  tensors = their_tensors(variables) | {
+    "cls.predictions.decoder.weight": np.zeros([20, 8], np.float32),
+    "cls.predictions.decoder.bias": np.zeros([20], np.float32),
+    "bert.embeddings.position_ids": np.arange(6)[None],
+    "logit_scale": np.zeros([1], np.float32),
+    "classifier.weight": np.zeros([3, 8], np.float32),
+  }
+  del tensors["bert.pooler.dense.weight"]
+  path = write_safetensors(tmp_path, tensors)
+  report = checkpoint_io.load_weights(variables, path)
+  assert report.initialised == ("bert/pooler/dense/kernel",)
+  tied = "tied to the word embeddings and output bias"
+  assert report.ignored == {
+    "cls.predictions.decoder.weight": tied,
+    "cls.predictions.decoder.bias": tied,
+    "bert.embeddings.position_ids": "a constant, not a weight",
+    "logit_scale": "unknown to BERT",
+    "output_weights": "a head this model does not have",
+  }
+  assert "ignored, unknown to BERT: 1 (logit_scale)" in str(report)
+
+
+@pytest.mark.parametrize(
+  ("old", "new"),
+  [
+    ("bert.encoder.layer.1.output.dense.bias", "another"),
+    ("bert.", "roberta."),
+    ("bert.encoder.layer", "distilbert.transformer.layer"),
+  ],
+)
+def test_another_network_of_hugging_face_is_refused(tmp_path, old, new):
+  variables = random_model()
+  tensors = {
+    name.replace(old, new): value
+    for name, value in their_tensors(variables).items()
+  }
+  path = write_safetensors(tmp_path, tensors)
+  with pytest.raises(ValueError, match="is no checkpoint of this BERT: it lac"):
+    checkpoint_io.load_weights(variables, path)
+
+
+def test_another_width_is_refused_before_anything_changes(tmp_path):
+  variables = random_model()
+  tensors = their_tensors(variables)
+  tensors["bert.encoder.layer.1.intermediate.dense.weight"] = np.zeros(
+    [13, 8], np.float32
+  )
+  path = write_safetensors(tmp_path, tensors)
+  loaded = zeros_like(variables)
+  with pytest.raises(
+    ValueError, match=r"layer_1/intermediate/dense/kernel .* \[8, 13\].*\[8, 12"
+  ):
+    checkpoint_io.load_weights(loaded, path)
+  assert_equal(loaded, zeros_like(variables))
+
+
+@pytest.mark.parametrize(
+  ("extra", "words"),
+  [
+    (
+      {"embeddings.LayerNorm.bias": np.zeros([8], np.float32)},
+      "LayerNorm/beta twice, as .*embeddings.LayerNorm.bias",
+    ),
+    (
+      {"bert.pooler.dense.weight": np.zeros([8, 8], np.int8)},
+      "bert.pooler.dense.weight has type I8, as quantised",
+    ),
+  ],
+)
+def test_ambiguous_and_quantised_tensors_are_refused(tmp_path, extra, words):
+  variables = random_model()
+  path = write_safetensors(tmp_path, their_tensors(variables) | extra)
+  with pytest.raises(ValueError, match=f"model.safetensors.*{words}"):
+    checkpoint_io.load_weights(variables, path)
+
+
+def test_a_broken_safetensors_file_is_named(tmp_path):
+  path = tmp_path / "model.safetensors"
+  path.write_text("version https://git-lfs.github.com/spec/v1\n")
+  with pytest.raises(ValueError, match="model.safetensors is no complete"):
+    checkpoint_io.load_weights({}, str(path))
+
+
+def test_safetensors_come_after_tensorflow_and_before_pickles(
+  tmp_path, variables
+):
+  (tmp_path / "pytorch_model.bin").touch()
+  for path in (tmp_path, tmp_path / "pytorch_model.bin"):
+    with pytest.raises(ValueError, match="pytorch_model.bin is not read.*runs"):
+      checkpoint_io.resolve(str(path))
+  path = write_safetensors(tmp_path, {"classifier.bias": np.zeros([2])})
+  assert checkpoint_io.resolve(str(tmp_path)) == path
+  prefix = str(tmp_path / "bert_model.ckpt")
+  checkpoint_io.save(prefix, variables)
+  assert checkpoint_io.resolve(str(tmp_path)) == prefix
+  assert checkpoint_io.resolve(path) == path
+
+
+def test_remote_safetensors_are_refused(tmp_path):
+  write_safetensors(tmp_path, {"classifier.bias": np.zeros([2])})
+  with pytest.raises(ValueError, match="file://.* is not a local file"):
+    checkpoint_io.resolve(f"file://{tmp_path}")
+
+
+def test_safetensors_hold_no_run(tmp_path):
+  variables = random_model()
+  path = write_safetensors(tmp_path, their_tensors(variables))
+  assert checkpoint_io.read_global_step(path) == 0
+  with pytest.raises(ValueError, match="cannot be resumed: it has no global_"):
+    checkpoint_io.restore(variables, path)

@@ -338,6 +338,80 @@ def test_a_bad_config_file_is_named(tmp_path, text, words):
     modeling.BertConfig.from_json_file(str(path))
 
 
+HUGGING_FACE_CONFIG = {
+  "architectures": ["BertModel"],
+  "model_type": "bert",
+  "transformers_version": "4.8.2",
+  "vocab_size": 50,
+  "type_vocab_size": 3,
+  "hidden_act": "gelu",
+  "layer_norm_eps": 1e-12,
+  "position_embedding_type": "absolute",
+  "pad_token_id": 0,
+}
+
+
+def config_from_json(directory, json_object):
+  path = directory / "config.json"
+  path.write_text(json.dumps(json_object))
+  return modeling.BertConfig.from_json_file(str(path))
+
+
+@pytest.mark.parametrize(
+  ("theirs", "ours"),
+  [
+    ("gelu", "gelu_exact"),
+    ("gelu_new", "gelu"),
+    ("gelu_pytorch_tanh", "gelu"),
+    ("relu", "relu"),
+  ],
+)
+def test_a_hugging_face_config_becomes_ours_once(tmp_path, theirs, ours):
+  config = config_from_json(
+    tmp_path, {**HUGGING_FACE_CONFIG, "hidden_act": theirs}
+  )
+  assert config.hidden_act == ours
+  assert config.type_vocab_size == 3
+  assert config.pad_token_id == 0
+  again = config_from_json(tmp_path, json.loads(config.to_json_string()))
+  assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+  "mark", ["model_type", "architectures", "transformers_version"]
+)
+def test_one_mark_makes_a_config_hugging_faces(tmp_path, mark):
+  """With their defaults, of which two are not upstream's."""
+  config = config_from_json(
+    tmp_path, {"vocab_size": 50, mark: HUGGING_FACE_CONFIG[mark]}
+  )
+  assert (config.hidden_act, config.type_vocab_size) == ("gelu_exact", 2)
+  assert not hasattr(config, mark)
+
+
+def test_a_config_without_marks_is_upstreams(tmp_path):
+  config = config_from_json(tmp_path, {"vocab_size": 50, "hidden_act": "gelu"})
+  assert (config.hidden_act, config.type_vocab_size) == ("gelu", 16)
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    ({"model_type": "distilbert"}, "model_type is 'distilbert'.*'bert'"),
+    ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05.* 1e-12"),
+    (
+      {"position_embedding_type": "relative_key"},
+      "position_embedding_type is 'relative_key'.*'absolute'",
+    ),
+    ({"is_decoder": True}, "is_decoder is True.*False"),
+    ({"tie_word_embeddings": False}, "tie_word_embeddings is False.*True"),
+  ],
+)
+def test_configs_of_other_networks_are_refused(tmp_path, change, words):
+  with pytest.raises(ValueError, match=f"config.json is of a.*{words}"):
+    config_from_json(tmp_path, HUGGING_FACE_CONFIG | change)
+
+
 def test_initial_weights_follow_the_config():
   weights = modeling.named_variables(
     modeling.BertPretrainer(small_config(hidden_size=64, vocab_size=2000))

@@ -91,9 +91,8 @@ def pretrain(config, settings=None, devices=None, **training):
 
 def final_weights(config):
   reader = tf.train.load_checkpoint(config.output_dir + "/bert_model.ckpt")
-  return {
-    name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-  }
+  names = set(reader.get_variable_to_shape_map()) - {"global_step"}
+  return {name: reader.get_tensor(name) for name in names}
 
 
 def manifest(config):
@@ -206,7 +205,7 @@ def test_a_dry_run_checks_and_writes_nothing(config, capsys):
   assert "dry run: 40 records, flags, model" in capsys.readouterr().out
   assert not os.path.exists(config.output_dir)
   only_eval = dataclasses.replace(config, dry_run=True, do_train=False)
-  with pytest.raises(ValueError, match="nothing to evaluate"):
+  with pytest.raises(ValueError, match="no model to evaluate"):
     pretrain(only_eval)
 
 
@@ -305,7 +304,7 @@ def test_equal_seeds_give_equal_runs(config):
 
 
 def test_evaluation_needs_weights(config):
-  with pytest.raises(ValueError, match="nothing to evaluate: .*out holds no"):
+  with pytest.raises(ValueError, match="no model to evaluate: .*out holds no"):
     pretrain(dataclasses.replace(config, do_train=False))
 
 

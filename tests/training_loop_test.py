@@ -24,6 +24,7 @@ class ArraySource:
   """In-memory records with the interface of input_pipeline.RecordSource."""
 
   block_size = 1 << 14
+  variable_features = ()
 
   def __init__(self, arrays):
     self.arrays = arrays
@@ -438,11 +439,11 @@ def test_evaluation_stops_after_max_batches(folder, source):
 def test_predictions_come_in_order_for_every_example(folder, source, replicas):
   trainer = make_trainer(folder, replicas)
   expected = trainer.model(source.arrays)["next_sentence_logits"]
-  batches = training_loop.predict(
-    trainer.strategy, trainer.model, source, batch_size=7
-  )
-  found = [batch["next_sentence_logits"] for batch in batches]
-  assert [len(batch) for batch in found] == [7] * 5 + [5]
+  step = training_loop.prediction_step(trainer.model)
+  batches = [*training_loop.predict(trainer.strategy, step, source, 7)]
+  assert [len(numbers) for numbers, _ in batches] == [7] * 5 + [5]
+  assert np.concatenate([x for x, _ in batches]).tolist() == [*range(40)]
+  found = [outputs["next_sentence_logits"] for _, outputs in batches]
   np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
 
 

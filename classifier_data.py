@@ -1,0 +1,957 @@
+"""Classification tasks: files to examples to sequences of ids.
+
+A task is a row of `TASKS`: which files, where in them texts and label stand,
+which labels, which metrics. `read_split` turns a file of a task into
+`InputExample`s, `make_source` those into what the training loop reads.
+
+Nothing here needs TensorFlow before `make_source`.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import json
+import os
+import sys
+
+import numpy as np
+import tqdm
+
+import tokenization
+
+PROBLEM_TYPES = ("single_label", "multi_label", "regression")
+LONG_TEXT = ("truncate", "head_tail", "sliding")
+# Rows of a file that could not be used are listed up to this many.
+SHOWN_BAD_ROWS = 5
+
+
+# Examples ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class InputExample:
+  """One text, or a pair, with its label.
+
+  `label` is a string, a float for regression, a tuple of strings for multiple
+  labels; None where it is not known. `row_id` is what a submission calls it.
+  """
+
+  guid: str | None
+  text_a: str
+  text_b: str | None = None
+  label: object = None
+  row_id: str | None = None
+
+
+class PaddingInputExample:
+  """Stands for a row that only fills a batch, in upstream's functions."""
+
+
+class _BadRow(ValueError):
+  """Why a row cannot be used; file and line are added by `read_examples`."""
+
+
+# Reading files ----------------------------------------------------------------
+# A reader takes a path and yields (line number, fields): a list of strings, a
+# dict, or a _BadRow in place of fields that could not be parsed.
+
+
+def _read_lines_glue(path):
+  """Tab-separated, no quoting, lines as upstream's GFile reads them."""
+  for number, line in enumerate(tokenization.read_lines(path), start=1):
+    if number == 1:
+      line = line.removeprefix("\ufeff")
+    if line:
+      yield number, line.split("\t")
+
+
+def _read_tsv(path):
+  """Tab-separated, no quoting (IANA text/tab-separated-values)."""
+  for number, line in _universal_lines(path):
+    yield number, line.split("\t")
+
+
+def _read_csv(path):
+  """Comma-separated with double quotes (RFC 4180)."""
+  # Python's own limit is 131,072 characters, for no reason of the format's.
+  csv.field_size_limit(2**31 - 1)
+  reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+  while True:
+    number = reader.line_num + 1
+    try:
+      fields = next(reader)
+    except StopIteration:
+      return
+    except csv.Error as error:
+      fields = _BadRow(f"not valid CSV ({error})")
+    if fields:
+      yield number, fields
+
+
+def _read_jsonl(path):
+  """One JSON object a line."""
+  for number, line in _universal_lines(path):
+    try:
+      fields = json.loads(line)
+    except json.JSONDecodeError as error:
+      fields = _BadRow(f"not valid JSON ({error})")
+    if not isinstance(fields, (dict, _BadRow)):
+      fields = _BadRow("not a JSON object")
+    yield number, fields
+
+
+def _read_toutiao(path):
+  """Fields separated by `_!_`, the layout TNEWS was first published in."""
+  for number, line in _universal_lines(path):
+    yield number, line.split("_!_")
+
+
+READERS = {
+  "glue": _read_lines_glue,
+  "tsv": _read_tsv,
+  "csv": _read_csv,
+  "jsonl": _read_jsonl,
+  "toutiao": _read_toutiao,
+}
+# Formats in which a row with fields too many or too few is an error. GLUE's own
+# files are only asked for the columns that are used, as upstream does.
+STRICT_FORMATS = ("tsv", "csv")
+
+
+def _universal_lines(path):
+  """Yields (number, line) of the lines that are not empty.
+
+  Lines end as the file has it: at LF or CRLF, and at CR where there is no LF.
+  """
+  text = _read_text(path)
+  lines = text.split("\n" if "\n" in text else "\r")
+  for number, line in enumerate(lines, start=1):
+    line = line.removesuffix("\r")
+    if line:
+      yield number, line
+
+
+def _read_text(path):
+  """A whole UTF-8 file, without its byte order mark if it has one.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not UTF-8.
+  """
+  with tokenization.open_bytes(path) as file:
+    content = file.read()
+  try:
+    return content.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = content.count(b"\n", 0, error.start) + 1
+    raise ValueError(
+      f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x}); "
+      "convert the file, for example with iconv"
+    ) from None
+
+
+# Where things stand in a row --------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Columns of a file, by number from 0 (-1 is the last) or by name."""
+
+  text_a: int | str
+  text_b: int | str | None = None
+  # One column, or for multi_label several that hold 0 or 1.
+  label: int | str | tuple | None = None
+  row_id: int | str | None = None
+  file_format: str = "glue"
+  has_header: bool = True
+  where: tuple | None = None  # (column, value): other rows belong to others
+  renamed_labels: tuple = ()  # pairs (in the file, in the task)
+  unlabeled: str | None = None  # label of rows that annotators disagreed on
+  label_separator: str = ","  # between the labels of a multi_label row
+  # How upstream makes guids: whether the header counts, and what precedes.
+  counts_header_row: bool = False
+  guid_prefix: str | None = None  # the split's name if None
+
+
+class _Columns:
+  """Finds a layout's fields in the rows of one file."""
+
+  def __init__(self, path, header, is_table):
+    self.path = path
+    self.header = header  # list of names, or None
+    self.is_table = is_table
+
+  def require(self, column):
+    """Checks once per file that a column can be there.
+
+    Raises:
+      ValueError: the header has no such column.
+    """
+    if column is None or not self.is_table:
+      return
+    position = self._position(column)
+    if self.header is None:
+      if isinstance(position, str):
+        raise ValueError(
+          f"{self.path} has no header to find column {column!r} in; columns "
+          "are numbers from 0"
+        )
+    elif isinstance(position, str) or position >= len(self.header):
+      raise ValueError(
+        f"{self.path} has no column {column!r}; its columns are "
+        + ", ".join(map(repr, self.header))
+      )
+
+  def get(self, fields, column):
+    """The field of a row in a column, raises _BadRow if there is none."""
+    position = column if isinstance(fields, dict) else self._position(column)
+    try:
+      return fields[position]
+    except (IndexError, KeyError, TypeError):
+      count = f"{len(fields)} fields"
+      if isinstance(fields, dict):
+        count = "the keys " + (", ".join(map(repr, fields)) or "none")
+      raise _BadRow(f"no column {column!r}; it has {count}") from None
+
+  def check_count(self, fields, expected):
+    """Raises _BadRow when a row has not as many fields as the first."""
+    if len(fields) != expected:
+      raise _BadRow(f"{len(fields)} fields, but the first row has {expected}")
+
+  def _position(self, column):
+    """A number for a column of a table; the name itself if there is none."""
+    if self.header and column in self.header:
+      return self.header.index(column)
+    try:
+      return int(column)
+    except ValueError:
+      return column
+
+
+def read_examples(
+  path,
+  layout,
+  split,
+  problem_type="single_label",
+  labels=None,
+  skip_bad_rows=False,
+):
+  """Reads the examples of a file.
+
+  Args:
+    path: the file, local or remote.
+    layout: Layout.
+    split: "train", "dev" or "test", for the guid; a test's labels are not read.
+    problem_type: one of PROBLEM_TYPES.
+    labels: sequence of the labels allowed; any if None.
+    skip_bad_rows: leave out rows that cannot be used, and say how many.
+
+  Returns:
+    List of InputExample.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: a row cannot be used, or there is none; names file and line.
+  """
+  parse = None
+  examples, problems = [], []
+  for number, (line, fields) in enumerate(READERS[layout.file_format](path)):
+    if parse is None:
+      parse = _RowParser(path, layout, split, problem_type, labels, fields)
+      if parse.columns.header:
+        continue
+    try:
+      example = parse(fields, number)
+    except _BadRow as problem:
+      problems.append(f"{path}, line {line}: {problem}")
+      if not skip_bad_rows:
+        raise ValueError(
+          f"{problems[0]}; mend the row, or pass --skip_bad_rows"
+        ) from None
+    else:
+      if example:
+        examples.append(example)
+  _report_bad_rows(path, problems)
+  if not examples:
+    raise ValueError(f"{path} holds no example")
+  return examples
+
+
+def _report_bad_rows(path, problems):
+  if problems:
+    shown = "\n  ".join(problems[:SHOWN_BAD_ROWS])
+    print(f"{path}: {len(problems)} bad rows skipped\n  {shown}")
+
+
+class _RowParser:
+  """Turns a row's fields into an InputExample."""
+
+  def __init__(self, path, layout, split, problem_type, labels, first_fields):
+    is_table = isinstance(first_fields, list)
+    header = first_fields if layout.has_header and is_table else None
+    self.columns = _Columns(path, header, is_table)
+    self.layout = layout
+    self.split = split
+    self.problem_type = problem_type
+    self.labels = None if labels is None else frozenset(labels)
+    self.has_labels = split != "test" and layout.label is not None
+    self.expected_fields = (
+      len(first_fields) if layout.file_format in STRICT_FORMATS else None
+    )
+    self.label_columns = ()
+    if self.has_labels:
+      is_one = not isinstance(layout.label, tuple)
+      self.label_columns = (layout.label,) if is_one else layout.label
+    for column in (layout.text_a, layout.text_b, *self.label_columns):
+      self.columns.require(column)
+
+  def __call__(self, fields, number):
+    """InputExample of a row, None if it is to be passed over."""
+    if isinstance(fields, _BadRow):
+      raise fields
+    if self.expected_fields is not None:
+      self.columns.check_count(fields, self.expected_fields)
+    layout = self.layout
+    if layout.where:
+      column, value = layout.where
+      if self.columns.get(fields, column) != value:
+        return None
+    label = self._label(fields) if self.has_labels else None
+    if label is not None and label == layout.unlabeled:
+      return None
+    if self.columns.header and not layout.counts_header_row:
+      number -= 1
+    row_id = str(number)
+    if layout.row_id is not None:
+      row_id = str(self.columns.get(fields, layout.row_id))
+    prefix = layout.guid_prefix or self.split
+    return InputExample(
+      guid=f"{prefix}-{number if layout.counts_header_row else row_id}",
+      text_a=self._text(fields, layout.text_a),
+      text_b=self._text(fields, layout.text_b),
+      label=label,
+      row_id=row_id,
+    )
+
+  def _text(self, fields, column):
+    if column is None:
+      return None
+    text = self.columns.get(fields, column)
+    if not isinstance(text, str):
+      raise _BadRow(f"column {column!r} holds {text!r}, not a text")
+    return text
+
+  def _label(self, fields):
+    values = [self.columns.get(fields, x) for x in self.label_columns]
+    if self.problem_type == "regression":
+      return _parse_score(values[0])
+    if self.problem_type == "multi_label":
+      return self._label_set(values)
+    label = _label_text(values[0])
+    label = dict(self.layout.renamed_labels).get(label, label)
+    if label != self.layout.unlabeled:
+      self._check_known(label)
+    return label
+
+  def _label_set(self, values):
+    if len(values) > 1:
+      chosen = tuple(
+        str(column)
+        for column, value in zip(self.label_columns, values, strict=True)
+        if _parse_flag(column, value)
+      )
+    elif isinstance(values[0], list):
+      chosen = tuple(map(_label_text, values[0]))
+    else:
+      parts = str(values[0]).split(self.layout.label_separator)
+      chosen = tuple(part.strip() for part in parts if part.strip())
+    for label in chosen:
+      self._check_known(label)
+    return chosen
+
+  def _check_known(self, label):
+    if self.labels is not None and label not in self.labels:
+      known = sorted(self.labels)
+      shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+      raise _BadRow(f"unknown label {label!r}; the labels are {shown}")
+
+
+def _label_text(value):
+  if value is None:
+    raise _BadRow("the label is empty")
+  label = value if isinstance(value, str) else json.dumps(value)
+  label = label.strip()
+  if not label:
+    raise _BadRow("the label is empty")
+  if "\n" in label or "\r" in label:
+    raise _BadRow(f"the label {label!r} holds a line break")
+  return label
+
+
+def _parse_score(value):
+  try:
+    score = float(value)
+  except (TypeError, ValueError):
+    score = np.nan
+  if not np.isfinite(score):
+    raise _BadRow(f"the label {value!r} is no number, as regression needs")
+  return score
+
+
+def _parse_flag(column, value):
+  text = str(value).strip().lower()
+  if text in ("1", "true", "1.0"):
+    return True
+  if text in ("0", "false", "0.0"):
+    return False
+  raise _BadRow(f"label column {column!r} holds {value!r}, not 0 or 1")
+
+
+# The table of tasks -----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFile:
+  """One file of a task, in its data_dir."""
+
+  name: str
+  layout: Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One row of the table.
+
+  `files` maps a split to the DataFiles it may be in; the first that exists is
+  read. Besides "train", "dev" and "test" a task may have further ones whose
+  name begins with "dev_" or "test_", evaluated and predicted where their files
+  exist. `submissions` maps a test split to the name GLUE's server expects.
+  """
+
+  name: str
+  files: dict
+  labels: tuple = ()  # in the order of the logits; inferred if empty
+  problem_type: str = "single_label"
+  metrics: tuple = ("accuracy",)  # the first decides which checkpoint is best
+  submissions: dict = dataclasses.field(default_factory=dict)
+
+  def splits(self, kind):
+    """Names of the splits of a kind, "dev" or "test"."""
+    return [x for x in self.files if x == kind or x.startswith(f"{kind}_")]
+
+
+# The order of the logits, as upstream's get_labels.
+NLI_LABELS = ("contradiction", "entailment", "neutral")
+ENTAILMENT_LABELS = ("entailment", "not_entailment")
+# 105 and 111 were never used.
+TNEWS_LABELS = tuple(str(x) for x in range(100, 117) if x not in (105, 111))
+F1_METRICS = ("f1", "accuracy")
+CORRELATIONS = ("pearson", "spearman")
+
+
+def _glue(name, glue_name, train, test, labels=("0", "1"), **kwargs):
+  """A task in GLUE's file names."""
+  files = {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"}
+  layouts = {"train": train, "dev": train, "test": test}
+  return Task(
+    name,
+    files={x: (DataFile(files[x], layouts[x]),) for x in files},
+    labels=labels,
+    submissions={"test": f"{glue_name}.tsv"},
+    **kwargs,
+  )
+
+
+def _mnli():
+  layout = Layout(8, 9, label=-1, row_id=0)
+  names = {
+    "train": "train.tsv",
+    "dev": "dev_matched.tsv",
+    "dev_mismatched": "dev_mismatched.tsv",
+    "test": "test_matched.tsv",
+    "test_mismatched": "test_mismatched.tsv",
+  }
+  files = {split: (DataFile(x, layout),) for split, x in names.items()}
+  matched = dataclasses.replace(layout, guid_prefix="dev_matched")
+  return Task(
+    "mnli",
+    files={**files, "dev": (DataFile(names["dev"], matched),)},
+    labels=NLI_LABELS,
+    submissions={"test": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+  )
+
+
+def xnli(language="zh"):
+  """XNLI in one of its 15 languages; upstream's was fixed to Chinese."""
+  train = Layout(
+    0,
+    1,
+    label=2,
+    renamed_labels=(("contradictory", "contradiction"),),
+    counts_header_row=True,
+  )
+  dev = Layout(6, 7, label=1, where=(0, language), counts_header_row=True)
+  train_file = f"multinli/multinli.train.{language}.tsv"
+  return Task(
+    "xnli",
+    files={
+      "train": (DataFile(train_file, train),),
+      "dev": (DataFile("xnli.dev.tsv", dev),),
+      "test": (DataFile("xnli.test.tsv", dev),),
+    },
+    labels=NLI_LABELS,
+  )
+
+
+def _clue(name, text_a, text_b=None, train=None, other=None, **kwargs):
+  """A task in CLUE's JSON lines; `other` are DataFiles by split."""
+  layout = Layout(text_a, text_b, label="label", file_format="jsonl")
+  layout = dataclasses.replace(layout, unlabeled=kwargs.pop("unlabeled", None))
+  test = dataclasses.replace(layout, label=None, row_id="id")
+  files = {
+    "train": [DataFile(train or "train.json", layout)],
+    "dev": [DataFile("dev.json", layout)],
+    "test": [DataFile("test.json", test)],
+  }
+  for split, file in (other or {}).items():
+    files[split].append(file)
+  return Task(
+    name, files={x: tuple(found) for x, found in files.items()}, **kwargs
+  )
+
+
+def _toutiao_files():
+  layout = Layout(3, label=1, row_id=0, file_format="toutiao", has_header=False)
+  return {
+    split: DataFile(f"toutiao_category_{split}.txt", layout)
+    for split in ("train", "dev", "test")
+  }
+
+
+def own_task(file_format, layout, problem_type="single_label"):
+  """The task of a user's files, labels as the training file has them.
+
+  Args:
+    file_format: "csv", "tsv" or "jsonl".
+    layout: Layout of all files.
+    problem_type: one of PROBLEM_TYPES.
+  """
+  layout = dataclasses.replace(layout, file_format=file_format)
+  metrics = {
+    "single_label": ("accuracy", "macro_f1"),
+    "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
+    "regression": CORRELATIONS,
+  }
+  return Task(
+    file_format,
+    files={
+      split: (DataFile(f"{split}.{file_format}", layout),)
+      for split in ("train", "dev", "test")
+    },
+    problem_type=problem_type,
+    metrics=metrics[problem_type],
+  )
+
+
+_PAIR = Layout(1, 2, label=3, row_id=0)
+TASKS = {
+  task.name: task
+  for task in (
+    _glue(
+      "cola",
+      "CoLA",
+      Layout(3, label=1, has_header=False),
+      Layout(1, row_id=0, counts_header_row=True),
+      metrics=("matthews_correlation", "accuracy"),
+    ),
+    _mnli(),
+    _glue(
+      "mrpc",
+      "MRPC",
+      Layout(3, 4, label=0, counts_header_row=True),
+      Layout(3, 4, row_id=0, counts_header_row=True),
+      metrics=F1_METRICS,
+    ),
+    xnli(),
+    _glue("sst-2", "SST-2", Layout(0, label=1), Layout(1, row_id=0)),
+    _glue(
+      "sts-b",
+      "STS-B",
+      Layout(7, 8, label=-1, row_id=0),
+      Layout(7, 8, row_id=0),
+      labels=(),
+      problem_type="regression",
+      metrics=CORRELATIONS,
+    ),
+    _glue(
+      "qqp",
+      "QQP",
+      Layout(3, 4, label=5, row_id=0),
+      Layout(1, 2, row_id=0),
+      metrics=F1_METRICS,
+    ),
+    _glue("qnli", "QNLI", _PAIR, _PAIR, labels=ENTAILMENT_LABELS),
+    _glue("rte", "RTE", _PAIR, _PAIR, labels=ENTAILMENT_LABELS),
+    _glue("wnli", "WNLI", _PAIR, _PAIR),
+    Task(
+      "ax",
+      files={"test": (DataFile("diagnostic.tsv", Layout(1, 2, row_id=0)),)},
+      labels=NLI_LABELS,
+      metrics=("matthews_correlation",),
+      submissions={"test": "AX.tsv"},
+    ),
+    _clue("tnews", "sentence", other=_toutiao_files(), labels=TNEWS_LABELS),
+    _clue("afqmc", "sentence1", "sentence2", labels=("0", "1")),
+    _clue(
+      "ocnli",
+      "sentence1",
+      "sentence2",
+      train="train.50k.json",
+      labels=NLI_LABELS,
+      unlabeled="-",
+    ),
+    _clue("iflytek", "sentence", labels=tuple(map(str, range(119)))),
+  )
+}
+OWN_FORMATS = ("tsv", "csv", "jsonl")
+
+
+def register(task, reader=None):
+  """Adds a task to the table.
+
+  Args:
+    task: Task.
+    reader: function from path to an iterator of (line number, list or dict of
+      fields), for a file_format that READERS does not have yet; it is entered
+      there under the task's name.
+  """
+  TASKS[task.name] = task
+  if reader:
+    READERS[task.name] = reader
+
+
+def find_task(name):
+  """The row of a task, whatever the case and hyphens of its name.
+
+  Raises:
+    ValueError: there is no such task.
+  """
+  key = name.lower().replace("_", "-")
+  by_key = {**{x.replace("-", ""): TASKS[x] for x in TASKS}, **TASKS}
+  if key not in by_key:
+    raise ValueError(
+      f"Task not found: {name}; the tasks are "
+      + ", ".join(sorted([*TASKS, *OWN_FORMATS]))
+    )
+  return by_key[key]
+
+
+def find_file(task, split, data_dir):
+  """The DataFile of a split, and its path.
+
+  Returns:
+    (path, Layout), None if no file of the split exists.
+  """
+  for file in task.files.get(split, ()):
+    path = os.path.join(data_dir, file.name)
+    if _exists(path):
+      return path, file.layout
+  return None
+
+
+def require_file(task, split, data_dir):
+  """As `find_file`.
+
+  Raises:
+    FileNotFoundError: data_dir has no file of the split.
+    ValueError: the task has no such split.
+  """
+  if split not in task.files:
+    raise ValueError(
+      f"task {task.name} has no {split} file; it is for prediction with a "
+      "model trained on another task, such as mnli"
+    )
+  if not _exists(data_dir):
+    raise FileNotFoundError(
+      f"there is no directory {data_dir}; check --data_dir"
+    )
+  found = find_file(task, split, data_dir)
+  if not found:
+    names = " or ".join(file.name for file in task.files[split])
+    raise FileNotFoundError(
+      f"{data_dir} has no {names}, the {split} file of task {task.name}"
+    )
+  return found
+
+
+def _exists(path):
+  if "://" in path:
+    import tensorflow as tf
+
+    return tf.io.gfile.exists(path)
+  return os.path.exists(path)
+
+
+def infer_labels(path, examples, problem_type):
+  """The labels of training examples: numbers by value, then words.
+
+  Raises:
+    ValueError: there is but one, or they look like scores.
+  """
+  if problem_type == "multi_label":
+    found = {label for example in examples for label in example.label}
+  else:
+    found = {example.label for example in examples}
+  fractions = [label for label in found if _is_fraction(label)]
+  if fractions and problem_type == "single_label":
+    raise ValueError(
+      f"{path}: the label {fractions[0]!r} is a number with a fraction; pass "
+      "--problem_type=regression, or name another --label_column"
+    )
+  if len(found) < 2 and problem_type == "single_label":
+    raise ValueError(
+      f"{path}: all examples have the label {found.pop()!r}; there is nothing "
+      "to tell apart"
+    )
+  return tuple(sorted(found, key=_label_order))
+
+
+def _is_fraction(label):
+  try:
+    return not float(label).is_integer()
+  except (ValueError, OverflowError):
+    return False
+
+
+def _label_order(label):
+  is_number = label.lstrip("-").isdecimal()
+  return (not is_number, int(label) if is_number else 0, label)
+
+
+# Features ---------------------------------------------------------------------
+
+
+def label_ids(examples, labels, problem_type):
+  """Labels as the model's loss wants them.
+
+  Returns:
+    single_label: int32 [examples], 0 where the label is not known (upstream's
+    stand-in for test files); multi_label: float32 [examples, labels] of 0 and
+    1; regression: float32 [examples].
+  """
+  if problem_type == "regression":
+    return np.array([x.label or 0.0 for x in examples], np.float32)
+  number = {label: i for i, label in enumerate(labels)}
+  if problem_type == "single_label":
+    ids = [0 if x.label is None else number[x.label] for x in examples]
+    return np.array(ids, np.int32)
+  matrix = np.zeros([len(examples), len(labels)], np.float32)
+  for row, example in zip(matrix, examples, strict=True):
+    for label in example.label or ():
+      row[number[label]] = 1
+  return matrix
+
+
+def tokenize_examples(
+  examples, tokenizer, max_seq_length, long_text="truncate"
+):
+  """Packs examples as `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
+
+  Args:
+    examples: list of InputExample.
+    tokenizer: tokenization.FullTokenizer.
+    max_seq_length: tokens of a sequence at most.
+    long_text: what becomes of longer ones. "truncate" drops the end, of the
+      longer text first; "head_tail" drops the middle of each text (arXiv
+      1905.05583, section 5.3.1); "sliding" makes several sequences, overlapping
+      by half.
+
+  Returns:
+    (input_pipeline.Sequences, int32 [sequences], the example each belongs to).
+  """
+  import input_pipeline
+
+  cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
+  packed, owners = [], []
+  for number, example in enumerate(_with_bar(examples)):
+    tokens_a = tokenizer.encode(example.text_a)
+    tokens_b = tokenizer.encode(example.text_b) if example.text_b else []
+    for a, b in _FIT[long_text](tokens_a, tokens_b, max_seq_length):
+      packed.append(input_pipeline.pack_pair(a, b, cls_id, sep_id))
+      owners.append(number)
+  return input_pipeline.Sequences(packed), np.array(owners, np.int32)
+
+
+def _with_bar(examples):
+  # Under ten thousand take less than a second.
+  is_quiet = len(examples) < 10000 or not sys.stderr.isatty()
+  return tqdm.tqdm(examples, "tokenizing", disable=is_quiet)
+
+
+def _truncate(tokens_a, tokens_b, max_seq_length):
+  import input_pipeline
+
+  keep = input_pipeline.truncate_pair(
+    len(tokens_a), len(tokens_b), max_seq_length
+  )
+  return [(tokens_a[: keep[0]], tokens_b[: keep[1]])]
+
+
+def _head_tail(tokens_a, tokens_b, max_seq_length):
+  import input_pipeline
+
+  keep = input_pipeline.truncate_pair(
+    len(tokens_a), len(tokens_b), max_seq_length
+  )
+  return [(_drop_middle(tokens_a, keep[0]), _drop_middle(tokens_b, keep[1]))]
+
+
+def _drop_middle(tokens, keep):
+  """The first quarter and the last three of what may be kept.
+
+  128 and 382 of 510 tokens did best in arXiv 1905.05583, table 2.
+  """
+  if len(tokens) <= keep:
+    return tokens
+  head = keep // 4
+  return tokens[:head] + tokens[len(tokens) - (keep - head) :]
+
+
+def _slide(tokens_a, tokens_b, max_seq_length):
+  """Windows over the longer text; the other keeps half the room at most."""
+  room = max_seq_length - (3 if tokens_b else 2)
+  if len(tokens_a) + len(tokens_b) <= room:
+    return [(tokens_a, tokens_b)]
+  slides_a = len(tokens_a) >= len(tokens_b)
+  long, short = (tokens_a, tokens_b) if slides_a else (tokens_b, tokens_a)
+  short = short[: room // 2]
+  width = room - len(short)
+  stride = max(1, width // 2)
+  starts = range(0, max(1, len(long) - width + stride), stride)
+  windows = [long[start : start + width] for start in starts]
+  return [(x, short) if slides_a else (short, x) for x in windows]
+
+
+_FIT = {"truncate": _truncate, "head_tail": _head_tail, "sliding": _slide}
+
+
+# Upstream's functions, for notebooks that call them ---------------------------
+
+
+@dataclasses.dataclass
+class InputFeatures:
+  """One example as padded lists, as upstream's scripts pass it around."""
+
+  input_ids: list
+  input_mask: list
+  segment_ids: list
+  label_id: int
+  is_real_example: bool = True
+
+
+def convert_single_example(
+  ex_index, example, label_list, max_seq_length, tokenizer
+):
+  """Upstream's conversion of one InputExample; `ex_index` is not used."""
+  del ex_index
+  if isinstance(example, PaddingInputExample):
+    zeros = [0] * max_seq_length
+    return InputFeatures(zeros, zeros, zeros, 0, is_real_example=False)
+  sequences, _ = tokenize_examples([example], tokenizer, max_seq_length)
+  batch = sequences.pad([0], max_seq_length)
+  return InputFeatures(
+    *(batch[x][0].tolist() for x in ("input_ids", "input_mask", "segment_ids")),
+    label_id=int(label_ids([example], label_list, "single_label")[0]),
+  )
+
+
+def convert_examples_to_features(
+  examples, label_list, max_seq_length, tokenizer
+):
+  """A list of InputFeatures, one per InputExample."""
+  return [
+    convert_single_example(i, example, label_list, max_seq_length, tokenizer)
+    for i, example in enumerate(examples)
+  ]
+
+
+def file_based_convert_examples_to_features(
+  examples, label_list, max_seq_length, tokenizer, output_file
+):
+  """Writes InputFeatures as upstream's TFRecords."""
+  import input_pipeline
+
+  specs = input_pipeline.classifier_features(max_seq_length)
+  features = convert_examples_to_features(
+    examples, label_list, max_seq_length, tokenizer
+  )
+  columns = {
+    "input_ids": [x.input_ids for x in features],
+    "input_mask": [x.input_mask for x in features],
+    "segment_ids": [x.segment_ids for x in features],
+    "label_ids": [x.label_id for x in features],
+    "is_real_example": [int(x.is_real_example) for x in features],
+  }
+  with input_pipeline.RecordWriter(output_file) as writer:
+    for record in input_pipeline.serialize_examples(columns, specs):
+      writer.write(record)
+
+
+class DataProcessor:
+  """Upstream's base class of a data set, for code that extends it."""
+
+  def get_train_examples(self, data_dir):
+    """InputExamples of the training set."""
+    raise NotImplementedError
+
+  def get_dev_examples(self, data_dir):
+    """InputExamples of the development set."""
+    raise NotImplementedError
+
+  def get_test_examples(self, data_dir):
+    """InputExamples for prediction."""
+    raise NotImplementedError
+
+  def get_labels(self):
+    """Labels in the order of the logits."""
+    raise NotImplementedError
+
+  @classmethod
+  def _read_tsv(cls, input_file):
+    return [fields for _, fields in _read_lines_glue(input_file)]
+
+
+class TaskProcessor(DataProcessor):
+  """A row of TASKS behind upstream's interface."""
+
+  def __init__(self, task_name):
+    self.task = TASKS[task_name]
+
+  def get_train_examples(self, data_dir):
+    """InputExamples of the training file."""
+    return self._read(data_dir, "train")
+
+  def get_dev_examples(self, data_dir):
+    """InputExamples of the development file."""
+    return self._read(data_dir, "dev")
+
+  def get_test_examples(self, data_dir):
+    """InputExamples of the test file, without labels."""
+    return self._read(data_dir, "test")
+
+  def get_labels(self):
+    """Labels in the order of the logits."""
+    return list(self.task.labels)
+
+  def _read(self, data_dir, split):
+    path, layout = require_file(self.task, split, data_dir)
+    return read_examples(
+      path, layout, split, self.task.problem_type, self.task.labels or None
+    )
+
+
+ColaProcessor = functools.partial(TaskProcessor, "cola")
+MnliProcessor = functools.partial(TaskProcessor, "mnli")
+MrpcProcessor = functools.partial(TaskProcessor, "mrpc")
+XnliProcessor = functools.partial(TaskProcessor, "xnli")

@@ -1,0 +1,318 @@
+"""The output_dir of a run: what it holds, how one starts, resumes, ends."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+
+import tensorflow as tf
+
+import checkpoint_io
+import input_pipeline
+import modeling
+
+MANIFEST = "run_manifest.json"
+CONFIG = "bert_config.json"
+FINAL_CHECKPOINT = "bert_model.ckpt"
+# What --overwrite_output_dir deletes. bert_config.json is written again anyway,
+# and may be the very file that --bert_config_file names.
+RUN_FILES = (
+  MANIFEST,
+  "best_model.ckpt.*",
+  f"{FINAL_CHECKPOINT}.*",
+  "checkpoint",
+  "confusion_matrix*",
+  "eval_log.csv",
+  "eval_re*.txt",
+  "events.out.tfevents.*",
+  "labels.txt",
+  "model.ckpt-*",
+  "predictions*.jsonl",
+  "record_index.npz",
+  "test_results*.tsv",
+  "training_log.csv",
+)
+
+
+class RunDirectory:
+  """An output_dir that knows which run it holds.
+
+  Args:
+    path: the directory, local or remote.
+    settings: dict from flag name to value of all flags that decide the result.
+    data_files: paths of the files that decide it too.
+    is_writer: whether this process may write; with several, one may.
+
+  Raises:
+    NotADirectoryError: `path` is a file.
+  """
+
+  def __init__(self, path, settings, data_files, is_writer=True):
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+      raise NotADirectoryError(
+        f"--output_dir={path} is a file; name a directory"
+      )
+    self.path = path
+    self.is_writer = is_writer
+    self.manifest = {
+      "settings": settings,
+      "data": {file: _fingerprint(file) for file in data_files},
+      "versions": _versions(),
+      "finished": False,
+      "results": {},
+    }
+
+  def open(self, overwrite=False):
+    """Finds out what the directory holds.
+
+    Args:
+      overwrite: delete the run in it first.
+
+    Returns:
+      "new", "unfinished" or "finished". A directory without a manifest but
+      with checkpoints, left by upstream's scripts, is unfinished.
+
+    Raises:
+      ValueError: it holds a run with other settings or other data.
+    """
+    if overwrite:
+      self._clear()
+      return "new"
+    found = self._read()
+    if found:
+      self._check_same_run(found)
+      return "finished" if found["finished"] else "unfinished"
+    checkpoint = os.path.join(self.path, "checkpoint")
+    return "unfinished" if tf.io.gfile.exists(checkpoint) else "new"
+
+  def make(self):
+    """Creates the directory if it is not there."""
+    if self.is_writer:
+      tf.io.gfile.makedirs(self.path)
+
+  def write(self, name, text):
+    """Writes a text file of the run."""
+    if self.is_writer:
+      self.make()
+      input_pipeline.write_atomically(os.path.join(self.path, name), text)
+
+  def check_settings(self, names):
+    """Makes sure that what was trained here, if anything, was the same thing.
+
+    Args:
+      names: the settings that a use of the model depends on.
+
+    Raises:
+      ValueError: the run in the directory has another value.
+    """
+    found = self._read()
+    if not found:
+      return
+    theirs, ours = found["settings"], self.manifest["settings"]
+    for name in names:
+      if theirs.get(name) != ours.get(name):
+        raise ValueError(
+          f"{self.path} holds a model trained with --{name}="
+          f"{theirs.get(name)}, not {ours.get(name)}; choose the "
+          "--output_dir of the right run"
+        )
+
+  @property
+  def is_finished(self):
+    """Whether training has ended here."""
+    found = self._read()
+    return bool(found and found["finished"])
+
+  def claim(self):
+    """Writes the manifest; training calls it before its first step."""
+    self.write(MANIFEST, _to_json(self.manifest))
+
+  def record(self, results, finished=False):
+    """Adds results to the manifest of the run that trained here, if any."""
+    found = self._read()
+    if found:
+      found["results"].update(results)
+      found["finished"] = found["finished"] or finished
+      self.write(MANIFEST, _to_json(found))
+
+  def _clear(self):
+    """Deletes the files of a run, and nothing else."""
+    if self.is_writer:
+      for pattern in RUN_FILES:
+        for file in checkpoint_io.list_files(self.path, pattern):
+          tf.io.gfile.remove(file)
+
+  def _read(self):
+    path = os.path.join(self.path, MANIFEST)
+    if not tf.io.gfile.exists(path):
+      return None
+    with tf.io.gfile.GFile(path) as reader:
+      return json.load(reader)
+
+  def _check_same_run(self, found):
+    remedy = "choose another --output_dir, or pass --overwrite_output_dir"
+    theirs, ours = found["settings"], self.manifest["settings"]
+    different = [
+      f"--{name}={theirs.get(name)} (now {ours.get(name)})"
+      for name in sorted({*theirs, *ours})
+      if theirs.get(name) != ours.get(name)
+    ]
+    if different:
+      raise ValueError(
+        f"{self.path} holds a run with {', '.join(different)}; {remedy} to "
+        "delete that run"
+      )
+    theirs, ours = found["data"], self.manifest["data"]
+    changed = [
+      file for file in {**theirs, **ours} if theirs.get(file) != ours.get(file)
+    ]
+    if changed:
+      raise ValueError(
+        f"{changed[0]} is not what the run in {self.path} was started with; "
+        f"{remedy} to delete that run"
+      )
+
+
+def _to_json(manifest):
+  return json.dumps(manifest, indent=2) + "\n"
+
+
+def _fingerprint(path):
+  """Size and a hash of a file; of a large one, of its first and last MiB."""
+  gfile = tf.io.gfile
+  end_bytes = 1 << 20
+  size = gfile.stat(path).length
+  with gfile.GFile(path, "rb") as reader:
+    digest = hashlib.sha256(reader.read(end_bytes))
+    reader.seek(max(0, size - end_bytes))
+    digest.update(reader.read(end_bytes))
+  return {"bytes": size, "sha256_of_ends": digest.hexdigest()}
+
+
+def _versions():
+  packages = ("tensorflow", "keras", "numpy")
+  return {
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in packages},
+  }
+
+
+# How a run starts and ends ----------------------------------------------------
+
+
+def find_beside(names, directories):
+  """Path of the first of `names` in the first directory that has one, or None.
+
+  Args:
+    names: file names.
+    directories: directories, or files whose directory is meant; None is passed
+      over.
+  """
+  for directory in filter(None, directories):
+    if not tf.io.gfile.isdir(directory):
+      directory = os.path.dirname(directory)
+    for name in names:
+      path = os.path.join(directory, name)
+      if tf.io.gfile.exists(path):
+        return path
+  return None
+
+
+def prepare(run, trainer, init_checkpoint=None, overwrite=False):
+  """Gives a trainer the weights to go on from.
+
+  Args:
+    run: RunDirectory.
+    trainer: training_loop.Trainer.
+    init_checkpoint: weights of a new run, None for random ones.
+    overwrite: delete a run that is there.
+
+  Returns:
+    Whether there is anything left to train.
+
+  Raises:
+    ValueError: the directory holds another run, or the checkpoint does not fit.
+    FileNotFoundError: there is no such checkpoint.
+  """
+  if init_checkpoint:
+    _check_apart(run, init_checkpoint)
+  state = run.open(overwrite)
+  if state == "finished":
+    print(
+      f"training is skipped: {run.path} holds this run, finished "
+      "(--overwrite_output_dir starts it anew)"
+    )
+    return False
+  if state == "unfinished" and trainer.resume():
+    print(f"resuming at step {trainer.step}, from {run.path}")
+  elif init_checkpoint:
+    print(checkpoint_io.load_weights(trainer.weights, init_checkpoint))
+  return True
+
+
+def _check_apart(run, init_checkpoint):
+  """Refuses to write where the initial weights lie: a run would replace them.
+
+  Raises:
+    ValueError: the checkpoint lies in the run's directory.
+    FileNotFoundError: there is no such checkpoint.
+  """
+  prefix = checkpoint_io.resolve(init_checkpoint)
+  if os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(run.path):
+    raise ValueError(
+      f"--init_checkpoint={init_checkpoint} lies in --output_dir, where "
+      "training would replace it; choose another --output_dir"
+    )
+
+
+def fit(run, trainer, source):
+  """Trains to the end and writes the final weights.
+
+  Returns:
+    The step these are of: the last, or the best one that a Monitor found.
+  """
+  run.claim()
+  _write_config(run, trainer.model.config)
+  trainer.fit(source, log_to=run.path if run.is_writer else None)
+  step = trainer.load_best()
+  if run.is_writer:
+    final = os.path.join(run.path, FINAL_CHECKPOINT)
+    checkpoint_io.save(final, trainer.weights, step)
+  run.record({}, finished=True)
+  return step
+
+
+def _write_config(run, config):
+  # --bert_config_file may be this very file, whose owner knows it as it is.
+  path = os.path.join(run.path, CONFIG)
+  if tf.io.gfile.exists(path):
+    if vars(modeling.BertConfig.from_json_file(path)) == vars(config):
+      return
+  run.write(CONFIG, config.to_json_string())
+
+
+def restore(run, model, init_checkpoint=None):
+  """Loads the final weights of a run, else its newest, else init_checkpoint.
+
+  Returns:
+    The step of the run that they are of, 0 for init_checkpoint.
+
+  Raises:
+    ValueError: there are none, or they lack a part of the model.
+  """
+  final = os.path.join(run.path, FINAL_CHECKPOINT)
+  newest = final if run.is_finished else checkpoint_io.latest(run.path)
+  if not newest and not init_checkpoint:
+    raise ValueError(
+      f"there is no model to evaluate: {run.path} holds no checkpoint; train "
+      "with --do_train or name one with --init_checkpoint"
+    )
+  weights = modeling.named_variables(model)
+  report = checkpoint_io.load_weights(weights, newest or init_checkpoint)
+  if report.initialised:
+    raise ValueError(
+      f"{report.prefix} cannot be evaluated: it has no {report.initialised[0]};"
+      " train the missing part first"
+    )
+  return checkpoint_io.read_global_step(newest) if newest else 0
