@@ -685,12 +685,57 @@ def require_file(task, split, data_dir):
   return found
 
 
+def default_layout(task, split):
+  """Layout of a file that stands in for a split's usual one.
+
+  Raises:
+    ValueError: the task has no such split.
+  """
+  if split not in task.files:
+    raise ValueError(f"task {task.name} has no {split} file")
+  return task.files[split][0].layout
+
+
 def _exists(path):
   if "://" in path:
     import tensorflow as tf
 
     return tf.io.gfile.exists(path)
   return os.path.exists(path)
+
+
+def with_training_labels(task, path, examples):
+  """The task with the labels of its training examples, unless it has its own.
+
+  Raises:
+    ValueError: see `infer_labels`.
+  """
+  if task.labels or task.problem_type == "regression":
+    return task
+  labels = infer_labels(path, examples, task.problem_type)
+  return dataclasses.replace(task, labels=labels)
+
+
+def with_saved_labels(task, labels_file):
+  """The task with the labels a model was trained on, unless it has its own.
+
+  Raises:
+    FileNotFoundError: there is no labels.txt (None).
+  """
+  if task.labels or task.problem_type == "regression":
+    return task
+  if not labels_file:
+    raise FileNotFoundError(
+      "there is no model to use: neither --output_dir nor the directory of "
+      "--init_checkpoint holds a labels.txt; train with --do_train first"
+    )
+  labels = tuple(tokenization.read_lines(labels_file))
+  return dataclasses.replace(task, labels=labels)
+
+
+def format_labels(labels):
+  """Text of labels.txt."""
+  return "".join(f"{label}\n" for label in labels)
 
 
 def infer_labels(path, examples, problem_type):

@@ -450,7 +450,6 @@ FINE_TUNING_SETTINGS = (
   "freeze_layers",
   "eval_steps",
   "early_stopping_patience",
-  "num_seeds",
   "pad_to_max_length",
 )
 

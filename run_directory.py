@@ -97,6 +97,13 @@ class RunDirectory:
       self.make()
       input_pipeline.write_atomically(os.path.join(self.path, name), text)
 
+  def copy(self, source, name):
+    """Copies a file into the run, unless it lies there already."""
+    path = os.path.join(self.path, name)
+    if self.is_writer and os.path.realpath(source) != os.path.realpath(path):
+      self.make()
+      tf.io.gfile.copy(source, path, overwrite=True)
+
   def check_settings(self, names):
     """Makes sure that what was trained here, if anything, was the same thing.
 

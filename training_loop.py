@@ -1031,8 +1031,12 @@ def _evaluate_batch(model, batch):
 
 
 def prediction_step(model):
-  """What `predict` runs on every batch; make it once, it is traced once."""
-  return tf.function(functools.partial(_predict_batch, model))
+  """What `predict` runs on every batch; made once, it is traced twice at most.
+
+  Once for the first length, once for any.
+  """
+  step = functools.partial(_predict_batch, model)
+  return tf.function(step, reduce_retracing=True)
 
 
 def predict(strategy, step, source, batch_size):

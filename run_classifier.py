@@ -1,0 +1,759 @@
+"""Fine-tunes BERT to classify texts and pairs of texts.
+
+    python run_classifier.py --task_name=mrpc --data_dir=MRPC \
+      --init_checkpoint=uncased_L-12_H-768_A-12 --output_dir=out \
+      --do_train --do_eval --do_predict
+
+    python run_classifier.py --task_name=csv --train_file=train.csv \
+      --text_a=review --label_column=stars --predict_file=new.csv \
+      --init_checkpoint=uncased_L-12_H-768_A-12 --output_dir=out \
+      --do_train --do_predict
+
+The tasks and flags of google-research/bert's script of the same name, the rest
+of GLUE, CLUE, and the user's own CSV, TSV and JSON lines.
+"""
+
+import dataclasses
+import os
+import sys
+
+import tqdm
+from absl import flags
+
+import classifier_data
+import cli_flags
+
+# What notebooks import from upstream's run_classifier.
+InputExample = classifier_data.InputExample
+PaddingInputExample = classifier_data.PaddingInputExample
+InputFeatures = classifier_data.InputFeatures
+DataProcessor = classifier_data.DataProcessor
+ColaProcessor = classifier_data.ColaProcessor
+MnliProcessor = classifier_data.MnliProcessor
+MrpcProcessor = classifier_data.MrpcProcessor
+XnliProcessor = classifier_data.XnliProcessor
+convert_single_example = classifier_data.convert_single_example
+convert_examples_to_features = classifier_data.convert_examples_to_features
+file_based_convert_examples_to_features = (
+  classifier_data.file_based_convert_examples_to_features
+)
+
+# Flags of this script, beside the shared ones, that decide a run's result.
+SETTINGS = (
+  "task_name",
+  "max_seq_length",
+  "problem_type",
+  "text_a",
+  "text_b",
+  "label_column",
+  "label_separator",
+  "header",
+  "xnli_language",
+  "skip_bad_rows",
+  "long_text",
+  "class_weights",
+  "label_smoothing",
+)
+# Rows that a model's table of embeddings may have beyond its vocabulary.
+MAX_PADDED_VOCAB = 128
+
+
+def define_flags():
+  """Defines this script's flags."""
+  cli_flags.define_model_flags(is_config_required=False)
+  _define_data_flags()
+  _define_column_flags()
+  flags.DEFINE_bool("do_train", False, "Train.")
+  flags.DEFINE_bool("do_eval", False, "Evaluate on the development set.")
+  flags.DEFINE_bool("do_predict", False, "Predict the labels of the test set.")
+  for name in ("eval", "predict"):
+    flags.DEFINE_integer(
+      f"{name}_batch_size", 8, f"Examples per batch to {name}.", lower_bound=1
+    )
+  flags.DEFINE_string(
+    "class_weights",
+    "",
+    "What each label's loss counts: balanced, or numbers with commas, in the "
+    "order of labels.txt.",
+  )
+  flags.DEFINE_float(
+    "label_smoothing",
+    0.0,
+    "Share of the probability to spread over all labels.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
+  cli_flags.define_training_flags()
+  cli_flags.define_fine_tuning_flags()
+  cli_flags.define_device_flags()
+
+
+def _define_data_flags():
+  flags.DEFINE_string(
+    "task_name",
+    None,
+    "A task of the table in the README, or csv, tsv, jsonl for files of yours.",
+    required=True,
+  )
+  flags.DEFINE_string("data_dir", None, "Directory with the task's files.")
+  for name, default in (
+    ("train", "train"),
+    ("eval", "dev"),
+    ("predict", "test"),
+  ):
+    flags.DEFINE_string(
+      f"{name}_file",
+      None,
+      f"File to {name} on, instead of data_dir's {default}.",
+    )
+  flags.DEFINE_integer(
+    "max_seq_length", 128, "Tokens of an example at most.", lower_bound=3
+  )
+  flags.DEFINE_enum(
+    "long_text",
+    "truncate",
+    classifier_data.LONG_TEXT,
+    "What becomes of longer texts: their end goes, their middle goes, or they "
+    "are read in windows that overlap by half, whose logits are averaged.",
+  )
+  flags.DEFINE_string("xnli_language", "zh", "Language of the task xnli.")
+  flags.DEFINE_bool(
+    "skip_bad_rows", False, "Leave out rows that cannot be used, and say so."
+  )
+
+
+def _define_column_flags():
+  flags.DEFINE_string(
+    "text_a", "text", "Column of the text, by name or by number from 0."
+  )
+  flags.DEFINE_string("text_b", None, "Column of a second text.")
+  flags.DEFINE_string(
+    "label_column",
+    "label",
+    "Column of the label. For multi_label a column of labels, or several "
+    "columns of 0 and 1, with commas.",
+  )
+  flags.DEFINE_string(
+    "label_separator", ",", "Between the labels of a multi_label row."
+  )
+  flags.DEFINE_string("id_column", None, "Column to call predictions by.")
+  flags.DEFINE_bool("header", True, "Whether the first row names the columns.")
+  flags.DEFINE_enum(
+    "problem_type",
+    "single_label",
+    classifier_data.PROBLEM_TYPES,
+    "What a row of your files is labelled with.",
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+  """What to classify, with what, and what to do; the flags of these names."""
+
+  task_name: str
+  output_dir: str
+  data_dir: str | None = None
+  train_file: str | None = None
+  eval_file: str | None = None
+  predict_file: str | None = None
+  bert_config_file: str | None = None
+  vocab_file: str | None = None
+  init_checkpoint: str | None = None
+  do_lower_case: bool = True
+  max_seq_length: int = 128
+  long_text: str = "truncate"
+  pad_to_max_length: bool = False
+  xnli_language: str = "zh"
+  skip_bad_rows: bool = False
+  text_a: str = "text"
+  text_b: str | None = None
+  label_column: str = "label"
+  label_separator: str = ","
+  id_column: str | None = None
+  header: bool = True
+  problem_type: str = "single_label"
+  do_train: bool = False
+  do_eval: bool = False
+  do_predict: bool = False
+  eval_batch_size: int = 8
+  predict_batch_size: int = 8
+  num_train_epochs: float = 3.0
+  warmup_proportion: float = 0.1
+  class_weights: str = ""
+  label_smoothing: float = 0.0
+  freeze_layers: str = ""
+  early_stopping_patience: int = 0
+  num_seeds: int = 1
+  overwrite_output_dir: bool = False
+  dry_run: bool = False
+
+
+def main():
+  """Turns flags into configs and runs."""
+  config = cli_flags.read(ClassifierConfig)
+  if not (config.do_train or config.do_eval or config.do_predict):
+    raise ValueError(
+      "nothing to do: pass --do_train, --do_eval, --do_predict or several"
+    )
+  task = make_task(config)
+  cli_flags.load_tensorflow()
+  classify(
+    config,
+    task,
+    cli_flags.device_config(),
+    # How many steps there are is known once the examples are counted.
+    cli_flags.training_config(
+      num_train_steps=0,
+      num_warmup_steps=0,
+      names=("adam_bias_correction", "layerwise_lr_decay", "eval_steps"),
+    ),
+    settings=cli_flags.flag_values(
+      [
+        *cli_flags.TRAINING_SETTINGS,
+        *cli_flags.FINE_TUNING_SETTINGS,
+        *SETTINGS,
+      ]
+    ),
+  )
+
+
+def make_task(config):
+  """The classifier_data.Task of the flags.
+
+  Raises:
+    ValueError: there is no such task, or a flag does not go with it.
+  """
+  name = config.task_name.lower()
+  if name == "xnli":
+    return classifier_data.xnli(config.xnli_language)
+  if name not in classifier_data.OWN_FORMATS:
+    return classifier_data.find_task(name)
+  label = config.label_column
+  if config.problem_type == "multi_label" and "," in label:
+    label = tuple(label.split(","))
+  layout = classifier_data.Layout(
+    text_a=config.text_a,
+    text_b=config.text_b,
+    label=label,
+    row_id=config.id_column,
+    has_header=config.header,
+    label_separator=config.label_separator,
+  )
+  return classifier_data.own_task(name, layout, config.problem_type)
+
+
+# Data -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """One file of the task, read and tokenised."""
+
+  examples: list  # of InputExample
+  labels: object  # array as of classifier_data.label_ids
+  source: object  # input_pipeline.SequenceSource
+  owners: object  # int32 [sequences], the example each belongs to
+
+
+def find_splits(config, task):
+  """The files to read.
+
+  Returns:
+    Dict from the name of a split to (path, classifier_data.Layout).
+
+  Raises:
+    FileNotFoundError: one that is needed is not there.
+    ValueError: the task has none, or --data_dir is missing.
+  """
+  wanted = {
+    "train": (config.do_train, config.train_file, "train_file"),
+    "dev": (config.do_eval, config.eval_file, "eval_file"),
+    "test": (config.do_predict, config.predict_file, "predict_file"),
+  }
+  splits = {}
+  for split, (is_wanted, path, flag) in wanted.items():
+    if not is_wanted:
+      continue
+    if path:
+      layout = classifier_data.default_layout(task, split)
+      splits[split] = (cli_flags.find_files(flag, path)[0], layout)
+      continue
+    if not config.data_dir:
+      raise ValueError(f"pass --data_dir or --{flag}: there is nothing to read")
+    splits[split] = classifier_data.require_file(task, split, config.data_dir)
+    for other in task.splits(split):
+      found = classifier_data.find_file(task, other, config.data_dir)
+      if found:
+        splits[other] = found
+  return splits
+
+
+def read_splits(config, task, files, labels_file):
+  """Reads the examples of all files; settles the task's labels.
+
+  Args:
+    config: ClassifierConfig.
+    task: classifier_data.Task.
+    files: what `find_splits` returned, training first.
+    labels_file: labels.txt of a trained model, or None.
+
+  Returns:
+    (task with its labels, dict from split to list of InputExample).
+  """
+  examples = {}
+  if not config.do_train:
+    task = classifier_data.with_saved_labels(task, labels_file)
+  for split, (path, layout) in files.items():
+    examples[split] = classifier_data.read_examples(
+      path,
+      layout,
+      split,
+      task.problem_type,
+      task.labels or None,
+      config.skip_bad_rows,
+    )
+    if split == "train":
+      task = classifier_data.with_training_labels(task, path, examples[split])
+  return task, examples
+
+
+def make_split(config, task, examples, tokenizer, one_length):
+  """Tokenises the examples of a file.
+
+  Args:
+    config: ClassifierConfig.
+    task: classifier_data.Task with its labels.
+    examples: list of InputExample.
+    tokenizer: tokenization.FullTokenizer.
+    one_length: pad all to max_seq_length.
+  """
+  import input_pipeline
+
+  sequences, owners = classifier_data.tokenize_examples(
+    examples, tokenizer, config.max_seq_length, config.long_text
+  )
+  labels = classifier_data.label_ids(examples, task.labels, task.problem_type)
+  buckets = (config.max_seq_length,)
+  if not one_length:
+    buckets = input_pipeline.bucket_lengths(
+      sequences.lengths, config.max_seq_length
+    )
+  source = input_pipeline.SequenceSource(
+    sequences, {"label_ids": labels[owners]}, buckets
+  )
+  return Split(examples, labels, source, owners)
+
+
+# Model ------------------------------------------------------------------------
+
+
+def find_model_files(config):
+  """Paths of the BERT config, the vocabulary and labels.txt.
+
+  They lie beside --init_checkpoint or in --output_dir unless flags name them.
+
+  Returns:
+    (bert_config_file, vocab_file, labels_file or None).
+
+  Raises:
+    FileNotFoundError: there is no config or no vocabulary.
+  """
+  import run_directory
+
+  first_run = run_path(config, 0)
+  places = [config.init_checkpoint, config.output_dir, first_run]
+  find = run_directory.find_beside
+  bert_config_file = config.bert_config_file or find(
+    ["bert_config.json", "config.json"], places
+  )
+  vocab_file = config.vocab_file or find(["vocab.txt"], places)
+  for flag, path in (
+    ("bert_config_file", bert_config_file),
+    ("vocab_file", vocab_file),
+  ):
+    if not path:
+      raise FileNotFoundError(
+        f"pass --{flag}: there is none beside --init_checkpoint="
+        f"{config.init_checkpoint} and none in {config.output_dir}"
+      )
+  labels_file = find(["labels.txt"], [config.output_dir, *reversed(places)])
+  return bert_config_file, vocab_file, labels_file
+
+
+def open_tokenizer(config, bert_config, vocab_file):
+  """The tokenizer, checked against model and flags.
+
+  Raises:
+    ValueError: the vocabulary is not the model's.
+  """
+  import tokenization
+
+  if config.init_checkpoint:
+    tokenization.validate_case_matches_checkpoint(
+      config.do_lower_case, config.init_checkpoint
+    )
+  tokenizer = tokenization.FullTokenizer(vocab_file, config.do_lower_case)
+  size = max(tokenizer.vocab.values()) + 1
+  # Some releases round the table of embeddings up, for matrix units.
+  if not 0 <= bert_config.vocab_size - size < MAX_PADDED_VOCAB:
+    raise ValueError(
+      f"{vocab_file} has {size} tokens, but the model's vocab_size is "
+      f"{bert_config.vocab_size}; they do not belong together"
+    )
+  limit = bert_config.max_position_embeddings
+  if config.max_seq_length > limit:
+    raise ValueError(
+      f"--max_seq_length={config.max_seq_length} exceeds the model's "
+      f"max_position_embeddings; use {limit} or less"
+    )
+  return tokenizer
+
+
+# Running ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """All that the runs with different seeds share."""
+
+  config: ClassifierConfig
+  task: classifier_data.Task
+  splits: dict  # name -> Split, training first
+  strategy: object  # tf.distribute strategy
+  device_config: object  # training_loop.DeviceConfig
+  bert_config: object  # modeling.BertConfig
+  vocab_file: str
+  settings: dict
+  data_files: list
+
+  def kind(self, kind):
+    """The splits to evaluate on ("dev") or to predict ("test")."""
+    names = self.task.splits(kind)
+    return {name: self.splits[name] for name in names if name in self.splits}
+
+
+def classify(config, task, device_config, training_config, settings):
+  """Reads and checks everything, then trains, evaluates, predicts as asked.
+
+  Args:
+    config: ClassifierConfig.
+    task: classifier_data.Task.
+    device_config: training_loop.DeviceConfig.
+    training_config: training_loop.TrainingConfig, its step numbers unset.
+    settings: dict of what makes this run the one it is, for its manifest.
+
+  Returns:
+    Dict of the results of evaluation; means if there are several seeds.
+
+  Raises:
+    ValueError, OSError: files and flags do not fit each other.
+  """
+  import classifier_results
+  import modeling
+  import training_loop
+
+  strategy = training_loop.make_strategy(device_config)
+  config_file, vocab_file, labels_file = find_model_files(config)
+  bert_config = modeling.BertConfig.from_json_file(config_file)
+  tokenizer = open_tokenizer(config, bert_config, vocab_file)
+  files = find_splits(config, task)
+  task, examples = read_splits(config, task, files, labels_file)
+  # A TPU wants one shape.
+  one_length = (
+    config.pad_to_max_length or device_config.distribution_strategy == "tpu"
+  )
+  job = Job(
+    config=config,
+    task=task,
+    splits={
+      name: make_split(config, task, found, tokenizer, one_length)
+      for name, found in examples.items()
+    },
+    strategy=strategy,
+    device_config=device_config,
+    bert_config=bert_config,
+    vocab_file=vocab_file,
+    settings=settings,
+    data_files=[config_file, vocab_file, *(x for x, _ in files.values())],
+  )
+  results = [
+    run_once(job, config_of_seed(job, training_config, number))
+    for number in range(config.num_seeds)
+  ]
+  if config.num_seeds == 1 or not config.do_eval or config.dry_run:
+    return results[0]
+  summary = classifier_results.summarize_seeds(results)
+  report_seeds(job, training_config.seed, results, summary)
+  return summary
+
+
+def run_path(config, number):
+  """output_dir, or the directory in it of one seed of several."""
+  if config.num_seeds == 1:
+    return config.output_dir
+  return os.path.join(config.output_dir, f"run_{number + 1}")
+
+
+def config_of_seed(job, training_config, number):
+  """The TrainingConfig of one run, its steps counted.
+
+  Raises:
+    ValueError: the examples do not make one step.
+  """
+  config = job.config
+  num_steps = num_warmup_steps = 0
+  eval_steps = training_config.eval_steps
+  if config.do_train:
+    count = len(job.splits["train"].source)
+    batch_size = training_config.train_batch_size
+    # Rounded down, as upstream.
+    num_steps = int(count / batch_size * config.num_train_epochs)
+    num_warmup_steps = int(num_steps * config.warmup_proportion)
+    if config.early_stopping_patience:
+      eval_steps = eval_steps or max(1, count // batch_size)
+    if not num_steps:
+      raise ValueError(
+        f"{count} examples and --num_train_epochs={config.num_train_epochs} "
+        f"are less than one batch of {batch_size}; lower --train_batch_size "
+        "or raise --num_train_epochs"
+      )
+  return dataclasses.replace(
+    training_config,
+    output_dir=run_path(config, number),
+    seed=training_config.seed + number,
+    eval_steps=eval_steps,
+    schedule=dataclasses.replace(
+      training_config.schedule,
+      num_train_steps=num_steps,
+      num_warmup_steps=num_warmup_steps,
+    ),
+  )
+
+
+def run_once(job, training_config):
+  """Trains, evaluates and predicts with one seed.
+
+  Returns:
+    Dict of the results of the first evaluation, empty if there is none.
+  """
+  import run_directory
+  import training_loop
+
+  config = job.config
+  run = run_directory.RunDirectory(
+    training_config.output_dir,
+    {**job.settings, "seed": training_config.seed},
+    data_files=job.data_files,
+    is_writer=training_loop.is_chief(job.strategy) and not config.dry_run,
+  )
+  model = make_model(job, training_config.seed)
+  step = training_loop.prediction_step(model)
+  if config.do_train:
+    global_step = train(job, training_config, model, step, run)
+  else:
+    run.check_settings(model_settings(job.task))
+    global_step = run_directory.restore(run, model, config.init_checkpoint)
+  if config.dry_run:
+    print("dry run: files, flags and model fit together; nothing was written")
+    return {}
+  results = [
+    evaluate(job, step, run, name, global_step) for name in job.kind("dev")
+  ]
+  for name in job.kind("test"):
+    predict(job, step, run, name)
+  return results[0] if results else {}
+
+
+def model_settings(task):
+  """Settings that a model must share with those who use it."""
+  names = ("problem_type", "do_lower_case")
+  # A model trained on one file format may answer about another.
+  is_own = task.name in classifier_data.OWN_FORMATS
+  return names if is_own else ("task_name", *names)
+
+
+def make_model(job, seed):
+  """The classifier, its initial weights drawn by a seed."""
+  import classifier_results
+  import modeling
+  import training_loop
+
+  config, task = job.config, job.task
+  num_labels = len(task.labels) or 1
+  class_weights = None
+  if config.do_train:
+    class_weights = classifier_results.class_weights(
+      config.class_weights, job.splits["train"].labels, num_labels
+    )
+  training_loop.set_seed(seed)
+  with job.strategy.scope():
+    model = modeling.BertClassifier(
+      job.bert_config,
+      num_labels,
+      problem_type=task.problem_type,
+      class_weights=class_weights,
+      label_smoothing=config.label_smoothing,
+      dtype=job.device_config.policy,
+    )
+  modeling.freeze_layers(model, config.freeze_layers)
+  return model
+
+
+def train(job, training_config, model, step, run):
+  """Trains to the end, or as long as evaluations get better.
+
+  Returns:
+    The step the model's weights are of.
+  """
+  import run_directory
+  import training_loop
+
+  config = job.config
+  trainer = training_loop.Trainer(
+    job.strategy,
+    model,
+    training_config,
+    jit_compile=training_loop.uses_xla(job.strategy, job.device_config),
+    monitor=make_monitor(job, training_config, step),
+  )
+  is_unfinished = run_directory.prepare(
+    run, trainer, config.init_checkpoint, config.overwrite_output_dir
+  )
+  if not is_unfinished:
+    return run_directory.restore(run, model)
+  if config.dry_run:
+    return trainer.step
+  run.write("labels.txt", classifier_data.format_labels(job.task.labels))
+  run.copy(job.vocab_file, "vocab.txt")
+  return run_directory.fit(run, trainer, job.splits["train"].source)
+
+
+def make_monitor(job, training_config, step):
+  """The training_loop.Monitor that evaluates on the development set, or None.
+
+  Raises:
+    ValueError: early stopping is asked for, but no evaluation.
+  """
+  import classifier_results
+  import training_loop
+
+  config, task = job.config, job.task
+  if not config.do_eval:
+    if training_config.eval_steps:
+      raise ValueError(
+        "--eval_steps and --early_stopping_patience need --do_eval"
+      )
+    return None
+  if not training_config.eval_steps:
+    return None
+  split = job.splits["dev"]
+
+  def evaluate_now():
+    logits = predict_logits(job, step, split, config.eval_batch_size)
+    warn_if_collapsed(task, split, logits)
+    return classifier_results.evaluate(
+      task, split.labels, logits, config.eval_batch_size
+    )
+
+  return training_loop.Monitor(
+    evaluate_now, f"eval_{task.metrics[0]}", config.early_stopping_patience
+  )
+
+
+def warn_if_collapsed(task, split, logits):
+  """Tells the user of a model that gives one answer only."""
+  import classifier_results
+
+  warning = classifier_results.collapse_warning(
+    task, task.labels, split.labels, logits
+  )
+  if warning:
+    print(f"warning: {warning}", file=sys.stderr)
+
+
+def predict_logits(job, step, split, batch_size):
+  """float32 [examples, num_labels], means over the windows of long texts."""
+  import numpy as np
+
+  import training_loop
+
+  sums = np.zeros([len(split.examples), len(job.task.labels) or 1], np.float32)
+  with tqdm.tqdm(
+    total=len(split.owners),
+    unit="text",
+    leave=False,
+    disable=not sys.stderr.isatty(),
+  ) as bar:
+    for numbers, outputs in training_loop.predict(
+      job.strategy, step, split.source, batch_size
+    ):
+      np.add.at(sums, split.owners[numbers], outputs["logits"])
+      bar.update(len(numbers))
+  counts = np.bincount(split.owners, minlength=len(sums))
+  return sums / counts[:, np.newaxis].astype(np.float32)
+
+
+def evaluate(job, step, run, name, global_step):
+  """Writes eval_results.txt and the reports of one development set.
+
+  Returns:
+    Dict of its numbers.
+  """
+  import classifier_results
+  import training_loop
+
+  task, split = job.task, job.splits[name]
+  batch_size = job.config.eval_batch_size
+  suffix = name.removeprefix("dev")
+  logits = predict_logits(job, step, split, batch_size)
+  results = classifier_results.evaluate(task, split.labels, logits, batch_size)
+  text = training_loop.format_results({"global_step": global_step, **results})
+  run.write(f"eval_results{suffix}.txt", text)
+  classifier_results.write_report(
+    run, task, task.labels, split.labels, logits, suffix
+  )
+  run.record({f"{key}{suffix}": value for key, value in results.items()})
+  if run.is_writer:
+    print(text, end="")
+    warn_if_collapsed(task, split, logits)
+  return results
+
+
+def predict(job, step, run, name):
+  """Writes test_results.tsv, predictions.jsonl and a submission."""
+  import classifier_results
+
+  split = job.splits[name]
+  logits = predict_logits(job, step, split, job.config.predict_batch_size)
+  classifier_results.write_predictions(
+    run, job.task, job.task.labels, split.examples, logits, name
+  )
+  if run.is_writer:
+    print(f"{len(split.examples)} predictions: {run.path}/predictions*.jsonl")
+
+
+def report_seeds(job, first_seed, results, summary):
+  """Prints and writes mean and standard deviation over the seeds."""
+  import input_pipeline
+  import training_loop
+
+  if not training_loop.is_chief(job.strategy):
+    return
+  text = training_loop.format_results(
+    {"num_seeds": len(results), "first_seed": first_seed, **summary}
+  )
+  path = os.path.join(job.config.output_dir, "eval_results.txt")
+  input_pipeline.write_atomically(path, text)
+  for name in results[0]:
+    values = "  ".join(f"{result[name]:.4f}" for result in results)
+    mean, deviation = summary[name], summary[f"{name}_sd"]
+    print(f"{name}: {mean:.4f} ± {deviation:.4f} over seeds ({values})")
+
+
+def cli():
+  """Entry point of the console script."""
+  cli_flags.run(main, define_flags)
+
+
+if __name__ == "__main__":
+  cli()
