@@ -2,14 +2,13 @@
 
 A task is a row of `TASKS`: which files, where in them texts and label stand,
 which labels, which metrics. `read_split` turns a file of a task into
-`InputExample`s, `make_source` those into what the training loop reads.
+`InputExample`s, `tokenize_examples` and `label_ids` those into arrays.
 
-Nothing here needs TensorFlow before `make_source`.
+Nothing here needs TensorFlow before `tokenize_examples`.
 """
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import os
@@ -76,7 +75,9 @@ def _read_csv(path):
   """Comma-separated with double quotes (RFC 4180)."""
   # Python's own limit is 131,072 characters, for no reason of the format's.
   csv.field_size_limit(2**31 - 1)
-  reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+  text = _read_text(path)
+  lines = io.StringIO(text, newline=_line_end(text))
+  reader = csv.reader(lines, strict=True)
   while True:
     number = reader.line_num + 1
     try:
@@ -94,7 +95,8 @@ def _read_jsonl(path):
   for number, line in _universal_lines(path):
     try:
       fields = json.loads(line)
-    except json.JSONDecodeError as error:
+    # A JSONDecodeError, or an integer of over 4,300 digits, or [[[[[...
+    except (ValueError, RecursionError) as error:
       fields = _BadRow(f"not valid JSON ({error})")
     if not isinstance(fields, (dict, _BadRow)):
       fields = _BadRow("not a JSON object")
@@ -120,16 +122,17 @@ STRICT_FORMATS = ("tsv", "csv")
 
 
 def _universal_lines(path):
-  """Yields (number, line) of the lines that are not empty.
-
-  Lines end as the file has it: at LF or CRLF, and at CR where there is no LF.
-  """
+  """Yields (number, line) of the lines that are not empty."""
   text = _read_text(path)
-  lines = text.split("\n" if "\n" in text else "\r")
-  for number, line in enumerate(lines, start=1):
+  for number, line in enumerate(text.split(_line_end(text)), start=1):
     line = line.removesuffix("\r")
     if line:
       yield number, line
+
+
+def _line_end(text):
+  """What ends a file's lines: LF (or CRLF), and CR where there is no LF."""
+  return "\n" if "\n" in text else "\r"
 
 
 def _read_text(path):
@@ -144,7 +147,8 @@ def _read_text(path):
   try:
     return content.decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    line = content.count(b"\n", 0, error.start) + 1
+    line_end = b"\n" if b"\n" in content else b"\r"
+    line = content.count(line_end, 0, error.start) + 1
     raise ValueError(
       f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x}); "
       "convert the file, for example with iconv"
@@ -197,7 +201,9 @@ class _Columns:
           f"{self.path} has no header to find column {column!r} in; columns "
           "are numbers from 0"
         )
-    elif isinstance(position, str) or position >= len(self.header):
+    elif isinstance(position, str) or not (
+      -len(self.header) <= position < len(self.header)
+    ):
       raise ValueError(
         f"{self.path} has no column {column!r}; its columns are "
         + ", ".join(map(repr, self.header))
@@ -242,7 +248,7 @@ def read_examples(
   Args:
     path: the file, local or remote.
     layout: Layout.
-    split: "train", "dev" or "test", for the guid; a test's labels are not read.
+    split: its name, for the guid; labels of "test" and "test_..." are not read.
     problem_type: one of PROBLEM_TYPES.
     labels: sequence of the labels allowed; any if None.
     skip_bad_rows: leave out rows that cannot be used, and say how many.
@@ -257,14 +263,18 @@ def read_examples(
   parse = None
   examples, problems = [], []
   for number, (line, fields) in enumerate(READERS[layout.file_format](path)):
-    if parse is None:
-      parse = _RowParser(path, layout, split, problem_type, labels, fields)
-      if parse.columns.header:
-        continue
     try:
+      if isinstance(fields, _BadRow):
+        raise fields
+      if parse is None:
+        parse = _RowParser(path, layout, split, problem_type, labels, fields)
+        if parse.columns.header:
+          continue
       example = parse(fields, number)
     except _BadRow as problem:
       problems.append(f"{path}, line {line}: {problem}")
+      if number == 0 and _begins_with_header(layout):
+        raise ValueError(f"{problems[0]}; mend the header") from None
       if not skip_bad_rows:
         raise ValueError(
           f"{problems[0]}; mend the row, or pass --skip_bad_rows"
@@ -274,8 +284,15 @@ def read_examples(
         examples.append(example)
   _report_bad_rows(path, problems)
   if not examples:
-    raise ValueError(f"{path} holds no example")
+    column, value = layout.where or (None, None)
+    which = f" with {value!r} in column {column!r}" if layout.where else ""
+    raise ValueError(f"{path} holds no example{which}")
   return examples
+
+
+def _begins_with_header(layout):
+  """Whether a first row that cannot be parsed was to name the columns."""
+  return layout.has_header and layout.file_format in STRICT_FORMATS
 
 
 def _report_bad_rows(path, problems):
@@ -295,7 +312,8 @@ class _RowParser:
     self.split = split
     self.problem_type = problem_type
     self.labels = None if labels is None else frozenset(labels)
-    self.has_labels = split != "test" and layout.label is not None
+    is_test = split.split("_")[0] == "test"
+    self.has_labels = not is_test and layout.label is not None
     self.expected_fields = (
       len(first_fields) if layout.file_format in STRICT_FORMATS else None
     )
@@ -303,13 +321,12 @@ class _RowParser:
     if self.has_labels:
       is_one = not isinstance(layout.label, tuple)
       self.label_columns = (layout.label,) if is_one else layout.label
-    for column in (layout.text_a, layout.text_b, *self.label_columns):
+    texts_and_id = (layout.text_a, layout.text_b, layout.row_id)
+    for column in (*texts_and_id, *self.label_columns):
       self.columns.require(column)
 
   def __call__(self, fields, number):
     """InputExample of a row, None if it is to be passed over."""
-    if isinstance(fields, _BadRow):
-      raise fields
     if self.expected_fields is not None:
       self.columns.check_count(fields, self.expected_fields)
     layout = self.layout
@@ -364,8 +381,9 @@ class _RowParser:
     elif isinstance(values[0], list):
       chosen = tuple(map(_label_text, values[0]))
     else:
-      parts = str(values[0]).split(self.layout.label_separator)
-      chosen = tuple(part.strip() for part in parts if part.strip())
+      text = values[0] if isinstance(values[0], str) else _label_text(values[0])
+      parts = text.split(self.layout.label_separator)
+      chosen = tuple(_label_text(part) for part in parts if part.strip())
     for label in chosen:
       self._check_known(label)
     return chosen
@@ -380,6 +398,8 @@ class _RowParser:
 def _label_text(value):
   if value is None:
     raise _BadRow("the label is empty")
+  if isinstance(value, (list, dict)):
+    raise _BadRow(f"the label {value!r} is not a single one")
   label = value if isinstance(value, str) else json.dumps(value)
   label = label.strip()
   if not label:
@@ -538,6 +558,7 @@ def own_task(file_format, layout, problem_type="single_label"):
     problem_type: one of PROBLEM_TYPES.
   """
   layout = dataclasses.replace(layout, file_format=file_format)
+  is_columns = isinstance(layout.label, tuple)
   metrics = {
     "single_label": ("accuracy", "macro_f1"),
     "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
@@ -549,6 +570,8 @@ def own_task(file_format, layout, problem_type="single_label"):
       split: (DataFile(f"{split}.{file_format}", layout),)
       for split in ("train", "dev", "test")
     },
+    # Columns of 0 and 1 are the labels; others show in the training file.
+    labels=tuple(map(str, layout.label if is_columns else ())),
     problem_type=problem_type,
     metrics=metrics[problem_type],
   )
@@ -637,14 +660,18 @@ def find_task(name):
   Raises:
     ValueError: there is no such task.
   """
-  key = name.lower().replace("_", "-")
-  by_key = {**{x.replace("-", ""): TASKS[x] for x in TASKS}, **TASKS}
+  key = _task_key(name)
+  by_key = {_task_key(x): TASKS[x] for x in TASKS}
   if key not in by_key:
     raise ValueError(
       f"Task not found: {name}; the tasks are "
       + ", ".join(sorted([*TASKS, *OWN_FORMATS]))
     )
   return by_key[key]
+
+
+def _task_key(name):
+  return name.lower().replace("_", "").replace("-", "")
 
 
 def find_file(task, split, data_dir):
@@ -742,7 +769,7 @@ def infer_labels(path, examples, problem_type):
   """The labels of training examples: numbers by value, then words.
 
   Raises:
-    ValueError: there is but one, or they look like scores.
+    ValueError: there are too few, or they look like scores.
   """
   if problem_type == "multi_label":
     found = {label for example in examples for label in example.label}
@@ -759,19 +786,28 @@ def infer_labels(path, examples, problem_type):
       f"{path}: all examples have the label {found.pop()!r}; there is nothing "
       "to tell apart"
     )
+  if not found:
+    raise ValueError(f"{path}: no example has a label")
   return tuple(sorted(found, key=_label_order))
 
 
 def _is_fraction(label):
-  try:
-    return not float(label).is_integer()
-  except (ValueError, OverflowError):
-    return False
+  value = _label_value(label)
+  return value is not None and not value.is_integer()
 
 
 def _label_order(label):
-  is_number = label.lstrip("-").isdecimal()
-  return (not is_number, int(label) if is_number else 0, label)
+  value = _label_value(label)
+  return (value is None, value or 0, label)
+
+
+def _label_value(label):
+  """A label as a number, None if it is a word (such as "Infinity")."""
+  try:
+    value = float(label)
+  except ValueError:
+    return None
+  return value if np.isfinite(value) else None
 
 
 # Features ---------------------------------------------------------------------
@@ -859,13 +895,15 @@ def _drop_middle(tokens, keep):
   """
   if len(tokens) <= keep:
     return tokens
-  head = keep // 4
+  head = -(-keep // 4)
   return tokens[:head] + tokens[len(tokens) - (keep - head) :]
 
 
 def _slide(tokens_a, tokens_b, max_seq_length):
   """Windows over the longer text; the other keeps half the room at most."""
   room = max_seq_length - (3 if tokens_b else 2)
+  if room < 1:
+    return [([], [])]
   if len(tokens_a) + len(tokens_b) <= room:
     return [(tokens_a, tokens_b)]
   slides_a = len(tokens_a) >= len(tokens_b)
@@ -901,8 +939,8 @@ def convert_single_example(
   """Upstream's conversion of one InputExample; `ex_index` is not used."""
   del ex_index
   if isinstance(example, PaddingInputExample):
-    zeros = [0] * max_seq_length
-    return InputFeatures(zeros, zeros, zeros, 0, is_real_example=False)
+    zeros = ([0] * max_seq_length for _ in range(3))
+    return InputFeatures(*zeros, label_id=0, is_real_example=False)
   sequences, _ = tokenize_examples([example], tokenizer, max_seq_length)
   batch = sequences.pad([0], max_seq_length)
   return InputFeatures(
@@ -963,15 +1001,22 @@ class DataProcessor:
     raise NotImplementedError
 
   @classmethod
-  def _read_tsv(cls, input_file):
-    return [fields for _, fields in _read_lines_glue(input_file)]
+  def _read_tsv(cls, input_file, quotechar=None):
+    if not quotechar:
+      return [fields for _, fields in _read_lines_glue(input_file)]
+    lines = io.StringIO(_read_text(input_file), newline="")
+    return list(csv.reader(lines, delimiter="\t", quotechar=quotechar))
 
 
 class TaskProcessor(DataProcessor):
-  """A row of TASKS behind upstream's interface."""
+  """A row of TASKS behind upstream's interface; subclasses name it."""
 
-  def __init__(self, task_name):
-    self.task = TASKS[task_name]
+  task_name = None
+
+  @property
+  def task(self):
+    """The Task."""
+    return TASKS[self.task_name]
 
   def get_train_examples(self, data_dir):
     """InputExamples of the training file."""
@@ -996,7 +1041,31 @@ class TaskProcessor(DataProcessor):
     )
 
 
-ColaProcessor = functools.partial(TaskProcessor, "cola")
-MnliProcessor = functools.partial(TaskProcessor, "mnli")
-MrpcProcessor = functools.partial(TaskProcessor, "mrpc")
-XnliProcessor = functools.partial(TaskProcessor, "xnli")
+class ColaProcessor(TaskProcessor):
+  """Acceptability of a sentence."""
+
+  task_name = "cola"
+
+
+class MnliProcessor(TaskProcessor):
+  """Inference; the development and test files are the matched ones."""
+
+  task_name = "mnli"
+
+
+class MrpcProcessor(TaskProcessor):
+  """Paraphrases."""
+
+  task_name = "mrpc"
+
+
+class XnliProcessor(TaskProcessor):
+  """Inference in the language of the attribute, as upstream's."""
+
+  def __init__(self):
+    self.language = "zh"
+
+  @property
+  def task(self):
+    """The Task in this language."""
+    return xnli(self.language)

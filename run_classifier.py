@@ -356,11 +356,19 @@ def find_model_files(config):
     (bert_config_file, vocab_file, labels_file or None).
 
   Raises:
-    FileNotFoundError: there is no config or no vocabulary.
+    ValueError: there is no model.
+    FileNotFoundError: it has no config or no vocabulary.
   """
+  import checkpoint_io
   import run_directory
 
   first_run = run_path(config, 0)
+  has_weights = config.init_checkpoint or checkpoint_io.latest(first_run)
+  if not config.do_train and not has_weights:
+    raise ValueError(
+      f"there is no model to use: {first_run} holds no checkpoint; train with "
+      "--do_train or name one with --init_checkpoint"
+    )
   places = [config.init_checkpoint, config.output_dir, first_run]
   find = run_directory.find_beside
   bert_config_file = config.bert_config_file or find(
@@ -474,7 +482,11 @@ def classify(config, task, device_config, training_config, settings):
     bert_config=bert_config,
     vocab_file=vocab_file,
     settings=settings,
-    data_files=[config_file, vocab_file, *(x for x, _ in files.values())],
+    data_files=[
+      config_file,
+      vocab_file,
+      *deciding_files(files, training_config, config.early_stopping_patience),
+    ],
   )
   results = [
     run_once(job, config_of_seed(job, training_config, number))
@@ -485,6 +497,13 @@ def classify(config, task, device_config, training_config, settings):
   summary = classifier_results.summarize_seeds(results)
   report_seeds(job, training_config.seed, results, summary)
   return summary
+
+
+def deciding_files(files, config, patience):
+  """Paths of the files that decide what weights training ends with."""
+  is_monitored = config.eval_steps or patience
+  names = ("train", "dev") if is_monitored else ("train",)
+  return [files[name][0] for name in names if name in files]
 
 
 def run_path(config, number):
@@ -623,7 +642,8 @@ def train(job, training_config, model, step, run):
     return run_directory.restore(run, model)
   if config.dry_run:
     return trainer.step
-  run.write("labels.txt", classifier_data.format_labels(job.task.labels))
+  if job.task.labels:
+    run.write("labels.txt", classifier_data.format_labels(job.task.labels))
   run.copy(job.vocab_file, "vocab.txt")
   return run_directory.fit(run, trainer, job.splits["train"].source)
 

@@ -11,6 +11,7 @@ to their longest. Tokens, padding and arithmetic are those of transformers.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import sys
@@ -49,7 +50,12 @@ def main():
 
 def parse_options():
   """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  return make_parser(__doc__.splitlines()[0]).parse_args()
+
+
+def make_parser(description):
+  """Parser of the options that both benchmarks of fine-tuning share."""
+  parser = argparse.ArgumentParser(description=description)
   for name in ("task_name", "data_dir", "model_dir"):
     parser.add_argument(f"--{name}", required=True)
   parser.add_argument("--output_file")
@@ -59,9 +65,8 @@ def parse_options():
   parser.add_argument("--learning_rate", type=float, default=5e-5)
   parser.add_argument("--num_train_epochs", type=float, default=3.0)
   parser.add_argument("--warmup_proportion", type=float, default=0.1)
-  parser.add_argument("--max_steps", type=int, help="stop earlier; for timing")
   parser.add_argument("--num_threads", type=int)
-  return parser.parse_args()
+  return parser
 
 
 def load_split(task, split, options, tokenizer):
@@ -82,34 +87,56 @@ def load_split(task, split, options, tokenizer):
   return rows, labels
 
 
+class Peer:
+  """A model in training.
+
+  Args:
+    task: classifier_data.Task.
+    data: (rows, labels) of training, from `load_split`.
+    options: what `parse_options` returns.
+    tokenizer: transformers tokenizer.
+    seed: int.
+  """
+
+  def __init__(self, task, data, options, tokenizer, seed):
+    transformers.set_seed(seed)
+    self.rows, self.labels = data
+    self.tokenizer = tokenizer
+    self.model = (
+      transformers.AutoModelForSequenceClassification.from_pretrained(
+        options.model_dir, num_labels=len(task.labels) or 1
+      )
+    )
+    self.num_steps = int(
+      len(self.rows) / options.train_batch_size * options.num_train_epochs
+    )
+    self.optimizer, self.schedule = make_optimizer(
+      self.model, options, self.num_steps
+    )
+    self.batches = train_batches(self.rows, options.train_batch_size, seed)
+
+  def take_steps(self, count):
+    """Makes `count` updates; returns the seconds they took."""
+    self.model.train()
+    start = time.monotonic()
+    for numbers in itertools.islice(self.batches, count):
+      rows = [self.rows[i] for i in numbers]
+      batch = self.tokenizer.pad(rows, return_tensors="pt")
+      labels = torch.tensor(self.labels[numbers])
+      compute_loss(self.model(**batch).logits, labels).backward()
+      torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+      self.optimizer.step()
+      self.schedule.step()
+      self.optimizer.zero_grad()
+    return time.monotonic() - start
+
+
 def run(task, data, options, tokenizer, seed):
   """Trains and evaluates; a dict of metrics and times."""
-  transformers.set_seed(seed)
-  num_labels = len(task.labels) or 1
-  model = transformers.AutoModelForSequenceClassification.from_pretrained(
-    options.model_dir, num_labels=num_labels
-  )
-  rows, labels = data["train"]
-  num_steps = int(
-    len(rows) / options.train_batch_size * options.num_train_epochs
-  )
-  optimizer, schedule = make_optimizer(model, options, num_steps)
-  model.train()
-  start = time.monotonic()
-  steps = min(num_steps, options.max_steps or num_steps)
-  for numbers in train_batches(rows, options.train_batch_size, steps, seed):
-    batch = tokenizer.pad([rows[i] for i in numbers], return_tensors="pt")
-    loss = compute_loss(model(**batch).logits, torch.tensor(labels[numbers]))
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    schedule.step()
-    optimizer.zero_grad()
-  seconds = time.monotonic() - start
-  if options.max_steps:
-    return {"steps": steps, "seconds": seconds}
-  metrics = evaluate(task, model, data["dev"], tokenizer)
-  return {"steps": steps, "seconds": seconds, **metrics}
+  peer = Peer(task, data["train"], options, tokenizer, seed)
+  seconds = peer.take_steps(peer.num_steps)
+  metrics = evaluate(task, peer.model, data["dev"], tokenizer)
+  return {"steps": peer.num_steps, "seconds": seconds, **metrics}
 
 
 def make_optimizer(model, options, num_steps):
@@ -133,8 +160,8 @@ def make_optimizer(model, options, num_steps):
   return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def train_batches(rows, batch_size, num_steps, seed):
-  """Yields lists of row numbers, a permutation of all rows every epoch."""
+def train_batches(rows, batch_size, seed):
+  """Yields lists of row numbers without end, all rows once an epoch."""
   generator = torch.Generator().manual_seed(seed)
   lengths = [len(row["input_ids"]) for row in rows]
   waiting = []
@@ -143,9 +170,6 @@ def train_batches(rows, batch_size, num_steps, seed):
       batch_size, lengths=lengths, generator=generator
     )
     while len(waiting) >= batch_size:
-      if not num_steps:
-        return
-      num_steps -= 1
       yield waiting[:batch_size]
       waiting = waiting[batch_size:]
 

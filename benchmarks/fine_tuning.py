@@ -1,0 +1,135 @@
+"""Times a training step of run_classifier against transformers + PyTorch.
+
+    python benchmarks/fine_tuning.py --task_name=mrpc --data_dir=MRPC \\
+      --model_dir=MODEL
+
+In turns, in one process and on the same rows: ours with batches of about equal
+length, ours with every sequence padded to --max_seq_length, and transformers
+with its own sampler of about equal lengths. A turn is a group of 50 steps, in
+which all lengths occur. Needs the `bench` extra.
+"""
+
+import itertools
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+import torch_classifier
+import transformers
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import classifier_data  # noqa: E402
+import cli_flags  # noqa: E402
+import input_pipeline  # noqa: E402
+
+
+def main():
+  """Prints seconds per epoch and their ratios, medians over the rounds."""
+  parser = torch_classifier.make_parser(__doc__.splitlines()[0])
+  parser.add_argument("--rounds", type=int, default=5)
+  options = parser.parse_args()
+  cli_flags.load_tensorflow()
+  task = classifier_data.find_task(options.task_name)
+  engines = {
+    "ours": Ours(task, options, pad_to_max_length=False),
+    "ours, --pad_to_max_length": Ours(task, options, pad_to_max_length=True),
+    "transformers + PyTorch": make_peer(task, options),
+  }
+  steps = input_pipeline.BATCHES_PER_GROUP
+  for engine in engines.values():
+    engine.take_steps(2)  # Tracing, first allocations.
+  rounds = []
+  for _ in range(options.rounds):
+    rounds.append([x.take_steps(steps) / steps for x in engines.values()])
+    print("  ".join(f"{x:.3f}" for x in rounds[-1]), "s/step", flush=True)
+  report(engines, rounds, engines["ours"].steps_per_epoch)
+
+
+def make_peer(task, options):
+  """The torch_classifier.Peer of the options."""
+  tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_dir)
+  data = torch_classifier.load_split(task, "train", options, tokenizer)
+  return torch_classifier.Peer(task, data, options, tokenizer, seed=1)
+
+
+class Ours:
+  """The Trainer that run_classifier would make."""
+
+  def __init__(self, task, options, pad_to_max_length):
+    import checkpoint_io
+    import modeling
+    import optimization
+    import run_classifier
+    import tokenization
+    import training_loop
+
+    folder = pathlib.Path(options.model_dir)
+    config = run_classifier.ClassifierConfig(
+      task_name=task.name,
+      output_dir=tempfile.mkdtemp(),
+      max_seq_length=options.max_seq_length,
+    )
+    path, layout = classifier_data.require_file(task, "train", options.data_dir)
+    examples = classifier_data.read_examples(
+      path, layout, "train", task.problem_type, task.labels or None
+    )
+    tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
+    source = run_classifier.make_split(
+      config, task, examples, tokenizer, pad_to_max_length
+    ).source
+    self.steps_per_epoch = len(source) / options.train_batch_size
+    strategy = training_loop.make_strategy(training_loop.DeviceConfig())
+    with strategy.scope():
+      model = modeling.BertClassifier(
+        modeling.BertConfig.from_json_file(str(folder / "config.json")),
+        len(task.labels) or 1,
+        problem_type=task.problem_type,
+      )
+    num_steps = int(self.steps_per_epoch * options.num_train_epochs)
+    self.trainer = training_loop.Trainer(
+      strategy,
+      model,
+      training_loop.TrainingConfig(
+        output_dir=config.output_dir,
+        schedule=optimization.LearningRateSchedule(
+          options.learning_rate, num_steps, num_steps // 10
+        ),
+        train_batch_size=options.train_batch_size,
+        adam_bias_correction=True,
+        seed=1,
+      ),
+    )
+    checkpoint_io.load_weights(self.trainer.weights, options.model_dir)
+    order = input_pipeline.training_order(source, options.train_batch_size, 1)
+    self.iterator = iter(
+      training_loop.distribute_batches(
+        strategy,
+        lambda: (source.take(order.batch(x)) for x in itertools.count()),
+        num_micro_batches=1,
+        variable_features=source.variable_features,
+      )
+    )
+
+  def take_steps(self, count):
+    """Makes `count` updates; returns the seconds they took."""
+    start = time.monotonic()
+    self.trainer.train_steps(self.iterator, count)
+    return time.monotonic() - start
+
+
+def report(names, rounds, steps_per_epoch):
+  """Prints medians, and ratios to ours with their range."""
+  for name, seconds in zip(names, zip(*rounds, strict=True), strict=True):
+    ratios = [x / row[0] for x, row in zip(seconds, rounds, strict=True)]
+    print(
+      f"{name}: {statistics.median(seconds) * steps_per_epoch:.0f} s per epoch,"
+      f" {statistics.median(ratios):.2f} times ours"
+      f" ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+if __name__ == "__main__":
+  main()
