@@ -919,6 +919,49 @@ def _slide(tokens_a, tokens_b, max_seq_length):
 _FIT = {"truncate": _truncate, "head_tail": _head_tail, "sliding": _slide}
 
 
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """The examples of one file, tokenised."""
+
+  examples: list  # of InputExample
+  labels: np.ndarray  # as of `label_ids`
+  source: object  # input_pipeline.SequenceSource
+  owners: np.ndarray  # int32 [sequences], the example each belongs to
+
+
+def make_split(
+  examples,
+  task,
+  tokenizer,
+  max_seq_length,
+  long_text="truncate",
+  pad_to_max_length=False,
+):
+  """Tokenises the examples of a file.
+
+  Args:
+    examples: list of InputExample.
+    task: Task with its labels.
+    tokenizer: tokenization.FullTokenizer.
+    max_seq_length: tokens of a sequence at most.
+    long_text: one of LONG_TEXT, see `tokenize_examples`.
+    pad_to_max_length: whether all batches are that long.
+  """
+  import input_pipeline
+
+  sequences, owners = tokenize_examples(
+    examples, tokenizer, max_seq_length, long_text
+  )
+  labels = label_ids(examples, task.labels, task.problem_type)
+  buckets = (max_seq_length,)
+  if not pad_to_max_length:
+    buckets = input_pipeline.bucket_lengths(sequences.lengths, max_seq_length)
+  source = input_pipeline.SequenceSource(
+    sequences, {"label_ids": labels[owners]}, buckets
+  )
+  return Split(examples, labels, source, owners)
+
+
 # Upstream's functions, for notebooks that call them ---------------------------
 
 

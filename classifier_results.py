@@ -2,10 +2,44 @@
 
 import io
 import json
+import sys
 
 import numpy as np
+import tqdm
 
 import task_metrics
+import training_loop
+
+
+def predict_logits(strategy, step, split, batch_size):
+  """Runs a model on the examples of a file.
+
+  Args:
+    strategy: tf.distribute strategy the model lives in.
+    step: what training_loop.prediction_step returned.
+    split: classifier_data.Split.
+    batch_size: global batch size.
+
+  Returns:
+    float32 [examples, num_labels], means over the windows of long texts.
+  """
+  sums = None
+  with tqdm.tqdm(
+    total=len(split.owners),
+    unit="text",
+    leave=False,
+    disable=not sys.stderr.isatty(),
+  ) as bar:
+    for numbers, outputs in training_loop.predict(
+      strategy, step, split.source, batch_size
+    ):
+      logits = outputs["logits"]
+      if sums is None:
+        sums = np.zeros([len(split.examples), logits.shape[1]], np.float32)
+      np.add.at(sums, split.owners[numbers], logits)
+      bar.update(len(numbers))
+  counts = np.bincount(split.owners, minlength=len(sums))
+  return sums / counts[:, np.newaxis].astype(np.float32)
 
 
 def evaluate(task, labels, logits, batch_size):

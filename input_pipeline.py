@@ -693,9 +693,10 @@ class TrainingOrder:
 class LengthGroupedOrder:
   """A TrainingOrder whose batches hold sequences of about the same length.
 
-  The order is cut into groups of some batches; a group's sequences are sorted
-  by length, dealt into batches, and the batches permuted. Every sequence still
-  comes once an epoch, and a step's batch is still a pure function of the step.
+  An epoch is cut into groups of some batches; a group's sequences are sorted
+  by length, dealt into batches, and the batches permuted. A batch that ends one
+  epoch and begins the next stays as it is: every sequence still comes once an
+  epoch, and a step's batch is still a pure function of the step.
 
   Args:
     order: TrainingOrder.
@@ -709,16 +710,29 @@ class LengthGroupedOrder:
 
   def batch(self, step):
     """Sequence numbers [batch_size] of a step."""
-    return self._group(step // BATCHES_PER_GROUP)[step % BATCHES_PER_GROUP]
+    first, last = self._group_bounds(step)
+    return self._group(first, last)[step - first]
 
-  def _make_group(self, group):
-    first = group * BATCHES_PER_GROUP
-    steps = range(first, first + BATCHES_PER_GROUP)
-    numbers = np.concatenate([self.order.batch(step) for step in steps])
+  def _group_bounds(self, step):
+    """First step of a step's group, and the first after it."""
+    size, num_records = self.order.batch_size, self.order.num_records
+    epoch, position = divmod(step * size, num_records)
+    if position + size > num_records:
+      return step, step + 1
+    # Batches that lie in the epoch as a whole.
+    epoch_start = -(-epoch * num_records // size)
+    epoch_end = (epoch + 1) * num_records // size
+    first = step - (step - epoch_start) % BATCHES_PER_GROUP
+    return first, min(first + BATCHES_PER_GROUP, epoch_end)
+
+  def _make_group(self, first, last):
+    batches = np.stack([self.order.batch(step) for step in range(first, last)])
+    if len(batches) == 1:
+      return batches
+    numbers = batches.ravel()
     by_length = numbers[np.argsort(self.lengths[numbers], kind="stable")]
-    batches = by_length.reshape([BATCHES_PER_GROUP, -1])
-    key = [self.order.seed, group, len(numbers)]
-    return batches[_permutation(BATCHES_PER_GROUP, key)]
+    batches = by_length.reshape(batches.shape)
+    return batches[_permutation(len(batches), [self.order.seed, first, last])]
 
 
 def training_order(source, batch_size, seed):

@@ -984,9 +984,10 @@ def _find_parts(bert, part):
   if part in named:
     return [named[part]]
   layers = bert.encoder.transformer_layers
-  first, _, last = part.partition("-")
-  last = last or first
-  if not (first.isdecimal() and last.isdecimal() and int(last) < len(layers)):
+  first, dash, last = part.partition("-")
+  last = last if dash else first
+  is_range = first.isdecimal() and last.isdecimal()
+  if not (is_range and int(first) <= int(last) < len(layers)):
     raise ValueError(
       f"there is no {part!r} to freeze; name embeddings, pooler, or layers "
       f"from 0 to {len(layers) - 1}, such as 0-{len(layers) - 1}"

@@ -17,7 +17,6 @@ import dataclasses
 import os
 import sys
 
-import tqdm
 from absl import flags
 
 import classifier_data
@@ -54,8 +53,6 @@ SETTINGS = (
   "class_weights",
   "label_smoothing",
 )
-# Rows that a model's table of embeddings may have beyond its vocabulary.
-MAX_PADDED_VOCAB = 128
 
 
 def define_flags():
@@ -245,16 +242,6 @@ def make_task(config):
 # Data -------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """One file of the task, read and tokenised."""
-
-  examples: list  # of InputExample
-  labels: object  # array as of classifier_data.label_ids
-  source: object  # input_pipeline.SequenceSource
-  owners: object  # int32 [sequences], the example each belongs to
-
-
 def find_splits(config, task):
   """The files to read.
 
@@ -317,106 +304,6 @@ def read_splits(config, task, files, labels_file):
   return task, examples
 
 
-def make_split(config, task, examples, tokenizer, one_length):
-  """Tokenises the examples of a file.
-
-  Args:
-    config: ClassifierConfig.
-    task: classifier_data.Task with its labels.
-    examples: list of InputExample.
-    tokenizer: tokenization.FullTokenizer.
-    one_length: pad all to max_seq_length.
-  """
-  import input_pipeline
-
-  sequences, owners = classifier_data.tokenize_examples(
-    examples, tokenizer, config.max_seq_length, config.long_text
-  )
-  labels = classifier_data.label_ids(examples, task.labels, task.problem_type)
-  buckets = (config.max_seq_length,)
-  if not one_length:
-    buckets = input_pipeline.bucket_lengths(
-      sequences.lengths, config.max_seq_length
-    )
-  source = input_pipeline.SequenceSource(
-    sequences, {"label_ids": labels[owners]}, buckets
-  )
-  return Split(examples, labels, source, owners)
-
-
-# Model ------------------------------------------------------------------------
-
-
-def find_model_files(config):
-  """Paths of the BERT config, the vocabulary and labels.txt.
-
-  They lie beside --init_checkpoint or in --output_dir unless flags name them.
-
-  Returns:
-    (bert_config_file, vocab_file, labels_file or None).
-
-  Raises:
-    ValueError: there is no model.
-    FileNotFoundError: it has no config or no vocabulary.
-  """
-  import checkpoint_io
-  import run_directory
-
-  first_run = run_path(config, 0)
-  has_weights = config.init_checkpoint or checkpoint_io.latest(first_run)
-  if not config.do_train and not has_weights:
-    raise ValueError(
-      f"there is no model to use: {first_run} holds no checkpoint; train with "
-      "--do_train or name one with --init_checkpoint"
-    )
-  places = [config.init_checkpoint, config.output_dir, first_run]
-  find = run_directory.find_beside
-  bert_config_file = config.bert_config_file or find(
-    ["bert_config.json", "config.json"], places
-  )
-  vocab_file = config.vocab_file or find(["vocab.txt"], places)
-  for flag, path in (
-    ("bert_config_file", bert_config_file),
-    ("vocab_file", vocab_file),
-  ):
-    if not path:
-      raise FileNotFoundError(
-        f"pass --{flag}: there is none beside --init_checkpoint="
-        f"{config.init_checkpoint} and none in {config.output_dir}"
-      )
-  labels_file = find(["labels.txt"], [config.output_dir, *reversed(places)])
-  return bert_config_file, vocab_file, labels_file
-
-
-def open_tokenizer(config, bert_config, vocab_file):
-  """The tokenizer, checked against model and flags.
-
-  Raises:
-    ValueError: the vocabulary is not the model's.
-  """
-  import tokenization
-
-  if config.init_checkpoint:
-    tokenization.validate_case_matches_checkpoint(
-      config.do_lower_case, config.init_checkpoint
-    )
-  tokenizer = tokenization.FullTokenizer(vocab_file, config.do_lower_case)
-  size = max(tokenizer.vocab.values()) + 1
-  # Some releases round the table of embeddings up, for matrix units.
-  if not 0 <= bert_config.vocab_size - size < MAX_PADDED_VOCAB:
-    raise ValueError(
-      f"{vocab_file} has {size} tokens, but the model's vocab_size is "
-      f"{bert_config.vocab_size}; they do not belong together"
-    )
-  limit = bert_config.max_position_embeddings
-  if config.max_seq_length > limit:
-    raise ValueError(
-      f"--max_seq_length={config.max_seq_length} exceeds the model's "
-      f"max_position_embeddings; use {limit} or less"
-    )
-  return tokenizer
-
-
 # Running ----------------------------------------------------------------------
 
 
@@ -457,15 +344,27 @@ def classify(config, task, device_config, training_config, settings):
     ValueError, OSError: files and flags do not fit each other.
   """
   import classifier_results
+  import model_files
   import modeling
   import training_loop
 
   strategy = training_loop.make_strategy(device_config)
-  config_file, vocab_file, labels_file = find_model_files(config)
-  bert_config = modeling.BertConfig.from_json_file(config_file)
-  tokenizer = open_tokenizer(config, bert_config, vocab_file)
+  first_run = run_path(config, 0)
+  if not config.do_train:
+    model_files.require_weights(first_run, config.init_checkpoint)
+  found = model_files.find(
+    first_run,
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+  )
+  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
+  tokenizer = model_files.open_tokenizer(
+    found.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
+  )
+  model_files.check_length(config.max_seq_length, bert_config)
   files = find_splits(config, task)
-  task, examples = read_splits(config, task, files, labels_file)
+  task, examples = read_splits(config, task, files, found.labels_file)
   # A TPU wants one shape.
   one_length = (
     config.pad_to_max_length or device_config.distribution_strategy == "tpu"
@@ -474,17 +373,24 @@ def classify(config, task, device_config, training_config, settings):
     config=config,
     task=task,
     splits={
-      name: make_split(config, task, found, tokenizer, one_length)
-      for name, found in examples.items()
+      name: classifier_data.make_split(
+        rows,
+        task,
+        tokenizer,
+        config.max_seq_length,
+        config.long_text,
+        one_length,
+      )
+      for name, rows in examples.items()
     },
     strategy=strategy,
     device_config=device_config,
     bert_config=bert_config,
-    vocab_file=vocab_file,
+    vocab_file=found.vocab_file,
     settings=settings,
     data_files=[
-      config_file,
-      vocab_file,
+      found.bert_config_file,
+      found.vocab_file,
       *deciding_files(files, training_config, config.early_stopping_patience),
     ],
   )
@@ -669,7 +575,9 @@ def make_monitor(job, training_config, step):
   split = job.splits["dev"]
 
   def evaluate_now():
-    logits = predict_logits(job, step, split, config.eval_batch_size)
+    logits = classifier_results.predict_logits(
+      job.strategy, step, split, config.eval_batch_size
+    )
     warn_if_collapsed(task, split, logits)
     return classifier_results.evaluate(
       task, split.labels, logits, config.eval_batch_size
@@ -691,28 +599,6 @@ def warn_if_collapsed(task, split, logits):
     print(f"warning: {warning}", file=sys.stderr)
 
 
-def predict_logits(job, step, split, batch_size):
-  """float32 [examples, num_labels], means over the windows of long texts."""
-  import numpy as np
-
-  import training_loop
-
-  sums = np.zeros([len(split.examples), len(job.task.labels) or 1], np.float32)
-  with tqdm.tqdm(
-    total=len(split.owners),
-    unit="text",
-    leave=False,
-    disable=not sys.stderr.isatty(),
-  ) as bar:
-    for numbers, outputs in training_loop.predict(
-      job.strategy, step, split.source, batch_size
-    ):
-      np.add.at(sums, split.owners[numbers], outputs["logits"])
-      bar.update(len(numbers))
-  counts = np.bincount(split.owners, minlength=len(sums))
-  return sums / counts[:, np.newaxis].astype(np.float32)
-
-
 def evaluate(job, step, run, name, global_step):
   """Writes eval_results.txt and the reports of one development set.
 
@@ -725,7 +611,9 @@ def evaluate(job, step, run, name, global_step):
   task, split = job.task, job.splits[name]
   batch_size = job.config.eval_batch_size
   suffix = name.removeprefix("dev")
-  logits = predict_logits(job, step, split, batch_size)
+  logits = classifier_results.predict_logits(
+    job.strategy, step, split, batch_size
+  )
   results = classifier_results.evaluate(task, split.labels, logits, batch_size)
   text = training_loop.format_results({"global_step": global_step, **results})
   run.write(f"eval_results{suffix}.txt", text)
@@ -744,7 +632,9 @@ def predict(job, step, run, name):
   import classifier_results
 
   split = job.splits[name]
-  logits = predict_logits(job, step, split, job.config.predict_batch_size)
+  logits = classifier_results.predict_logits(
+    job.strategy, step, split, job.config.predict_batch_size
+  )
   classifier_results.write_predictions(
     run, job.task, job.task.labels, split.examples, logits, name
   )

@@ -208,24 +208,6 @@ def _versions():
 # How a run starts and ends ----------------------------------------------------
 
 
-def find_beside(names, directories):
-  """Path of the first of `names` in the first directory that has one, or None.
-
-  Args:
-    names: file names.
-    directories: directories, or files whose directory is meant; None is passed
-      over.
-  """
-  for directory in filter(None, directories):
-    if not tf.io.gfile.isdir(directory):
-      directory = os.path.dirname(directory)
-    for name in names:
-      path = os.path.join(directory, name)
-      if tf.io.gfile.exists(path):
-        return path
-  return None
-
-
 def prepare(run, trainer, init_checkpoint=None, overwrite=False):
   """Gives a trainer the weights to go on from.
 

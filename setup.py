@@ -3,8 +3,10 @@ from setuptools import setup
 LIBRARIES = [
   "checkpoint_io",
   "classifier_data",
+  "classifier_results",
   "cli_flags",
   "input_pipeline",
+  "model_files",
   "modeling",
   "optimization",
   "run_directory",

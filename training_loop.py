@@ -438,7 +438,8 @@ class Monitor:
     """Evaluates; returns (results, whether they are the best so far)."""
     results = self.evaluate()
     best, value = self._state["best"], results[self.metric]
-    is_best = best is None or value > best
+    # False for NaN, which nothing later could beat.
+    is_best = value > (-np.inf if best is None else best)
     if is_best:
       self._state = {"best": value, "best_step": step, "num_worse": 0}
     else:

@@ -62,23 +62,21 @@ class Ours:
     import checkpoint_io
     import modeling
     import optimization
-    import run_classifier
     import tokenization
     import training_loop
 
     folder = pathlib.Path(options.model_dir)
-    config = run_classifier.ClassifierConfig(
-      task_name=task.name,
-      output_dir=tempfile.mkdtemp(),
-      max_seq_length=options.max_seq_length,
-    )
     path, layout = classifier_data.require_file(task, "train", options.data_dir)
     examples = classifier_data.read_examples(
       path, layout, "train", task.problem_type, task.labels or None
     )
     tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
-    source = run_classifier.make_split(
-      config, task, examples, tokenizer, pad_to_max_length
+    source = classifier_data.make_split(
+      examples,
+      task,
+      tokenizer,
+      options.max_seq_length,
+      pad_to_max_length=pad_to_max_length,
     ).source
     self.steps_per_epoch = len(source) / options.train_batch_size
     strategy = training_loop.make_strategy(training_loop.DeviceConfig())
@@ -93,7 +91,7 @@ class Ours:
       strategy,
       model,
       training_loop.TrainingConfig(
-        output_dir=config.output_dir,
+        output_dir=tempfile.mkdtemp(),
         schedule=optimization.LearningRateSchedule(
           options.learning_rate, num_steps, num_steps // 10
         ),

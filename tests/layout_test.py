@@ -17,7 +17,9 @@ LAYERS = {
   "input_pipeline": 1,
   "training_loop": 2,
   "classifier_data": 3,
+  "classifier_results": 4,
   "cli_flags": 3,
+  "model_files": 3,
   "run_directory": 3,
   "build_vocab": 6,
   "create_pretraining_data": 6,
@@ -68,7 +70,7 @@ def test_only_scripts_and_cli_flags_know_flags(name):
 def test_importing_costs_no_tensorflow(name):
   heavy = re.compile(
     r"tensorflow|keras|modeling|optimization|checkpoint_io|input_pipeline|"
-    r"run_directory|training_loop"
+    r"classifier_results|model_files|run_directory|training_loop"
   )
   assert [x for x in _imports(name, True) if heavy.match(x)] == []
 

@@ -58,10 +58,10 @@ def folder(tmp_path):
 
 def make_review(rng, number):
   is_good = rng.random() < 0.5
-  filler = rng.choice(WORDS[4:], rng.integers(2, 12))
-  word = rng.choice(["good", "fine"] if is_good else ["bad", "poor"])
-  text = " ".join([*filler, word, "."])
-  tags = "short,loud" if len(filler) < 5 else "long"
+  filler = rng.choice(WORDS[4:], rng.integers(1, 8))
+  words = rng.choice(["good", "fine"] if is_good else ["bad", "poor"], 3)
+  text = " ".join([*words, *filler, "."])
+  tags = "kind,loud" if is_good else "rude"
   return [f"r{number}", text, "+" if is_good else "-", 2.5 * is_good, tags]
 
 
@@ -76,7 +76,7 @@ def make_config(folder, **options):
     "text_a": "review",
     "label_column": "opinion",
     "id_column": "id",
-    "num_train_epochs": 4.0,
+    "num_train_epochs": 6.0,
   }
   return run_classifier.ClassifierConfig(**{**defaults, **options})
 
@@ -88,7 +88,8 @@ def run(folder, training=None, devices=None, **options):
     "output_dir": config.output_dir,
     "schedule": optimization.LearningRateSchedule(1e-2, 0),
     "train_batch_size": 8,
-    "log_every_steps": 5,
+    "log_every_steps": 50,
+    "adam_bias_correction": True,
   }
   settings = dataclasses.asdict(config)
   for action in ("do_train", "do_eval", "do_predict", "overwrite_output_dir"):
@@ -144,7 +145,7 @@ def test_a_csv_becomes_a_model_and_predictions(folder, capsys):
     "global_step",
     "loss",
   }
-  assert found["global_step"] == int(60 / 8 * 4)
+  assert found["global_step"] == int(60 / 8 * 6)
   assert read(folder, "eval_results.txt") in capsys.readouterr().out
 
   lines = predictions(folder)
@@ -222,14 +223,14 @@ def test_several_labels_are_learnt_and_predicted(folder):
     num_seeds=1,
   )
   assert results["eval_micro_f1"] > 0.8
-  assert read(folder, "labels.txt") == "long\nloud\nshort\n"
+  assert read(folder, "labels.txt") == "kind\nloud\nrude\n"
   for line in predictions(folder):
     likely = [name for name, p in line["probabilities"].items() if p > 0.5]
     assert line["label"] == likely
 
 
 def test_long_texts_in_windows_are_one_prediction_each(folder):
-  run(folder, **NEW_RUN, max_seq_length=6, long_text="sliding")
+  run(folder, **NEW_RUN, max_seq_length=8, long_text="sliding")
   assert len(predictions(folder)) == 11
   assert numbers(read(folder, "eval_results.txt"))["eval_accuracy"] > 0.8
 
@@ -383,7 +384,7 @@ def test_upper_layers_learn_faster_and_frozen_ones_nothing(folder):
     folder,
     do_train=True,
     freeze_layers="embeddings",
-    training={"layerwise_lr_decay": 0.5, "adam_bias_correction": True},
+    training={"layerwise_lr_decay": 0.5},
   )
   reader = tf.train.load_checkpoint(str(folder / "out"))
   names = reader.get_variable_to_shape_map()
@@ -494,7 +495,7 @@ def refusals():
 
   def unseen_label(folder):
     with open(folder / "dev.csv", "a") as file:
-      file.write("r99,good film,?,1,long\n")
+      file.write("r99,good film,?,1,rude\n")
 
   def small_vocab(folder):
     (folder / "model" / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\n" * 50)

@@ -1,0 +1,123 @@
+"""The files a model comes with: architecture, vocabulary, labels."""
+
+import dataclasses
+import os
+
+import tensorflow as tf
+
+import checkpoint_io
+import tokenization
+
+# Rows that a model's table of embeddings may have beyond its vocabulary.
+MAX_PADDED_VOCAB = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFiles:
+  """Where they are; `labels_file` is None if there is none."""
+
+  bert_config_file: str
+  vocab_file: str
+  labels_file: str | None
+
+
+def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
+  """Finds what flags do not name beside the weights, or in an output_dir.
+
+  Args:
+    output_dir: directory of a run, which may have been trained.
+    init_checkpoint: what checkpoint_io.resolve accepts, or None.
+    bert_config_file: path, or None to look for it.
+    vocab_file: path, or None to look for it.
+
+  Returns:
+    ModelFiles.
+
+  Raises:
+    FileNotFoundError: there is no config or no vocabulary.
+  """
+  places = [init_checkpoint, output_dir]
+  found = {
+    "bert_config_file": bert_config_file
+    or _find_beside(["bert_config.json", "config.json"], places),
+    "vocab_file": vocab_file or _find_beside(["vocab.txt"], places),
+  }
+  for flag, path in found.items():
+    if not path:
+      raise FileNotFoundError(
+        f"pass --{flag}: there is none beside --init_checkpoint="
+        f"{init_checkpoint} and none in {output_dir}"
+      )
+  # A run's own labels go before those of the weights it began with.
+  labels_file = _find_beside(["labels.txt"], reversed(places))
+  return ModelFiles(**found, labels_file=labels_file)
+
+
+def _find_beside(names, places):
+  """Path of the first name in the first place that has one, or None.
+
+  A place is a directory, or a file or prefix whose directory is meant.
+  """
+  for place in filter(None, places):
+    directory = place
+    if not tf.io.gfile.isdir(place):
+      directory = os.path.dirname(place)
+    for name in names:
+      path = os.path.join(directory, name)
+      if tf.io.gfile.exists(path):
+        return path
+  return None
+
+
+def require_weights(output_dir, init_checkpoint):
+  """Makes sure that there is a model to use without training.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if not init_checkpoint and not checkpoint_io.latest(output_dir):
+    raise ValueError(
+      f"there is no model to use: {output_dir} holds no checkpoint; train with "
+      "--do_train or name one with --init_checkpoint"
+    )
+
+
+def open_tokenizer(
+  vocab_file, do_lower_case, bert_config, init_checkpoint=None
+):
+  """A tokenizer, checked against the model.
+
+  Returns:
+    tokenization.FullTokenizer.
+
+  Raises:
+    ValueError: the vocabulary is not the model's, or the case is not that of a
+      published checkpoint.
+  """
+  if init_checkpoint:
+    tokenization.validate_case_matches_checkpoint(
+      do_lower_case, init_checkpoint
+    )
+  tokenizer = tokenization.FullTokenizer(vocab_file, do_lower_case)
+  size = max(tokenizer.vocab.values()) + 1
+  # Some releases round the table of embeddings up, for matrix units.
+  if not 0 <= bert_config.vocab_size - size < MAX_PADDED_VOCAB:
+    raise ValueError(
+      f"{vocab_file} has {size} tokens, but the model's vocab_size is "
+      f"{bert_config.vocab_size}; they do not belong together"
+    )
+  return tokenizer
+
+
+def check_length(max_seq_length, bert_config):
+  """Makes sure that the model has a position for every token.
+
+  Raises:
+    ValueError: it has not.
+  """
+  limit = bert_config.max_position_embeddings
+  if max_seq_length > limit:
+    raise ValueError(
+      f"--max_seq_length={max_seq_length} exceeds the model's "
+      f"max_position_embeddings; use {limit} or less"
+    )

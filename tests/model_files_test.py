@@ -1,0 +1,97 @@
+"""Finding a model's files, and seeing that they belong together."""
+
+import pytest
+
+import model_files
+import modeling
+
+
+@pytest.fixture
+def place(tmp_path):
+  """Makes files of some names in a new directory, returns its path."""
+
+  def make(folder, *names):
+    (tmp_path / folder).mkdir()
+    for name in names:
+      (tmp_path / folder / name).write_text("[UNK]\n[CLS]\n[SEP]\n")
+    return str(tmp_path / folder)
+
+  return make
+
+
+def test_files_beside_the_weights_go_first(place):
+  weights = place("weights", "config.json", "vocab.txt", "labels.txt")
+  out = place("out", "bert_config.json", "vocab.txt", "labels.txt")
+  found = model_files.find(out, weights)
+  assert found.bert_config_file == f"{weights}/config.json"
+  assert found.vocab_file == f"{weights}/vocab.txt"
+  # The labels of what was trained here, not of what it began with.
+  assert found.labels_file == f"{out}/labels.txt"
+
+
+@pytest.mark.parametrize("suffix", ["", "/bert_model.ckpt", "/model.ckpt-5"])
+def test_a_prefix_means_its_directory(place, suffix):
+  weights = place("weights", "bert_config.json", "config.json", "vocab.txt")
+  found = model_files.find("/none", weights + suffix)
+  assert found.bert_config_file == f"{weights}/bert_config.json"
+  assert found.labels_file is None
+
+
+def test_flags_go_before_everything(place):
+  weights = place("weights", "bert_config.json", "vocab.txt")
+  found = model_files.find("/none", weights, "a.json", "b.txt")
+  assert (found.bert_config_file, found.vocab_file) == ("a.json", "b.txt")
+
+
+@pytest.mark.parametrize(
+  ("names", "flag"),
+  [(("vocab.txt",), "--bert_config_file"), (("config.json",), "--vocab_file")],
+)
+def test_a_file_that_is_nowhere_is_asked_for(place, names, flag):
+  with pytest.raises(FileNotFoundError, match=f"pass {flag}"):
+    model_files.find(place("out", *names), None)
+
+
+def test_a_model_is_needed_to_be_used(place):
+  out = place("out")
+  model_files.require_weights(out, "bert_model.ckpt")
+  with pytest.raises(ValueError, match="out holds no checkpoint"):
+    model_files.require_weights(out, None)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(3, True), (8, True), (2, False)])
+def test_a_vocabulary_may_be_padded_in_the_model(place, size, fits):
+  vocab_file = place("out", "vocab.txt") + "/vocab.txt"
+  config = modeling.BertConfig(vocab_size=size)
+  if fits:
+    tokenizer = model_files.open_tokenizer(vocab_file, True, config)
+    assert tokenizer.encode("x") == [0]
+  else:
+    with pytest.raises(ValueError, match="has 3 tokens, .* vocab_size is 2"):
+      model_files.open_tokenizer(vocab_file, True, config)
+
+
+def test_a_vocabulary_of_another_model_is_refused(place):
+  vocab_file = place("out", "vocab.txt") + "/vocab.txt"
+  with pytest.raises(ValueError, match="do not belong together"):
+    model_files.open_tokenizer(
+      vocab_file, True, modeling.BertConfig(vocab_size=30522)
+    )
+
+
+def test_the_case_of_published_models_is_known(place):
+  vocab_file = place("out", "vocab.txt") + "/vocab.txt"
+  with pytest.raises(ValueError, match="do_lower_case"):
+    model_files.open_tokenizer(
+      vocab_file,
+      True,
+      modeling.BertConfig(vocab_size=3),
+      "cased_L-12_H-768_A-12/bert_model.ckpt",
+    )
+
+
+def test_every_token_needs_a_position():
+  config = modeling.BertConfig(vocab_size=3, max_position_embeddings=16)
+  model_files.check_length(16, config)
+  with pytest.raises(ValueError, match="use 16 or less"):
+    model_files.check_length(17, config)
