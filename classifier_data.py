@@ -775,6 +775,8 @@ def infer_labels(path, examples, problem_type):
     found = {label for example in examples for label in example.label}
   else:
     found = {example.label for example in examples}
+  if not found:
+    raise ValueError(f"{path}: no row has a label; check --label_column")
   fractions = [label for label in found if _is_fraction(label)]
   if fractions and problem_type == "single_label":
     raise ValueError(

@@ -193,6 +193,7 @@ def main():
       "nothing to do: pass --do_train, --do_eval, --do_predict or several"
     )
   task = make_task(config)
+  check_problem_type(config, task)
   cli_flags.load_tensorflow()
   classify(
     config,
@@ -237,6 +238,27 @@ def make_task(config):
     label_separator=config.label_separator,
   )
   return classifier_data.own_task(name, layout, config.problem_type)
+
+
+def check_problem_type(config, task):
+  """Refuses flags that would have no effect on a task.
+
+  Raises:
+    ValueError: there is one.
+  """
+  if config.problem_type not in ("single_label", task.problem_type):
+    raise ValueError(
+      f"--problem_type={config.problem_type} is for csv, tsv and jsonl; task "
+      f"{task.name} is {task.problem_type}"
+    )
+  if config.label_smoothing and task.problem_type != "single_label":
+    raise ValueError(
+      f"--label_smoothing has no meaning for {task.problem_type}; leave it out"
+    )
+  if config.class_weights and task.problem_type == "regression":
+    raise ValueError(
+      "--class_weights has no meaning for regression; leave it out"
+    )
 
 
 # Data -------------------------------------------------------------------------

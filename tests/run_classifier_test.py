@@ -654,6 +654,22 @@ def test_upstreams_commands_give_upstreams_results(
 
 
 @pytest.mark.parametrize(
+  ("options", "text"),
+  [
+    ({"task_name": "mrpc", "problem_type": "multi_label"}, "mrpc is single"),
+    ({"problem_type": "regression", "class_weights": "1"}, "class_weights"),
+    ({"problem_type": "multi_label", "label_smoothing": 0.1}, "smoothing has"),
+    ({"task_name": "sts-b", "label_smoothing": 0.1}, "no meaning for regress"),
+  ],
+)
+def test_flags_without_effect_are_refused(folder, options, text):
+  config = make_config(folder, **options)
+  task = run_classifier.make_task(config)
+  with pytest.raises(ValueError, match=text):
+    run_classifier.check_problem_type(config, task)
+
+
+@pytest.mark.parametrize(
   ("flags", "text"),
   [
     (["--task_name=mrpc", "--output_dir=o"], "nothing to do"),
