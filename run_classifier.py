@@ -448,32 +448,19 @@ def config_of_seed(job, training_config, number):
     ValueError: the examples do not make one step.
   """
   config = job.config
-  num_steps = num_warmup_steps = 0
-  eval_steps = training_config.eval_steps
-  if config.do_train:
-    count = len(job.splits["train"].source)
-    batch_size = training_config.train_batch_size
-    # Rounded down, as upstream.
-    num_steps = int(count / batch_size * config.num_train_epochs)
-    num_warmup_steps = int(num_steps * config.warmup_proportion)
-    if config.early_stopping_patience:
-      eval_steps = eval_steps or max(1, count // batch_size)
-    if not num_steps:
-      raise ValueError(
-        f"{count} examples and --num_train_epochs={config.num_train_epochs} "
-        f"are less than one batch of {batch_size}; lower --train_batch_size "
-        "or raise --num_train_epochs"
-      )
-  return dataclasses.replace(
+  training_config = dataclasses.replace(
     training_config,
     output_dir=run_path(config, number),
     seed=training_config.seed + number,
-    eval_steps=eval_steps,
-    schedule=dataclasses.replace(
-      training_config.schedule,
-      num_train_steps=num_steps,
-      num_warmup_steps=num_warmup_steps,
-    ),
+  )
+  if not config.do_train:
+    return training_config
+  count = len(job.splits["train"].source)
+  if config.early_stopping_patience and not training_config.eval_steps:
+    epoch = max(1, count // training_config.train_batch_size)
+    training_config = dataclasses.replace(training_config, eval_steps=epoch)
+  return training_config.with_epochs(
+    count, config.num_train_epochs, config.warmup_proportion
   )
 
 

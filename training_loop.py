@@ -325,6 +325,26 @@ class TrainingConfig:
     """Number of updates of the whole run."""
     return self.schedule.num_train_steps
 
+  def with_epochs(self, num_examples, num_epochs, warmup_proportion):
+    """This config with the steps of fine-tuning, rounded down as upstream.
+
+    Raises:
+      ValueError: the examples do not make one step.
+    """
+    num_steps = int(num_examples / self.train_batch_size * num_epochs)
+    if not num_steps:
+      raise ValueError(
+        f"{num_examples} examples and --num_train_epochs={num_epochs} are less "
+        f"than one batch of {self.train_batch_size}; lower --train_batch_size "
+        "or raise --num_train_epochs"
+      )
+    schedule = dataclasses.replace(
+      self.schedule,
+      num_train_steps=num_steps,
+      num_warmup_steps=int(num_steps * warmup_proportion),
+    )
+    return dataclasses.replace(self, schedule=schedule)
+
   def steps_until_boundary(self, step):
     """Steps from `step` to the next one after which Python has work to do."""
     intervals = (

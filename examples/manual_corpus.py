@@ -20,10 +20,14 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(`*])")
 HELD_OUT = 12
 
 
-def documents():
-  """Yields (name, list of sentences) of every document with any prose."""
+def documents(unwanted=frozenset()):
+  """Yields (name, list of sentences) of every document with any prose.
+
+  Args:
+    unwanted: wordings of sentences to leave out.
+  """
   for name, text in [*_manual(), *_standard_library()]:
-    sentences = split_sentences(text)
+    sentences = [x for x in split_sentences(text) if wording(x) not in unwanted]
     if len(sentences) >= 2:
       yield name, sentences
 
@@ -47,15 +51,20 @@ def split_sentences(text):
   return sentences
 
 
+def wording(sentence):
+  """What equal sentences share whatever their punctuation and markup."""
+  return " ".join(re.findall(r"\w+", sentence.lower()))
+
+
 def is_held_out(name):
   """Whether a document is for evaluation: fixed by its name alone."""
   return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT == 0
 
 
-def write_corpus(train_path, eval_path):
-  """Writes both files; returns the number of documents in each."""
+def write_corpus(train_path, eval_path, unwanted=frozenset()):
+  """Writes both files, as `documents`; returns how many are in each."""
   texts = {False: [], True: []}
-  for name, sentences in documents():
+  for name, sentences in documents(unwanted):
     texts[is_held_out(name)].append("\n".join(sentences) + "\n")
   for path, key in ((train_path, False), (eval_path, True)):
     pathlib.Path(path).write_text("\n".join(texts[key]), encoding="utf-8")

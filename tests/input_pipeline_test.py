@@ -1,6 +1,7 @@
 """Records, their order, and what is said about bad ones."""
 
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -90,6 +91,158 @@ def test_a_failed_writer_leaves_nothing(tmp_path):
       writer.write(b"x")
       raise RuntimeError
   assert list(tmp_path.iterdir()) == []
+
+
+# Sequences in memory
+
+
+def upstream_truncation(num_a, num_b, max_seq_length):
+  """_truncate_seq_pair of upstream's run_classifier.py, on counts."""
+  if not num_b:
+    return min(num_a, max_seq_length - 2), 0
+  while num_a + num_b > max_seq_length - 3:
+    if num_a > num_b:
+      num_a -= 1
+    else:
+      num_b -= 1
+  return num_a, num_b
+
+
+def test_pairs_are_truncated_as_upstream():
+  for sizes in itertools.product(range(14), range(14), range(3, 20)):
+    expected = upstream_truncation(*sizes)
+    assert input_pipeline.truncate_pair(*sizes) == expected, sizes
+
+
+@pytest.mark.parametrize(
+  ("a", "b", "expected"),
+  [
+    ([5, 6], [7], ([101, 5, 6, 102, 7, 102], 4)),
+    ([5, 6], [], ([101, 5, 6, 102], 4)),
+    ([], [], ([101, 102], 2)),
+    ([], [7], ([101, 102, 7, 102], 2)),
+  ],
+)
+def test_pairs_are_packed(a, b, expected):
+  assert input_pipeline.pack_pair(a, b, 101, 102) == expected
+
+
+def make_sequences():
+  """Lengths 4, 2 and 7."""
+  return input_pipeline.Sequences(
+    [([11, 12, 13, 14], 3), ([21, 22], 2), ([*range(31, 38)], 4)]
+  )
+
+
+def test_sequences_are_padded_in_any_order_and_more_than_once():
+  sequences = make_sequences()
+  assert len(sequences) == 3
+  assert sequences.lengths.tolist() == [4, 2, 7]
+  batch = sequences.pad(np.array([1, 0, 1]), 5)
+  assert {name: values.tolist() for name, values in batch.items()} == {
+    "input_ids": [[21, 22, 0, 0, 0], [11, 12, 13, 14, 0], [21, 22, 0, 0, 0]],
+    "input_mask": [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 0]],
+    "segment_ids": [[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]],
+  }
+  assert {values.dtype for values in batch.values()} == {np.dtype(np.int32)}
+
+
+def test_the_last_sequence_needs_no_padding():
+  """Nothing is read beyond its end."""
+  batch = make_sequences().pad([2], 7)
+  assert batch["input_ids"].tolist() == [[*range(31, 38)]]
+  assert batch["segment_ids"].tolist() == [[0, 0, 0, 0, 1, 1, 1]]
+
+
+def make_sequence_source(lengths, buckets):
+  """Sequence i holds only the number i + 1."""
+  sequences = input_pipeline.Sequences(
+    [([i + 1] * length, length) for i, length in enumerate(lengths)]
+  )
+  columns = {
+    "label_ids": np.arange(len(lengths)) * 10,
+    "scores": np.arange(2.0 * len(lengths)).reshape(-1, 2),
+  }
+  return input_pipeline.SequenceSource(sequences, columns, buckets)
+
+
+@pytest.mark.parametrize(
+  ("numbers", "length"),
+  [([0], 4), ([0, 1], 4), ([2], 8), ([0, 2, 1], 8), ([3], 9), ([1, 3], 9)],
+)
+def test_a_batch_takes_the_first_bucket_that_holds_it(numbers, length):
+  source = make_sequence_source([3, 4, 5, 9], (4, 8, 9))
+  batch = source.take(np.array(numbers))
+  for name in input_pipeline.SEQUENCE_FEATURES:
+    assert batch[name].shape == (len(numbers), length)
+  assert batch["input_ids"].max(axis=1).tolist() == [n + 1 for n in numbers]
+  found = batch["input_mask"].sum(axis=1)
+  assert found.tolist() == source.lengths[numbers].tolist()
+
+
+def test_a_batch_has_the_columns_of_its_sequences():
+  batch = make_sequence_source([3, 4, 5], (8,)).take(np.array([2, 0]))
+  assert batch["label_ids"].tolist() == [20, 0]
+  assert batch["scores"].tolist() == [[4, 5], [0, 1]]
+
+
+def test_a_sequence_beyond_the_last_bucket_is_refused():
+  with pytest.raises(ValueError, match="of 9 tokens does not fit into 8"):
+    make_sequence_source([3, 9, 4], (4, 8))
+
+
+def padded_size(lengths, buckets):
+  """Positions of all sequences, each padded to its bucket."""
+  return np.take(buckets, np.searchsorted(buckets, lengths)).sum()
+
+
+@pytest.mark.parametrize("max_buckets", [1, 2, 3, 6])
+@pytest.mark.parametrize("seed", range(20))
+def test_bucket_lengths_waste_the_least(seed, max_buckets):
+  """Against every choice of multiples of 8, the last one given."""
+  rng = np.random.default_rng(seed)
+  lengths = rng.integers(1, rng.integers(2, 52), rng.integers(1, 40))
+  # One that cuts the last multiple short, and one that does not.
+  max_seq_length = int(lengths.max() + rng.integers(0, 10))
+  found = input_pipeline.bucket_lengths(lengths, max_seq_length, max_buckets)
+  last = min(-(-int(lengths.max()) // 8) * 8, max_seq_length)
+  assert found[-1] == last
+  assert list(found) == sorted(set(found))
+  assert len(found) <= max_buckets
+  assert all(length % 8 == 0 for length in found[:-1])
+  choices = itertools.chain.from_iterable(
+    itertools.combinations(range(8, last, 8), count)
+    for count in range(max_buckets)
+  )
+  fewest = min(padded_size(lengths, (*some, last)) for some in choices)
+  assert padded_size(lengths, found) == fewest
+
+
+def test_there_are_at_most_six_buckets():
+  lengths = np.arange(1, 513)
+  found = input_pipeline.bucket_lengths(lengths, 512)
+  assert len(found) == 6
+  assert found[-1] == 512
+
+
+@pytest.mark.parametrize(
+  ("lengths", "max_seq_length", "expected"),
+  [
+    ([], 128, (8,)),
+    ([], 4, (4,)),
+    ([20] * 9, 128, (24,)),
+    ([20] * 9, 20, (20,)),
+    ([24, 24], 128, (24,)),
+    ([3], 3, (3,)),
+    ([3, 30, 30], 128, (8, 32)),
+    ([8, 9], 128, (8, 16)),
+  ],
+)
+def test_bucket_lengths_of_few_lengths(lengths, max_seq_length, expected):
+  """No bucket without a sequence, and a source for each."""
+  found = input_pipeline.bucket_lengths(np.array(lengths, int), max_seq_length)
+  assert found == expected
+  assert make_sequence_source(lengths, found).bucket_lengths == expected
 
 
 # Reading
@@ -251,6 +404,114 @@ def test_batches_stay_within_a_block_and_blocks_are_permuted():
 def test_a_batch_larger_than_the_data_repeats_it():
   counts = collections.Counter(order(num_records=3, batch_size=9).batch(0))
   assert counts == {0: 3, 1: 3, 2: 3}
+
+
+# Order by length
+
+
+def mixed_lengths(count, longest=120):
+  return np.random.default_rng(count).integers(3, longest + 1, count)
+
+
+def length_order(count, batch_size=8, seed=1):
+  return input_pipeline.LengthGroupedOrder(
+    order(count, batch_size, seed, count), mixed_lengths(count)
+  )
+
+
+@pytest.mark.parametrize("count", [5, 8, 64, 100, 1003])
+def test_every_epoch_by_length_holds_every_sequence_once(count):
+  """Also where an epoch is less than a group, or than a batch."""
+  an_order = length_order(count)
+  num_steps = -(-4 * count // 8)
+  stream = np.concatenate([an_order.batch(step) for step in range(num_steps)])
+  epochs = np.split(stream[: 4 * count], 4)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(count))
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_any_step_by_length_can_be_had_without_those_before():
+  an_order = length_order(1003)
+  forwards = [an_order.batch(step).tolist() for step in range(300)]
+  for step in np.random.default_rng(0).permutation(300)[:100].tolist():
+    assert length_order(1003).batch(step).tolist() == forwards[step]
+    assert an_order.batch(step).tolist() == forwards[step]
+
+
+def test_seeds_by_length_differ():
+  first, other = (
+    [length_order(1000, seed=seed).batch(step).tolist() for step in range(20)]
+    for seed in (1, 2)
+  )
+  assert all(x != y for x, y in zip(first, other, strict=True))
+
+
+def test_the_order_by_length_is_pinned():
+  """A change here would silently reorder every run that is resumed."""
+  assert length_order(24, batch_size=3).batch(2).tolist() == [4, 19, 13]
+
+
+def test_batches_of_a_group_do_not_overlap_in_length():
+  """125 batches an epoch, in groups of 50, 50 and 25."""
+  lengths = mixed_lengths(1000)
+  an_order = length_order(1000)
+  bounds = [(0, 50), (50, 100), (100, 125), (125, 175)]
+  for group in itertools.starmap(range, bounds):
+    spans = [
+      (lengths[numbers].min(), lengths[numbers].max())
+      for numbers in map(an_order.batch, group)
+    ]
+    assert spans != sorted(spans)
+    ordered = sorted(spans)
+    for (_, longest), (shortest, _) in itertools.pairwise(ordered):
+      assert longest <= shortest
+
+
+def test_a_batch_across_epochs_is_that_of_the_plain_order():
+  """100 sequences are 12 batches of 8 and a half."""
+  by_length, plain = length_order(100), order(100, 8, 1, 100)
+  assert by_length.batch(12).tolist() == plain.batch(12).tolist()
+  assert by_length.batch(11).tolist() != plain.batch(11).tolist()
+
+
+def test_many_steps_have_six_shapes_at_most():
+  lengths = mixed_lengths(1003)
+  source = make_sequence_source(
+    lengths, input_pipeline.bucket_lengths(lengths, 128)
+  )
+  an_order = input_pipeline.training_order(source, 8, seed=3)
+  shapes = collections.Counter(
+    source.take(an_order.batch(step))["input_ids"].shape for step in range(500)
+  )
+  assert set(shapes) == {(8, length) for length in source.bucket_lengths}
+  assert 2 < len(shapes) <= 6
+  # Six buckets for lengths up to 120 add 10 to the mean of 61; batches of any
+  # lengths would add 50.
+  positions = sum(8 * length * n for (_, length), n in shapes.items())
+  assert positions < 1.25 * 8 * 500 * lengths.mean()
+
+
+def test_training_is_by_length_only_where_shapes_differ():
+  lengths = mixed_lengths(40)
+  source = make_sequence_source(lengths, (64, 120))
+  by_length = input_pipeline.training_order(source, 4, seed=5)
+  assert isinstance(by_length, input_pipeline.LengthGroupedOrder)
+  assert source.variable_features == input_pipeline.SEQUENCE_FEATURES
+  source = make_sequence_source(lengths, (120,))
+  assert source.variable_features == ()
+  plain = input_pipeline.training_order(source, 4, seed=5)
+  assert isinstance(plain, input_pipeline.TrainingOrder)
+  for an_order in (plain, by_length.order):
+    assert an_order.batch(7).tolist() == order(40, 4, 5, 40).batch(7).tolist()
+
+
+def test_inference_takes_the_shortest_first():
+  lengths = [9, 3, 9, 4, 3]
+  source = make_sequence_source(lengths, (8, 16))
+  assert input_pipeline.inference_order(source).tolist() == [1, 4, 3, 0, 2]
+  source = make_sequence_source(lengths, (16,))
+  assert input_pipeline.inference_order(source).tolist() == [0, 1, 2, 3, 4]
 
 
 # Evaluation batches

@@ -174,8 +174,8 @@ def outputs_by_golden_name(heads, batch):
       classifier.loss_sums(classified, labelled),
       classifier.loss_weights(labelled),
     ),
-    "classifier_example_loss": -tf.gather(
-      tf.nn.log_softmax(classified["logits"]), ns_labels, batch_dims=1
+    "classifier_example_loss": classifier._label_losses(
+      classified["logits"], ns_labels
     ),
   }
 
@@ -559,3 +559,202 @@ def test_the_span_head_leaves_the_pooler_alone():
   trained = {variable.path for variable in model.trainable_variables}
   assert not [path for path in trained if "pooler" in path]
   assert "bert/pooler/dense/kernel" in modeling.named_variables(model)
+
+
+# Losses of the classifier
+
+
+LOGITS = np.array(
+  [[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 1.0], [1.5, 1.0, -2.0]],
+  np.float32,
+)
+LABELS = {
+  "single_label": np.array([0, 2, 2, 1], np.int32),
+  "multi_label": np.array(
+    [[1, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 1]], np.float32
+  ),
+  "regression": np.array([1.0, -0.5, 2.0, 1.5], np.float32),
+}
+PROBLEM_TYPES = list(LABELS)
+CLASS_WEIGHTS = [1.0, 4.0, 2.5]
+# A few roundings of float32 sums of numbers of the order of 1.
+ROUNDING = 1e-6
+
+
+def classifier(problem_type="single_label", **options):
+  num_labels = 1 if problem_type == "regression" else 3
+  return modeling.BertClassifier(
+    small_config(), num_labels, problem_type=problem_type, **options
+  )
+
+
+def labelled_batch(problem_type, **features):
+  """The four examples of LABELS as (outputs, batch)."""
+  width = 1 if problem_type == "regression" else 3
+  batch = {
+    "input_ids": np.ones([4, 1], np.int32),
+    "label_ids": LABELS[problem_type],
+    **features,
+  }
+  return {"logits": tf.constant(LOGITS[:, :width])}, batch
+
+
+def mean_loss(model, **features):
+  outputs, batch = labelled_batch(model.problem_type, **features)
+  sums, weights = model.loss_sums(outputs, batch), model.loss_weights(batch)
+  return float(model.total_loss(sums, weights))
+
+
+def log_probabilities():
+  logits = LOGITS.astype(np.float64)
+  return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def cross_entropies():
+  return -log_probabilities()[np.arange(4), LABELS["single_label"]]
+
+
+def test_class_weights_by_hand():
+  """What PyTorch's CrossEntropyLoss(weight) computes, and what is written."""
+  weights = np.take(CLASS_WEIGHTS, LABELS["single_label"])
+  assert weights.tolist() == [1.0, 2.5, 2.5, 4.0]
+  expected = (weights * cross_entropies()).sum() / 10
+  found = mean_loss(classifier(class_weights=CLASS_WEIGHTS))
+  assert found == pytest.approx(expected, rel=ROUNDING)
+
+
+def test_no_class_weights_are_a_plain_mean():
+  expected = cross_entropies().mean()
+  assert mean_loss(classifier()) == pytest.approx(expected, rel=ROUNDING)
+  equal = classifier(class_weights=[3, 3, 3])
+  assert mean_loss(equal) == pytest.approx(expected, rel=ROUNDING)
+
+
+def test_label_smoothing_by_hand():
+  """0.3 of the probability over three labels: 0.8 for the right one."""
+  targets = np.full([4, 3], 0.1)
+  targets[np.arange(4), LABELS["single_label"]] = 0.8
+  expected = -(targets * log_probabilities()).sum(axis=1).mean()
+  found = mean_loss(classifier(label_smoothing=0.3))
+  assert found == pytest.approx(expected, rel=ROUNDING)
+
+
+def binary_cross_entropies():
+  p = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+  labels = LABELS["multi_label"]
+  return -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+
+
+def test_multi_label_loss_by_hand():
+  expected = binary_cross_entropies().mean()
+  found = mean_loss(classifier("multi_label"))
+  assert found == pytest.approx(expected, rel=ROUNDING)
+
+
+def test_multi_label_class_weights_are_relative():
+  losses = binary_cross_entropies().mean(axis=0)
+  expected = np.average(losses, weights=CLASS_WEIGHTS)
+  for scale in (1, 10):
+    weights = [scale * weight for weight in CLASS_WEIGHTS]
+    found = mean_loss(classifier("multi_label", class_weights=weights))
+    assert found == pytest.approx(expected, rel=ROUNDING)
+
+
+@pytest.mark.parametrize("shape", [[4], [4, 1]])
+def test_regression_loss_by_hand(shape):
+  """Errors 1, 0.6, -5 and 0."""
+  labels = LABELS["regression"].reshape(shape)
+  found = mean_loss(classifier("regression"), label_ids=labels)
+  assert found == pytest.approx((1 + 0.36 + 25) / 4, rel=ROUNDING)
+
+
+@pytest.mark.parametrize(
+  ("problem_type", "name", "expected"),
+  [
+    ("single_label", "accuracy", 2),
+    # Right are 3, 0, 1 and 1 of three.
+    ("multi_label", "accuracy", 5 / 3),
+    ("regression", "mean_absolute_error", 6.6),
+  ],
+)
+def test_metric_sums_by_hand(problem_type, name, expected):
+  """Class weights do not change them."""
+  model = classifier(problem_type, class_weights=[5, 1, 1])
+  assert model.metric_names == (name,)
+  total, weight = model.metric_sums(*labelled_batch(problem_type))[name]
+  assert float(total) == pytest.approx(expected, rel=ROUNDING)
+  assert float(weight) == 4
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+def test_rows_without_weight_never_count(problem_type):
+  model = classifier(
+    problem_type,
+    class_weights=None if problem_type == "regression" else CLASS_WEIGHTS,
+    label_smoothing=0.1,
+  )
+
+  def numbers(outputs, batch):
+    return tf.nest.flatten(
+      [
+        model.loss_sums(outputs, batch),
+        model.loss_weights(batch),
+        model.metric_sums(outputs, batch),
+      ]
+    )
+
+  outputs, batch = labelled_batch(problem_type)
+  kept = [0, 2]
+  alone = numbers(
+    {"logits": tf.gather(outputs["logits"], kept)},
+    {name: values[kept] for name, values in batch.items()},
+  )
+  batch["example_weights"] = np.array([1, 0, 1, 0], np.float32)
+  # Sums with zeros in between are exact.
+  assert numbers(outputs, batch) == alone
+  assert float(alone[-1]) == 2
+
+
+@pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
+def test_a_keras_file_keeps_the_task(tmp_path, problem_type):
+  model = classifier(
+    problem_type,
+    class_weights=None if problem_type == "regression" else CLASS_WEIGHTS,
+    label_smoothing=0.1,
+  )
+  model.save(tmp_path / "model.keras")
+  loaded = keras.saving.load_model(tmp_path / "model.keras")
+  for name in ("num_labels", "problem_type", "class_weights"):
+    assert getattr(loaded, name) == getattr(model, name)
+  assert loaded.label_smoothing == 0.1
+  assert mean_loss(loaded) == mean_loss(model)
+
+
+# Frozen parts
+
+
+@pytest.mark.parametrize(
+  ("parts", "expected"),
+  [
+    ("", set()),
+    ("embeddings,0-1", {"bert/embeddings", "layer_0", "layer_1"}),
+    ("pooler", {"bert/pooler"}),
+    (" 2 , pooler", {"layer_2", "bert/pooler"}),
+    ("1-1", {"layer_1"}),
+  ],
+)
+def test_what_is_frozen(parts, expected):
+  model = modeling.BertClassifier(small_config(num_hidden_layers=3), 2)
+  modeling.freeze_layers(model, parts)
+  for name, variable in modeling.named_variables(model).items():
+    is_frozen = any(scope in name for scope in expected)
+    assert variable.trainable != is_frozen, name
+
+
+@pytest.mark.parametrize(
+  "part", ["3", "0-3", "1-0", "1-", "-1", "-", "layer_0", "0-1-2", "all", "1.5"]
+)
+def test_parts_that_do_not_exist_are_refused(part):
+  model = modeling.BertClassifier(small_config(num_hidden_layers=3), 2)
+  with pytest.raises(ValueError, match=f"no '{part}' .* layers from 0 to 2"):
+    modeling.freeze_layers(model, f"embeddings,{part}")

@@ -21,6 +21,10 @@ GOLDEN_RUNS = {
   "pretrain_nowarmup": 0,
   "pretrain_warmup10_onehot": 10,
 }
+CLASSIFIER_RUNS = {"classifier_warmup10": 10, "classifier_nowarmup": 0}
+# True norm of the first gradients, from upstream's dense ones (meta.json,
+# step0_global_norm_of_dense_gradients).
+CLASSIFIER_FIRST_NORM = 1.0423228740692139
 
 
 def schedule(**changes):
@@ -146,6 +150,87 @@ def test_lamb_moves_a_variable_that_is_zero():
   assert result == pytest.approx([-0.1], rel=1e-4)
 
 
+def textbook_adamw(weight, gradients, rate, decay):
+  """arXiv 1412.6980, algorithm 1, with decay as in arXiv 1711.05101."""
+  m = v = 0.0
+  for t, gradient in enumerate(gradients, 1):
+    m = 0.9 * m + 0.1 * gradient
+    v = 0.999 * v + 0.001 * gradient**2
+    m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.999**t)
+    direction = m_hat / (np.sqrt(v_hat) + 1e-6)
+    weight = weight - rate * (direction + decay * weight)
+  return weight
+
+
+@pytest.mark.parametrize("name", ["layer/kernel", "layer/bias"])
+@pytest.mark.parametrize("num_steps", [1, 2, 20])
+def test_bias_correction_is_textbook_adam(name, num_steps):
+  rng = np.random.default_rng(num_steps)
+  initial = rng.normal(size=5)
+  gradients = rng.normal(size=[num_steps, 5])
+  optimizer = optimization.AdamWeightDecay(bias_correction=True)
+  variable = tf.Variable(initial, dtype=tf.float32)
+  slots = list(optimizer.create_slots({name: variable}).values())
+  for step, gradient in enumerate(gradients.astype(np.float32)):
+    optimizer.update(
+      name, variable, gradient, slots, 0.1, tf.constant(step, tf.int64)
+    )
+  decay = 0.01 if name == "layer/kernel" else 0.0
+  expected = textbook_adamw(initial, gradients, 0.1, decay)
+  # Half a unit in the last place of 0.999, 3e-8, is 3e-5 of what it leaves of
+  # 1, and v's root halves that; a step is of the order of the rate, 0.1.
+  atol = num_steps * 1.5e-5 * 0.1
+  np.testing.assert_allclose(variable, expected, rtol=0, atol=atol)
+
+
+def test_bias_correction_is_off_by_default():
+  """First step: 0.1 / sqrt(0.001) times the gradient's sign, not 1 times."""
+  optimizer = optimization.AdamWeightDecay
+  moved, _ = apply_once(optimizer(), "layer/bias", [3.0], [-2.0])
+  assert moved == pytest.approx([3.0 + 0.1 * 0.1 / 0.001**0.5], rel=1e-5)
+  moved, _ = apply_once(
+    optimizer(bias_correction=True), "layer/bias", [3.0], [-2.0]
+  )
+  assert moved == pytest.approx([3.0 + 0.1], rel=1e-5)
+
+
+def test_lamb_is_always_corrected():
+  """As in its paper, whatever --adam_bias_correction says."""
+  results = [
+    apply_once(
+      optimization.Lamb(bias_correction=flag), "layer/bias", [3.0], [1.0]
+    )[0]
+    for flag in (False, True)
+  ]
+  assert results[0] == results[1] == pytest.approx([3.0 - 0.1], rel=1e-4)
+
+
+# Rates by layer
+
+
+def test_layerwise_factors_fall_towards_the_embeddings():
+  names = {
+    "bert/embeddings/word_embeddings": 0.125,
+    "bert/embeddings/LayerNorm/beta": 0.125,
+    "bert/encoder/layer_0/attention/self/query/kernel": 0.25,
+    "bert/encoder/layer_1/output/dense/bias": 0.5,
+    "bert/pooler/dense/kernel": 1.0,
+    "output_weights": 1.0,
+    "output_bias": 1.0,
+    "cls/squad/output_weights": 1.0,
+    "cls/predictions/transform/dense/kernel": 1.0,
+  }
+  assert optimization.layerwise_factors(names, 0.5) == names
+  assert set(optimization.layerwise_factors(names, 1.0).values()) == {1.0}
+
+
+def test_layerwise_factors_know_layers_of_two_digits():
+  names = [f"bert/encoder/layer_{i}/output/dense/kernel" for i in range(12)]
+  factors = optimization.layerwise_factors(["bert/embeddings/x", *names], 0.9)
+  expected = [0.9 ** (13 - i) for i in range(13)]
+  assert list(factors.values()) == pytest.approx(expected)
+
+
 def test_clipping_scales_to_the_norm_and_leaves_small_gradients():
   gradients = [tf.constant([3.0]), tf.constant([[4.0]])]
   clipped, norm = optimization.clip_by_global_norm(gradients)
@@ -159,12 +244,9 @@ def test_clipping_scales_to_the_norm_and_leaves_small_gradients():
 # Upstream's trajectories
 
 
-def golden_trainer(folder, num_warmup_steps):
+def golden_trainer(folder, model, num_warmup_steps):
   """A Trainer on upstream's initial weights, and the batches of its steps."""
-  config = modeling.BertConfig.from_json_file(str(folder / "bert_config.json"))
   strategy = training_loop.make_strategy(training_loop.DeviceConfig())
-  with strategy.scope():
-    model = modeling.BertPretrainer(config)
   initial = np.load(folder / "init.npz")
   trainer = training_loop.Trainer(
     strategy,
@@ -178,33 +260,68 @@ def golden_trainer(folder, num_warmup_steps):
   for name, variable in trainer.weights.items():
     variable.assign(initial[name])
   arrays = np.load(folder / "batches.npz")
-  fine_tuning = {"label_ids", "unique_ids", "start_positions", "end_positions"}
-  names = set(arrays) - fine_tuning
 
   def batches():
     for step in range(30):
-      yield {name: arrays[name][step % 5] for name in names}
+      yield {name: arrays[name][step % 5] for name in arrays}
 
   iterator = iter(training_loop.distribute_batches(strategy, batches, 1))
   return trainer, iterator
 
 
+def golden_config(folder):
+  return modeling.BertConfig.from_json_file(str(folder / "bert_config.json"))
+
+
 def check_trajectory(folder, name):
   golden = np.load(folder / f"{name}.npz")
-  trainer, iterator = golden_trainer(folder, GOLDEN_RUNS[name])
+  model = modeling.BertPretrainer(golden_config(folder))
+  trainer, iterator = golden_trainer(folder, model, GOLDEN_RUNS[name])
   for step in range(30):
     found = trainer.train_steps(iterator, 1)
-    assert found["loss"] == pytest.approx(golden["loss"][step], rel=1e-5)
-    # One rounding of the share that is done, in units of the peak rate.
-    assert found["learning_rate"] == pytest.approx(
-      golden["learning_rate"][step], rel=0, abs=1e-7 * 1e-3
-    )
+    check_step(trainer, found, golden, step)
     assert found["gradient_norm"] == pytest.approx(
       golden["global_norm"][step], rel=1e-5
     )
-    if step == 1:
-      check_state(trainer, golden, "step2/")
-  check_state(trainer, golden, "final/")
+
+
+def check_classifier_trajectory(folder, name, monkeypatch):
+  """With upstream's norm in place of ours where gradients are clipped.
+
+  Upstream's is that of sparse rows which are not added up yet. It was made
+  without the dropout that it hard-codes.
+  """
+  golden = np.load(folder / f"{name}.npz")
+  monkeypatch.setattr(modeling, "CLASSIFIER_DROPOUT_PROB", 0.0)
+  upstreams_norm = tf.Variable(0.0)
+
+  def clip(gradients, clip_norm):
+    clipped, _ = tf.clip_by_global_norm(gradients, clip_norm, upstreams_norm)
+    return clipped, tf.linalg.global_norm(gradients)
+
+  monkeypatch.setattr(optimization, "clip_by_global_norm", clip)
+  model = modeling.BertClassifier(golden_config(folder), num_labels=3)
+  trainer, iterator = golden_trainer(folder, model, CLASSIFIER_RUNS[name])
+  for step in range(30):
+    upstreams_norm.assign(golden["global_norm"][step])
+    found = trainer.train_steps(iterator, 1)
+    check_step(trainer, found, golden, step)
+    if step == 0:
+      assert found["gradient_norm"] == pytest.approx(
+        CLASSIFIER_FIRST_NORM, rel=1e-5
+      )
+
+
+def check_step(trainer, found, golden, step):
+  """Compares what one call of train_steps, and the state it left."""
+  assert found["loss"] == pytest.approx(golden["loss"][step], rel=1e-5)
+  # One rounding of the share that is done, in units of the peak rate.
+  assert found["learning_rate"] == pytest.approx(
+    golden["learning_rate"][step], rel=0, abs=1e-7 * 1e-3
+  )
+  for after, prefix in ((1, "step2/"), (29, "final/")):
+    if step == after:
+      check_state(trainer, golden, prefix)
 
 
 def check_state(trainer, golden, prefix):
@@ -230,9 +347,21 @@ def test_trajectories_equal_upstream(goldens, name):
   check_trajectory(goldens / "training", name)
 
 
+def test_a_classifiers_trajectory_equals_upstream(testdata, monkeypatch):
+  check_classifier_trajectory(
+    testdata / "training", "classifier_warmup10", monkeypatch
+  )
+
+
+@pytest.mark.parametrize("name", CLASSIFIER_RUNS)
+def test_classifier_trajectories_equal_upstream(goldens, name, monkeypatch):
+  check_classifier_trajectory(goldens / "training", name, monkeypatch)
+
+
 def test_first_gradients_equal_upstream(testdata):
   folder = testdata / "training"
-  trainer, iterator = golden_trainer(folder, 10)
+  model = modeling.BertPretrainer(golden_config(folder))
+  trainer, iterator = golden_trainer(folder, model, 10)
   golden = np.load(folder / "pretrain_warmup10_grads0.npz")
   batch = {name: values[0] for name, values in next(iterator).items()}
   weights = trainer.model.loss_weights(batch)
