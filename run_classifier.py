@@ -284,7 +284,7 @@ def find_splits(config, task):
     if not is_wanted:
       continue
     if path:
-      layout = classifier_data.default_layout(task, split)
+      layout = classifier_data.default_layout(task, split, path)
       splits[split] = (cli_flags.find_files(flag, path)[0], layout)
       continue
     if not config.data_dir:

@@ -5,6 +5,7 @@ LIBRARIES = [
   "classifier_data",
   "classifier_results",
   "cli_flags",
+  "example_files",
   "input_pipeline",
   "model_files",
   "modeling",

@@ -295,7 +295,30 @@ def test_the_first_file_that_exists_is_read(tmp_path):
   path, layout = classifier_data.find_file(task, "dev", f"file://{tmp_path}")
   assert (path, layout.file_format) == (f"file://{tmp_path}/dev.json", "jsonl")
   assert len(classifier_data.read_examples(path, layout, "dev")) == 1
-  assert classifier_data.default_layout(task, "dev") == layout
+  assert classifier_data.default_layout(task, "dev", "mine.json") == layout
+
+
+@pytest.mark.parametrize(
+  ("name", "file_format"),
+  [("a.txt", "toutiao"), ("a.json", "jsonl"), ("a", "jsonl")],
+)
+def test_another_files_layout_is_that_of_its_extension(name, file_format):
+  task = classifier_data.TASKS["tnews"]
+  layout = classifier_data.default_layout(task, "train", f"some.where/{name}")
+  assert layout.file_format == file_format
+
+
+def test_columns_of_labels_come_in_the_models_order(tmp_path):
+  path = tmp_path / "labels.txt"
+  path.write_text("rude\ntoxic\n")
+  layout = classifier_data.Layout("text", label=("toxic", "rude"))
+  task = classifier_data.own_task("csv", layout, "multi_label")
+  assert task.labels == ("toxic", "rude")
+  saved = classifier_data.with_saved_labels(task, str(path))
+  assert saved.labels == ("rude", "toxic")
+  path.write_text("rude\nkind\n")
+  with pytest.raises(ValueError, match="toxic, rude, but .* rude, kind apart"):
+    classifier_data.with_saved_labels(task, str(path))
 
 
 @pytest.mark.parametrize(
@@ -933,7 +956,7 @@ def test_ax_is_for_prediction(tmp_path, split):
   with pytest.raises(ValueError, match=f"ax has no {split} file; .* as mnli"):
     classifier_data.require_file(ax, split, str(tmp_path))
   with pytest.raises(ValueError, match=f"ax has no {split} file"):
-    classifier_data.default_layout(ax, split)
+    classifier_data.default_layout(ax, split, "ax.tsv")
   assert classifier_data.find_file(ax, split, str(tmp_path)) is None
 
 
@@ -1164,11 +1187,14 @@ def test_a_second_text_without_tokens_is_none(tmp_path, text_b):
 
 
 @pytest.fixture
-def own_tables(monkeypatch):
-  """Copies of the tables, so that a test may add to them."""
-  for name in ("TASKS", "READERS"):
-    table = dict(getattr(classifier_data, name))
-    monkeypatch.setattr(classifier_data, name, table)
+def own_tables():
+  """Takes out of the tables again what a test adds to them."""
+  tables = (classifier_data.TASKS, classifier_data.READERS)
+  before = [dict(table) for table in tables]
+  yield
+  for table, rows in zip(tables, before, strict=True):
+    table.clear()
+    table.update(rows)
 
 
 def read_mail(path):

@@ -14,6 +14,7 @@ LAYERS = {
   "optimization": 0,
   "task_metrics": 0,
   "checkpoint_io": 1,
+  "example_files": 1,
   "input_pipeline": 1,
   "training_loop": 2,
   "classifier_data": 3,
@@ -30,6 +31,7 @@ SCRIPTS = [name for name, layer in LAYERS.items() if layer == 6]
 MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
 WITHOUT_TENSORFLOW = [
   "classifier_data",
+  "example_files",
   "task_metrics",
   "tokenization",
   "cli_flags",
