@@ -3,63 +3,119 @@
     python benchmarks/fine_tuning.py --task_name=mrpc --data_dir=MRPC \\
       --model_dir=MODEL
 
-In turns, in one process and on the same rows: ours with batches of about equal
+In turns, a process each, and on the same rows: ours with batches of about equal
 length, ours with every sequence padded to --max_seq_length, and transformers
 with its own sampler of about equal lengths. A turn is a group of 50 steps, in
 which all lengths occur. Needs the `bench` extra.
 """
 
+import argparse
 import itertools
+import multiprocessing
 import pathlib
 import statistics
 import sys
 import tempfile
 import time
 
-import torch_classifier
-import transformers
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import classifier_data  # noqa: E402
 import cli_flags  # noqa: E402
-import input_pipeline  # noqa: E402
 
 
 def main():
   """Prints seconds per epoch and their ratios, medians over the rounds."""
-  parser = torch_classifier.make_parser(__doc__.splitlines()[0])
-  parser.add_argument("--rounds", type=int, default=5)
-  options = parser.parse_args()
-  cli_flags.load_tensorflow()
-  task = classifier_data.find_task(options.task_name)
+  options = parse_options()
+  # A process each: two frameworks' threads would be in each other's way.
+  context = multiprocessing.get_context("spawn")
   engines = {
-    "ours": Ours(task, options, pad_to_max_length=False),
-    "ours, --pad_to_max_length": Ours(task, options, pad_to_max_length=True),
-    "transformers + PyTorch": make_peer(task, options),
+    name: start(context, make, options) for name, make in ENGINES.items()
   }
-  steps = input_pipeline.BATCHES_PER_GROUP
-  for engine in engines.values():
-    engine.take_steps(2)  # Tracing, first allocations.
+  steps_per_epoch = [pipe.recv() for pipe in engines.values()][0]
   rounds = []
   for _ in range(options.rounds):
-    rounds.append([x.take_steps(steps) / steps for x in engines.values()])
+    rounds.append([take_turn(pipe) for pipe in engines.values()])
     print("  ".join(f"{x:.3f}" for x in rounds[-1]), "s/step", flush=True)
-  report(engines, rounds, engines["ours"].steps_per_epoch)
+  report(engines, rounds, steps_per_epoch)
+
+
+def parse_options():
+  """The command line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  for name in ("task_name", "data_dir", "model_dir"):
+    parser.add_argument(f"--{name}", required=True)
+  parser.add_argument("--max_seq_length", type=int, default=128)
+  parser.add_argument("--train_batch_size", type=int, default=32)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.set_defaults(
+    learning_rate=5e-5, num_train_epochs=10.0, warmup_proportion=0.1
+  )
+  return parser.parse_args()
+
+
+def start(context, make, options):
+  """Starts an engine in a process; returns the pipe to it."""
+  ours, theirs = context.Pipe()
+  context.Process(
+    target=serve, args=(make, options, theirs), daemon=True
+  ).start()
+  return ours
+
+
+def serve(make, options, pipe):
+  """Sends the steps of an epoch, then takes turns until nobody asks."""
+  task = classifier_data.find_task(options.task_name)
+  engine = make(task, options)
+  engine.take_steps(2)  # Tracing, first allocations.
+  pipe.send(len(engine.rows) / options.train_batch_size)
+  while True:
+    steps = pipe.recv()
+    pipe.send(engine.take_steps(steps) / steps)
+
+
+def take_turn(pipe):
+  """Seconds a step of one engine takes, while the others wait."""
+  pipe.send(STEPS_PER_TURN)
+  return pipe.recv()
+
+
+def make_ours(task, options):
+  """Batches of about equal length, padded to one of a few."""
+  return Ours(task, options, pad_to_max_length=False)
+
+
+def make_padded(task, options):
+  """Every sequence padded to max_seq_length."""
+  return Ours(task, options, pad_to_max_length=True)
 
 
 def make_peer(task, options):
   """The torch_classifier.Peer of the options."""
+  import torch_classifier
+  import transformers
+
   tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_dir)
   data = torch_classifier.load_split(task, "train", options, tokenizer)
   return torch_classifier.Peer(task, data, options, tokenizer, seed=1)
+
+
+# A group of ours, in which all lengths occur.
+STEPS_PER_TURN = 50
+ENGINES = {
+  "ours": make_ours,
+  "ours, --pad_to_max_length": make_padded,
+  "transformers + PyTorch": make_peer,
+}
 
 
 class Ours:
   """The Trainer that run_classifier would make."""
 
   def __init__(self, task, options, pad_to_max_length):
+    cli_flags.load_tensorflow()
     import checkpoint_io
+    import input_pipeline
     import modeling
     import optimization
     import tokenization
@@ -78,7 +134,7 @@ class Ours:
       options.max_seq_length,
       pad_to_max_length=pad_to_max_length,
     ).source
-    self.steps_per_epoch = len(source) / options.train_batch_size
+    self.rows = source
     strategy = training_loop.make_strategy(training_loop.DeviceConfig())
     with strategy.scope():
       model = modeling.BertClassifier(
@@ -86,7 +142,9 @@ class Ours:
         len(task.labels) or 1,
         problem_type=task.problem_type,
       )
-    num_steps = int(self.steps_per_epoch * options.num_train_epochs)
+    num_steps = int(
+      len(source) / options.train_batch_size * options.num_train_epochs
+    )
     self.trainer = training_loop.Trainer(
       strategy,
       model,

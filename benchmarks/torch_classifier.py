@@ -50,12 +50,7 @@ def main():
 
 def parse_options():
   """The command line."""
-  return make_parser(__doc__.splitlines()[0]).parse_args()
-
-
-def make_parser(description):
-  """Parser of the options that both benchmarks of fine-tuning share."""
-  parser = argparse.ArgumentParser(description=description)
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("task_name", "data_dir", "model_dir"):
     parser.add_argument(f"--{name}", required=True)
   parser.add_argument("--output_file")
@@ -66,7 +61,7 @@ def make_parser(description):
   parser.add_argument("--num_train_epochs", type=float, default=3.0)
   parser.add_argument("--warmup_proportion", type=float, default=0.1)
   parser.add_argument("--num_threads", type=int)
-  return parser
+  return parser.parse_args()
 
 
 def load_split(task, split, options, tokenizer):
