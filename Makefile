@@ -10,6 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: .venv/installed
 	$(BIN)/python examples/pretrain_demo.py
+	$(BIN)/python examples/fine_tune_demo.py
 
 test: check
 	$(PYTEST) -m "not parity" --durations=10

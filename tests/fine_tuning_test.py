@@ -219,7 +219,7 @@ def test_every_example_is_predicted_once(
   trainer = make_trainer(folder, replicas)
   step = training_loop.prediction_step(trainer.model)
   found = np.full([NUM_EXAMPLES, 3], np.nan, np.float32)
-  sizes = []
+  sizes, lengths = [], []
   for numbers, outputs in training_loop.predict(
     trainer.strategy, step, source, batch_size
   ):
@@ -227,8 +227,10 @@ def test_every_example_is_predicted_once(
     assert np.isnan(found[numbers]).all()
     found[numbers] = outputs["logits"]
     sizes.append(len(numbers))
+    lengths += source.lengths[numbers].tolist()
   full, rest = divmod(NUM_EXAMPLES, batch_size)
   assert sizes == [batch_size] * full + [rest] * (rest > 0)
+  assert lengths == sorted(lengths)
   # Rounding of logits of the order of 1; NaN where an example is missing.
   np.testing.assert_allclose(found, single_logits, rtol=0, atol=1e-5)
 
