@@ -14,6 +14,7 @@ of GLUE, CLUE, and the user's own CSV, TSV and JSON lines.
 """
 
 import dataclasses
+import functools
 import os
 import sys
 
@@ -366,6 +367,21 @@ def classify(config, task, device_config, training_config, settings):
     ValueError, OSError: files and flags do not fit each other.
   """
   import classifier_results
+
+  job = open_job(config, task, device_config, training_config, settings)
+  results = [
+    run_once(job, config_of_seed(job, training_config, number))
+    for number in range(config.num_seeds)
+  ]
+  if config.num_seeds == 1 or not config.do_eval or config.dry_run:
+    return results[0]
+  summary = classifier_results.summarize_seeds(results)
+  report_seeds(job, training_config.seed, results, summary)
+  return summary
+
+
+def open_job(config, task, device_config, training_config, settings):
+  """Finds, reads and checks all files; arguments as those of `classify`."""
   import model_files
   import modeling
   import training_loop
@@ -391,20 +407,18 @@ def classify(config, task, device_config, training_config, settings):
   one_length = (
     config.pad_to_max_length or device_config.distribution_strategy == "tpu"
   )
-  job = Job(
+  make_split = functools.partial(
+    classifier_data.make_split,
+    task=task,
+    tokenizer=tokenizer,
+    max_seq_length=config.max_seq_length,
+    long_text=config.long_text,
+    pad_to_max_length=one_length,
+  )
+  return Job(
     config=config,
     task=task,
-    splits={
-      name: classifier_data.make_split(
-        rows,
-        task,
-        tokenizer,
-        config.max_seq_length,
-        config.long_text,
-        one_length,
-      )
-      for name, rows in examples.items()
-    },
+    splits={name: make_split(rows) for name, rows in examples.items()},
     strategy=strategy,
     device_config=device_config,
     bert_config=bert_config,
@@ -416,15 +430,6 @@ def classify(config, task, device_config, training_config, settings):
       *deciding_files(files, training_config, config.early_stopping_patience),
     ],
   )
-  results = [
-    run_once(job, config_of_seed(job, training_config, number))
-    for number in range(config.num_seeds)
-  ]
-  if config.num_seeds == 1 or not config.do_eval or config.dry_run:
-    return results[0]
-  summary = classifier_results.summarize_seeds(results)
-  report_seeds(job, training_config.seed, results, summary)
-  return summary
 
 
 def deciding_files(files, config, patience):
