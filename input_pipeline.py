@@ -75,6 +75,16 @@ def classifier_features(max_seq_length):
   )
 
 
+def squad_features(max_seq_length, is_training):
+  """Features of run_squad.py's records, in upstream's order."""
+  names = ("start_positions", "end_positions", "is_impossible")
+  return (
+    FeatureSpec("unique_ids", 1),
+    *(FeatureSpec(name, max_seq_length) for name in SEQUENCE_FEATURES),
+    *(FeatureSpec(name, 1) for name in names if is_training),
+  )
+
+
 # Sequences in memory ----------------------------------------------------------
 
 
@@ -111,18 +121,42 @@ class Sequences:
 
   Args:
     packed: list of what `pack_pair` returns.
+
+  Attributes:
+    lengths: int32 [sequences], tokens of each.
+    num_first: int32 [sequences], how many of them are of segment 0.
+    starts: int64 [sequences], where each begins in `flat_ids`.
+    flat_ids: int32 [tokens of all], one sequence after another.
   """
 
   def __init__(self, packed):
-    self.lengths = np.array([len(ids) for ids, _ in packed], np.int32)
-    self._num_first = np.array([first for _, first in packed], np.int32)
-    self._starts = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
-    self._ids = np.fromiter(
-      itertools.chain.from_iterable(ids for ids, _ in packed), np.int32
+    ids = itertools.chain.from_iterable(ids for ids, _ in packed)
+    self._set(
+      np.fromiter(ids, np.int32),
+      np.array([len(ids) for ids, _ in packed], np.int32),
+      np.array([first for _, first in packed], np.int32),
     )
+
+  @classmethod
+  def from_arrays(cls, flat_ids, lengths, num_first):
+    """The sequences that have these attributes."""
+    sequences = cls.__new__(cls)
+    sequences._set(flat_ids, lengths, num_first)
+    return sequences
+
+  def _set(self, flat_ids, lengths, num_first):
+    self.flat_ids = flat_ids
+    self.lengths = lengths
+    self.num_first = num_first
+    self.starts = np.cumsum(lengths, dtype=np.int64) - lengths
 
   def __len__(self):
     return len(self.lengths)
+
+  def ids(self, number):
+    """int32 [tokens] of one sequence."""
+    start = self.starts[number]
+    return self.flat_ids[start : start + self.lengths[number]]
 
   def pad(self, numbers, length):
     """Some sequences as int32 [batch, length], with mask and segments.
@@ -133,11 +167,11 @@ class Sequences:
     numbers = np.asarray(numbers)
     positions = np.arange(length)
     is_token = positions < self.lengths[numbers, np.newaxis]
-    is_second = positions >= self._num_first[numbers, np.newaxis]
-    where = self._starts[numbers, np.newaxis] + positions
+    is_second = positions >= self.num_first[numbers, np.newaxis]
+    where = self.starts[numbers, np.newaxis] + positions
     where = np.where(is_token, where, 0)
     return {
-      "input_ids": np.where(is_token, self._ids[where], 0).astype(np.int32),
+      "input_ids": np.where(is_token, self.flat_ids[where], 0).astype(np.int32),
       "input_mask": is_token.astype(np.int32),
       "segment_ids": (is_token & is_second).astype(np.int32),
     }

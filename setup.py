@@ -11,6 +11,8 @@ LIBRARIES = [
   "modeling",
   "optimization",
   "run_directory",
+  "squad_data",
+  "squad_decoding",
   "task_metrics",
   "tokenization",
   "training_loop",
