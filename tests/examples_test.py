@@ -133,7 +133,9 @@ def test_baselines():
   ]
   test = [("this error was caught", "try"), ("which loop", "for")]
   assert fine_tune_demo.majority_baseline(train, test) == ["for", "for"]
-  answers = fine_tune_demo.tfidf_baseline(train, train, test)
+  # Too much regularisation answers "for" to all; dev finds that out.
+  dev = [("some error", "try"), ("caught", "try"), ("some loop", "for")]
+  answers = fine_tune_demo.tfidf_baseline(train, dev, test)
   assert answers == ["try", "for"]
   assert fine_tune_demo.count_hits(["for", "for"], test) == [0, 1]
 
