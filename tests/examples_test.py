@@ -89,7 +89,7 @@ def test_every_chapter_has_its_share_of_every_split_in_whole_parts():
 
 def test_repeated_and_shared_sentences():
   manual = {
-    "pass": "Headings\n********\n\nIt is a null operation. It is quite so.",
+    "pass": "Four words on top\n***\n\nIt is a null operation. It is quite so.",
     "del": "pass_stmt ::= it is a rule\n\nIt is quite so. This one says three.",
     "compound": "It is a null operation. We say here something else.",
   }
