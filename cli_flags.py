@@ -159,14 +159,18 @@ def check_output_files(flag, output_files, input_files):
 # Flag groups ------------------------------------------------------------------
 
 
-def define_model_flags(is_config_required=True):
-  """--bert_config_file, --init_checkpoint, --output_dir."""
+def define_model_flags(required):
+  """--bert_config_file, --init_checkpoint, --output_dir.
+
+  Args:
+    required: names of those that the script cannot do without.
+  """
   flags.DEFINE_string(
     "bert_config_file",
     None,
-    "JSON file with the architecture of the model."
-    + ("" if is_config_required else " Found beside the weights if not given."),
-    required=is_config_required,
+    "JSON file with the architecture of the model. Fine-tuning finds it beside "
+    "the weights if it is not given.",
+    required="bert_config_file" in required,
   )
   flags.DEFINE_string(
     "init_checkpoint",
@@ -178,7 +182,7 @@ def define_model_flags(is_config_required=True):
     "output_dir",
     None,
     "Directory for checkpoints, logs and results; made if missing.",
-    required=True,
+    required="output_dir" in required,
   )
 
 
@@ -314,12 +318,6 @@ def define_fine_tuning_flags():
     "Stop after so many evaluations without a better one, each --eval_steps or "
     "an epoch apart; 0 trains to the end.",
     lower_bound=0,
-  )
-  flags.DEFINE_integer(
-    "num_seeds",
-    1,
-    "Train so often, with --seed, --seed + 1, ..., and report the mean.",
-    lower_bound=1,
   )
   flags.DEFINE_bool(
     "pad_to_max_length",

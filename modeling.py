@@ -922,6 +922,8 @@ class BertClassifier(_HeadModel):
 class BertSpanLabeler(_HeadModel):
   """BERT with logits for where an answer starts and ends."""
 
+  metric_names = ("span_accuracy",)
+
   def __init__(self, config, name="bert_span_labeler", **kwargs):
     super().__init__(config, name=name, **kwargs)
     # Unused, hence without gradient: neither slots nor decay, as upstream.
@@ -956,6 +958,14 @@ class BertSpanLabeler(_HeadModel):
       + self._position_loss(outputs["end_logits"], batch["end_positions"])
     )
     return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
+
+  def metric_sums(self, outputs, batch):
+    """Windows whose likeliest start and likeliest end are both right."""
+    right = weights = example_weights(batch)
+    for side in ("start", "end"):
+      positions = tf.reshape(batch[f"{side}_positions"], [-1])
+      right *= _correct(outputs[f"{side}_logits"], positions)
+    return {"span_accuracy": (tf.reduce_sum(right), tf.reduce_sum(weights))}
 
   @staticmethod
   def _position_loss(logits, positions):

@@ -58,7 +58,7 @@ SETTINGS = (
 
 def define_flags():
   """Defines this script's flags."""
-  cli_flags.define_model_flags(is_config_required=False)
+  cli_flags.define_model_flags(required=["output_dir"])
   _define_data_flags()
   _define_column_flags()
   flags.DEFINE_bool("do_train", False, "Train.")
@@ -80,6 +80,12 @@ def define_flags():
     "Share of the probability to spread over all labels.",
     lower_bound=0.0,
     upper_bound=1.0,
+  )
+  flags.DEFINE_integer(
+    "num_seeds",
+    1,
+    "Train so often, with --seed, --seed + 1, ..., and report the mean.",
+    lower_bound=1,
   )
   cli_flags.define_training_flags()
   cli_flags.define_fine_tuning_flags()
@@ -620,7 +626,7 @@ def evaluate(job, step, run, name, global_step):
     Dict of its numbers.
   """
   import classifier_results
-  import training_loop
+  import task_metrics
 
   task, split = job.task, job.splits[name]
   batch_size = job.config.eval_batch_size
@@ -629,7 +635,7 @@ def evaluate(job, step, run, name, global_step):
     job.strategy, step, split, batch_size
   )
   results = classifier_results.evaluate(task, split.labels, logits, batch_size)
-  text = training_loop.format_results({"global_step": global_step, **results})
+  text = task_metrics.format_results({"global_step": global_step, **results})
   run.write(f"eval_results{suffix}.txt", text)
   classifier_results.write_report(
     run, task, task.labels, split.labels, logits, suffix
@@ -659,11 +665,12 @@ def predict(job, step, run, name):
 def report_seeds(job, first_seed, results, summary):
   """Prints and writes mean and standard deviation over the seeds."""
   import input_pipeline
+  import task_metrics
   import training_loop
 
   if not training_loop.is_chief(job.strategy):
     return
-  text = training_loop.format_results(
+  text = task_metrics.format_results(
     {"num_seeds": len(results), "first_seed": first_seed, **summary}
   )
   path = os.path.join(job.config.output_dir, "eval_results.txt")

@@ -35,7 +35,7 @@ LENGTH_FLAGS = {
 
 def define_flags():
   """Defines this script's flags."""
-  cli_flags.define_model_flags()
+  cli_flags.define_model_flags(required=["bert_config_file", "output_dir"])
   flags.DEFINE_string(
     "input_file",
     None,
@@ -257,12 +257,13 @@ def train(config, trainer, source, run):
 
 def evaluate(config, strategy, model, source, run, global_step):
   """Computes upstream's metrics and writes eval_results.txt."""
+  import task_metrics
   import training_loop
 
   results = training_loop.evaluate(
     strategy, model, source, config.eval_batch_size, config.max_eval_steps
   )
-  text = training_loop.format_results({"global_step": global_step, **results})
+  text = task_metrics.format_results({"global_step": global_step, **results})
   run.write("eval_results.txt", text)
   run.record(results)
   if run.is_writer:

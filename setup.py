@@ -13,6 +13,7 @@ LIBRARIES = [
   "run_directory",
   "squad_data",
   "squad_decoding",
+  "squad_results",
   "task_metrics",
   "tokenization",
   "training_loop",
@@ -22,6 +23,7 @@ SCRIPTS = [
   "create_pretraining_data",
   "run_classifier",
   "run_pretraining",
+  "run_squad",
 ]
 
 with open("README.md", encoding="utf-8") as readme:

@@ -29,6 +29,7 @@ import tokenization
 FIRST_UNIQUE_ID = 1000000000
 # Questions that had to be left out are listed up to this many.
 SHOWN_LOST_ANSWERS = 5
+MIN_EXAMPLES_FOR_BAR = 100
 # Upstream's choice of what separates the words of a context. NBSP, U+2009 and
 # U+3000 are not among it: "42\xa0km" is one word.
 _WORD = re.compile("[^ \t\r\n\u202f]+")
@@ -536,7 +537,9 @@ def make_windows(
     raise ValueError(f"doc_stride is {doc_stride}; it must be 1 or more")
   to_document = _DocumentTokenizer(tokenizer)
   collector = _WindowCollector(tokenizer, max_seq_length, doc_stride)
-  for example in tqdm.tqdm(examples, "making windows", disable=None):
+  # A few are done before a bar is drawn.
+  no_bar = None if len(examples) > MIN_EXAMPLES_FOR_BAR else True
+  for example in tqdm.tqdm(examples, "making windows", disable=no_bar):
     query = tokenizer.encode(example.question_text)[:max_query_length]
     document = to_document(example)
     answer = None
@@ -778,18 +781,20 @@ def load_windows(path, key):
     return None
 
 
-def cached_windows(path, key, build):
+def cached_windows(path, key, build, is_writer=True):
   """Windows from a cache, or made and put there.
 
   Args:
     path: an .npz file.
     key: from `cache_key`.
     build: function that makes the Windows.
+    is_writer: whether this process may put them there.
   """
   windows = load_windows(path, key)
   if windows is None:
     windows = build()
-    save_windows(path, windows, key)
+    if is_writer:
+      save_windows(path, windows, key)
   return windows
 
 

@@ -425,6 +425,38 @@ def squad_v2_scores(questions, predictions, null_odds=None, null_threshold=1.0):
   return result
 
 
+def find_null_threshold(questions, predictions, null_odds):
+  """The threshold of the odds with the highest F1.
+
+  `best_f1_thresh` of evaluate-v2.0.py, but one that gives what it promises:
+  questions with equal odds are answered together or not at all, and where it
+  is best to answer none the threshold is below all odds, not 0.
+
+  Args:
+    questions: iterable of (id, list of answers).
+    predictions: dict from id to the best text that is not empty.
+    null_odds: dict from id to float.
+
+  Returns:
+    float; odds above it mean that there is no answer.
+
+  Raises:
+    ValueError: see `squad_v2_scores`.
+  """
+  answers = dict(questions)
+  _, f1 = _squad_v2_raw_scores(answers, predictions)
+  _check_null_odds(f1, null_odds)
+  if not f1:
+    return 0.0
+  odds = np.array([null_odds[x] for x in f1])
+  gains = np.array([f1[x] - (not answers[x]) for x in f1])
+  # None answered, then those of the lowest odds, then of the second lowest, ...
+  thresholds, group = np.unique(odds, return_inverse=True)
+  totals = np.cumsum([0.0, *np.bincount(group, gains)])
+  thresholds = [thresholds[0] - 1.0, *thresholds]
+  return float(thresholds[np.argmax(totals)])
+
+
 def _check_questions(questions):
   if not questions:
     raise ValueError("There is no question to score; check the file.")
@@ -536,6 +568,17 @@ def _best_null_threshold(predictions, scores, null_odds, has_answer):
 
 
 # Reports ----------------------------------------------------------------------
+
+
+def format_results(results):
+  """Lines `key = value`, sorted by key, as upstream's eval_results.txt.
+
+  Floats are written as float32, the precision they were computed in.
+  """
+  return "".join(
+    f"{key} = {str(np.float32(value)) if isinstance(value, float) else value}\n"
+    for key, value in sorted(results.items())
+  )
 
 
 def class_report(problem_type, label_names, labels, predictions):

@@ -991,17 +991,6 @@ class _CsvLog:
     input_pipeline.write_atomically(self._path, text.getvalue())
 
 
-def format_results(results):
-  """Lines `key = value`, sorted by key, as upstream's eval_results.txt.
-
-  Floats are written as float32, the precision they were computed in.
-  """
-  return "".join(
-    f"{key} = {str(np.float32(value)) if isinstance(value, float) else value}\n"
-    for key, value in sorted(results.items())
-  )
-
-
 # Evaluation and prediction ----------------------------------------------------
 
 

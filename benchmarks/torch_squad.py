@@ -1,4 +1,4 @@
-"""Trains a reader of SQuAD in transformers + PyTorch, as a peer to compare with.
+"""Trains a reader in transformers + PyTorch, as a peer to compare with.
 
     python benchmarks/torch_squad.py --train_file=train-v1.1.json \
       --predict_file=dev-v1.1.json --model_dir=MODEL --output_dir=out
@@ -25,8 +25,9 @@ import transformers
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import task_metrics  # noqa: E402
 import torch_classifier  # noqa: E402
+
+import task_metrics  # noqa: E402
 
 
 def main():
@@ -50,7 +51,9 @@ def main():
     logits = predict(peer.model, rows, options.predict_batch_size, tokenizer)
   with timed(seconds, "decode"):
     predictions = decode(examples, rows, logits, options)
-  (output_dir / "predictions.json").write_text(json.dumps(predictions, indent=4))
+  (output_dir / "predictions.json").write_text(
+    json.dumps(predictions, indent=4)
+  )
   answers = [(x["id"], x["answers"]) for x in examples]
   scores = task_metrics.squad_v1_scores(answers, predictions)
   text = json.dumps({"seed": options.seed, **scores, "seconds": seconds})
@@ -186,7 +189,7 @@ class Peer:
     )
 
   def take_steps(self, count):
-    """Makes `count` updates; returns the seconds they took and the last loss."""
+    """Makes `count` updates; returns their seconds and the last loss."""
     self.model.train()
     start = time.monotonic()
     for numbers in itertools.islice(self.batches, count):
@@ -243,7 +246,8 @@ def decode(examples, rows, logits, options):
   for row, (starts, ends) in zip(rows, logits, strict=True):
     example = examples[row["example"]]
     top_starts, top_ends = (
-      np.argsort(x)[::-1][: options.n_best_size].tolist() for x in (starts, ends)
+      np.argsort(x)[::-1][: options.n_best_size].tolist()
+      for x in (starts, ends)
     )
     for start in top_starts:
       for end in top_ends:
@@ -257,7 +261,7 @@ def decode(examples, rows, logits, options):
 
 
 def is_answer(offsets, start, end, max_answer_length):
-  """Whether tokens `start` to `end` are a piece of the context, not too long."""
+  """Whether two tokens bound a piece of the context that is not too long."""
   if offsets[start][0] < 0 or offsets[end][0] < 0:
     return False
   return 0 <= end - start < max_answer_length

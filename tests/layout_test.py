@@ -24,10 +24,12 @@ LAYERS = {
   "squad_data": 3,
   "classifier_results": 4,
   "squad_decoding": 4,
+  "squad_results": 5,
   "build_vocab": 6,
   "create_pretraining_data": 6,
   "run_classifier": 6,
   "run_pretraining": 6,
+  "run_squad": 6,
 }
 SCRIPTS = [name for name, layer in LAYERS.items() if layer == 6]
 MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
@@ -36,6 +38,7 @@ WITHOUT_TENSORFLOW = [
   "example_files",
   "squad_data",
   "squad_decoding",
+  "squad_results",
   "task_metrics",
   "tokenization",
   "cli_flags",

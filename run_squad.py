@@ -1,0 +1,717 @@
+"""Fine-tunes BERT to answer questions about texts: SQuAD 1.1 and 2.0.
+
+    python run_squad.py --train_file=train-v1.1.json --do_train \
+      --predict_file=dev-v1.1.json --do_predict \
+      --init_checkpoint=uncased_L-12_H-768_A-12 --output_dir=out
+
+    python run_squad.py --output_dir=out --interactive
+
+    python run_squad.py --predict_file=dev-v1.1.json \
+      --evaluate_only=out/predictions.json
+
+The flags, windows and predictions of google-research/bert's script of the same
+name; and the scores, for which it needed a second script.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+
+from absl import flags
+
+import cli_flags
+import squad_data
+import squad_decoding
+import tokenization
+
+# What notebooks import from upstream's run_squad.
+SquadExample = squad_data.SquadExample
+InputFeatures = squad_data.InputFeatures
+FeatureWriter = squad_data.FeatureWriter
+read_squad_examples = squad_data.read_squad_examples
+convert_examples_to_features = squad_data.convert_examples_to_features
+get_final_text = squad_decoding.get_final_text
+
+# Flags of this script, beside the shared ones, that decide a run's result.
+SETTINGS = (
+  "max_seq_length",
+  "doc_stride",
+  "max_query_length",
+  "version_2_with_negative",
+)
+# Of all settings, those that a trained model must be used with as well.
+MODEL_SETTINGS = ("do_lower_case",)
+# The threshold that was best on a development set, for later predictions.
+THRESHOLD_FILE = "null_threshold.txt"
+# Characters of the text to show on both sides of an answer.
+SHOWN_CONTEXT = 60
+# Answers to show beside the best one.
+SHOWN_OTHERS = 2
+
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def define_flags():
+  """Defines this script's flags."""
+  cli_flags.define_model_flags(required=())
+  for name in ("train", "predict"):
+    flags.DEFINE_string(
+      f"{name}_file", None, f"JSON file in SQuAD's layout to {name} on."
+    )
+  flags.DEFINE_bool("do_train", False, "Train.")
+  flags.DEFINE_bool(
+    "do_predict", False, "Predict answers, and score them if they are known."
+  )
+  flags.DEFINE_integer(
+    "predict_batch_size", 8, "Windows per batch to predict.", lower_bound=1
+  )
+  _define_window_flags()
+  _define_answer_flags()
+  _define_other_uses()
+  cli_flags.define_training_flags()
+  cli_flags.define_fine_tuning_flags()
+  cli_flags.define_device_flags()
+
+
+def _define_window_flags():
+  flags.DEFINE_integer(
+    "max_seq_length", 384, "Tokens of question and text at most.", lower_bound=4
+  )
+  flags.DEFINE_integer(
+    "doc_stride",
+    128,
+    "Tokens from the start of one window over a long text to the next.",
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    "max_query_length", 64, "Tokens of a question at most.", lower_bound=1
+  )
+  flags.DEFINE_bool(
+    "version_2_with_negative",
+    False,
+    "Some questions have no answer, as in SQuAD 2.0.",
+  )
+
+
+def _define_answer_flags():
+  flags.DEFINE_integer(
+    "n_best_size", 20, "Answers per question to write.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+    "max_answer_length", 30, "Tokens of an answer at most.", lower_bound=1
+  )
+  flags.DEFINE_float(
+    "null_score_diff_threshold",
+    None,
+    "No answer is predicted where its score exceeds the best answer's by more. "
+    "If not given: what gives --predict_file the highest F1 if its answers are "
+    f"known, else what did so before ({THRESHOLD_FILE}), else 0.",
+  )
+
+
+def _define_other_uses():
+  flags.DEFINE_string(
+    "evaluate_only",
+    None,
+    "Only score these predictions, a JSON file, against --predict_file.",
+  )
+  flags.DEFINE_string(
+    "null_odds_file",
+    None,
+    "For --evaluate_only: null_odds.json that goes with the predictions.",
+  )
+  flags.DEFINE_bool("interactive", False, "Answer questions that are typed in.")
+  flags.DEFINE_bool(
+    "verbose_logging", False, "Kept for old scripts; it changes nothing."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class SquadConfig:
+  """What to learn and to answer; the flags of these names."""
+
+  output_dir: str | None = None
+  train_file: str | None = None
+  predict_file: str | None = None
+  bert_config_file: str | None = None
+  vocab_file: str | None = None
+  init_checkpoint: str | None = None
+  do_lower_case: bool = True
+  do_train: bool = False
+  do_predict: bool = False
+  interactive: bool = False
+  evaluate_only: str | None = None
+  null_odds_file: str | None = None
+  predict_batch_size: int = 8
+  max_seq_length: int = 384
+  doc_stride: int = 128
+  max_query_length: int = 64
+  pad_to_max_length: bool = False
+  version_2_with_negative: bool = False
+  n_best_size: int = 20
+  max_answer_length: int = 30
+  null_score_diff_threshold: float | None = None
+  num_train_epochs: float = 3.0
+  warmup_proportion: float = 0.1
+  freeze_layers: str = ""
+  early_stopping_patience: int = 0
+  overwrite_output_dir: bool = False
+  dry_run: bool = False
+
+  def decoding(self, threshold=0.0):
+    """The squad_decoding.DecodingConfig of these flags."""
+    return squad_decoding.DecodingConfig(
+      n_best_size=self.n_best_size,
+      max_answer_length=self.max_answer_length,
+      do_lower_case=self.do_lower_case,
+      version_2_with_negative=self.version_2_with_negative,
+      null_score_diff_threshold=threshold,
+    )
+
+  def window_settings(self, is_training):
+    """What windows depend on, beside files: arguments of make_windows."""
+    return {
+      "max_seq_length": self.max_seq_length,
+      "doc_stride": self.doc_stride,
+      "max_query_length": self.max_query_length,
+      "is_training": is_training,
+    }
+
+
+def main():
+  """Turns flags into configs and runs."""
+  config = cli_flags.read(SquadConfig)
+  check_flags(config)
+  if config.evaluate_only:
+    evaluate_file(config)
+    return
+  cli_flags.load_tensorflow()
+  answer_questions(
+    config,
+    cli_flags.device_config(),
+    # How many steps there are is known once the questions are counted.
+    cli_flags.training_config(
+      num_train_steps=0,
+      num_warmup_steps=0,
+      names=("adam_bias_correction", "layerwise_lr_decay", "eval_steps"),
+    ),
+    settings=cli_flags.flag_values(
+      [
+        *cli_flags.TRAINING_SETTINGS,
+        *cli_flags.FINE_TUNING_SETTINGS,
+        *SETTINGS,
+      ]
+    ),
+  )
+
+
+def check_flags(config):
+  """Refuses flags that do not go together.
+
+  Raises:
+    ValueError: there are some.
+  """
+  wanted = {
+    "do_train": "train_file",
+    "do_predict": "predict_file",
+    "evaluate_only": "predict_file",
+  }
+  if not config.interactive and not any(getattr(config, x) for x in wanted):
+    raise ValueError(
+      "nothing to do: pass --do_train, --do_predict, --evaluate_only, "
+      "--interactive or several"
+    )
+  for action, file in wanted.items():
+    if getattr(config, action):
+      if not getattr(config, file):
+        raise ValueError(f"--{action} needs --{file}")
+      cli_flags.find_files(file, getattr(config, file))
+  if not (config.output_dir or config.evaluate_only):
+    raise ValueError("pass --output_dir: where the model is, or is to be put")
+  # [CLS], two [SEP] and one token of the text.
+  if config.max_seq_length <= config.max_query_length + 3:
+    raise ValueError(
+      f"--max_seq_length={config.max_seq_length} leaves no room for a text "
+      f"beside --max_query_length={config.max_query_length}; it must be "
+      f"{config.max_query_length + 4} or more"
+    )
+
+
+def evaluate_file(config):
+  """Scores a file of predictions; writes eval_results.txt if it has a place.
+
+  Returns:
+    Dict of the official figures.
+
+  Raises:
+    ValueError, OSError: a file is not what it should be.
+  """
+  import squad_results
+  import task_metrics
+
+  examples = read_squad_examples(config.predict_file, is_training=False)
+  texts = squad_results.read_by_question(config.evaluate_only, str)
+  null_odds = None
+  if config.null_odds_file:
+    null_odds = squad_results.read_by_question(config.null_odds_file, float)
+  results = squad_results.score(
+    examples, texts, null_odds, config.version_2_with_negative
+  )
+  print(squad_results.summarize(examples, texts, results), end="")
+  text = task_metrics.format_results(results)
+  print(text, end="")
+  if config.output_dir:
+    import run_directory
+
+    run = run_directory.RunDirectory(config.output_dir, {}, data_files=[])
+    run.write("eval_results.txt", text)
+  return results
+
+
+# Running ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What the steps of a run share."""
+
+  config: SquadConfig
+  strategy: object  # tf.distribute strategy
+  device_config: object  # training_loop.DeviceConfig
+  bert_config: object  # modeling.BertConfig
+  tokenizer: object  # tokenization.FullTokenizer
+  vocab_file: str
+  run: object  # run_directory.RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+  """A file to predict: its questions, and their windows twice."""
+
+  examples: list
+  windows: object  # squad_data.Windows
+  source: object  # input_pipeline.SequenceSource
+
+
+def answer_questions(config, device_config, training_config, settings):
+  """Reads and checks everything, then trains, predicts and talks as asked.
+
+  Args:
+    config: SquadConfig.
+    device_config: training_loop.DeviceConfig.
+    training_config: training_loop.TrainingConfig, its step numbers unset.
+    settings: dict of what makes this run the one it is, for its manifest.
+
+  Returns:
+    Dict of the official figures, empty without --do_predict or answers.
+
+  Raises:
+    ValueError, OSError: files and flags do not fit each other.
+  """
+  import run_directory
+  import training_loop
+
+  job = open_job(config, device_config, training_config, settings)
+  train_windows = open_windows(job, "train") if config.do_train else None
+  questions = open_questions(job) if config.do_predict else None
+  model = make_model(job, training_config.seed)
+  step = training_loop.prediction_step(model)
+  if config.do_train:
+    training_config = count_steps(
+      config, training_config, train_windows.num_examples
+    )
+    global_step = train(
+      job, training_config, model, step, train_windows, questions
+    )
+  else:
+    job.run.check_settings(MODEL_SETTINGS)
+    global_step = run_directory.restore(job.run, model, config.init_checkpoint)
+  if config.dry_run:
+    print("dry run: files, flags and model fit together; nothing was written")
+    return {}
+  results = {}
+  if config.do_predict:
+    results = predict(job, step, questions, global_step)
+  if config.interactive:
+    converse(functools.partial(read_answer, job, step, known_threshold(job)))
+  return results
+
+
+def open_job(config, device_config, training_config, settings):
+  """Finds and checks the model's files; arguments as of `answer_questions`."""
+  import model_files
+  import modeling
+  import run_directory
+  import training_loop
+
+  strategy = training_loop.make_strategy(device_config)
+  if not config.do_train:
+    model_files.require_weights(config.output_dir, config.init_checkpoint)
+  found = model_files.find(
+    config.output_dir,
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+  )
+  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
+  tokenizer = model_files.open_tokenizer(
+    found.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
+  )
+  model_files.check_length(config.max_seq_length, bert_config)
+  run = run_directory.RunDirectory(
+    config.output_dir,
+    settings,
+    data_files=[
+      found.bert_config_file,
+      found.vocab_file,
+      *deciding_files(config, training_config),
+    ],
+    is_writer=training_loop.is_chief(strategy) and not config.dry_run,
+  )
+  return Job(
+    config=config,
+    strategy=strategy,
+    device_config=device_config,
+    bert_config=bert_config,
+    tokenizer=tokenizer,
+    vocab_file=found.vocab_file,
+    run=run,
+  )
+
+
+def deciding_files(config, training_config):
+  """Paths of the data that decides what weights training ends with."""
+  if not config.do_train:
+    return []
+  is_monitored = training_config.eval_steps or config.early_stopping_patience
+  if is_monitored and config.do_predict:
+    return [config.train_file, config.predict_file]
+  return [config.train_file]
+
+
+def open_windows(job, split):
+  """The windows of train_file or predict_file, from the cache if it has them.
+
+  Args:
+    job: Job.
+    split: "train" or "predict".
+
+  Returns:
+    squad_data.Windows.
+  """
+  config, is_training = job.config, split == "train"
+  path = config.train_file if is_training else config.predict_file
+  settings = config.window_settings(is_training)
+
+  def build():
+    examples = read_squad_examples(
+      path, is_training, config.version_2_with_negative
+    )
+    return squad_data.make_windows(examples, job.tokenizer, **settings)
+
+  key = squad_data.cache_key(
+    path,
+    job.vocab_file,
+    {
+      **settings,
+      "do_lower_case": config.do_lower_case,
+      "version_2_with_negative": config.version_2_with_negative,
+    },
+  )
+  job.run.make()
+  return squad_data.cached_windows(
+    os.path.join(config.output_dir, f"{split}_windows.npz"),
+    key,
+    build,
+    is_writer=job.run.is_writer,
+  )
+
+
+def open_questions(job):
+  """The Questions of predict_file."""
+  examples = read_squad_examples(job.config.predict_file, is_training=False)
+  windows = open_windows(job, "predict")
+  return Questions(examples, windows, make_source(job, windows, columns={}))
+
+
+def make_source(job, windows, columns):
+  """Windows as what training and prediction take batches from."""
+  import input_pipeline
+
+  config = job.config
+  lengths = (config.max_seq_length,)
+  # A TPU wants one shape.
+  is_tpu = job.device_config.distribution_strategy == "tpu"
+  if not (config.pad_to_max_length or is_tpu):
+    lengths = input_pipeline.bucket_lengths(
+      windows.sequences.lengths, config.max_seq_length
+    )
+  return input_pipeline.SequenceSource(windows.sequences, columns, lengths)
+
+
+def count_steps(config, training_config, num_examples):
+  """The TrainingConfig with its steps, which upstream counts by questions.
+
+  Raises:
+    ValueError: the questions do not make one step.
+  """
+  if config.early_stopping_patience and not training_config.eval_steps:
+    epoch = max(1, num_examples // training_config.train_batch_size)
+    training_config = dataclasses.replace(training_config, eval_steps=epoch)
+  return training_config.with_epochs(
+    num_examples, config.num_train_epochs, config.warmup_proportion
+  )
+
+
+def make_model(job, seed):
+  """The reader, its initial weights drawn by a seed."""
+  import modeling
+  import training_loop
+
+  training_loop.set_seed(seed)
+  with job.strategy.scope():
+    model = modeling.BertSpanLabeler(
+      job.bert_config, dtype=job.device_config.policy
+    )
+  modeling.freeze_layers(model, job.config.freeze_layers)
+  return model
+
+
+def train(job, training_config, model, step, windows, questions):
+  """Trains to the end, or as long as evaluations get better.
+
+  Returns:
+    The step the model's weights are of.
+  """
+  import run_directory
+  import training_loop
+
+  config, run = job.config, job.run
+  trainer = training_loop.Trainer(
+    job.strategy,
+    model,
+    training_config,
+    jit_compile=training_loop.uses_xla(job.strategy, job.device_config),
+    monitor=make_monitor(job, training_config, step, questions),
+  )
+  is_unfinished = run_directory.prepare(
+    run, trainer, config.init_checkpoint, config.overwrite_output_dir
+  )
+  if not is_unfinished:
+    return run_directory.restore(run, model)
+  if config.dry_run:
+    return trainer.step
+  run.copy(job.vocab_file, "vocab.txt")
+  positions = {
+    "start_positions": windows.start_positions,
+    "end_positions": windows.end_positions,
+  }
+  return run_directory.fit(run, trainer, make_source(job, windows, positions))
+
+
+def make_monitor(job, training_config, step, questions):
+  """The training_loop.Monitor that scores predict_file, or None.
+
+  Raises:
+    ValueError: it is asked for, but there is nothing to score.
+  """
+  import squad_results
+  import training_loop
+
+  if not training_config.eval_steps:
+    return None
+  if questions is None or not squad_results.has_answers(questions.examples):
+    raise ValueError(
+      "--eval_steps and --early_stopping_patience need --do_predict and a "
+      "--predict_file with answers"
+    )
+
+  def evaluate_now():
+    examples = questions.examples
+    decoded = decode(job, step, questions)
+    if job.config.version_2_with_negative:
+      threshold = squad_results.find_threshold(examples, decoded)
+      decoded = squad_results.with_threshold(decoded, threshold)
+    return squad_results.score_decoded(examples, decoded)
+
+  return training_loop.Monitor(
+    evaluate_now, "f1", job.config.early_stopping_patience
+  )
+
+
+# Prediction -------------------------------------------------------------------
+
+
+def decode(job, step, questions, threshold=0.0):
+  """The squad_decoding.Decoded of a model's logits."""
+  import squad_results
+
+  config = job.config
+  logits = squad_results.predict_logits(
+    job.strategy,
+    step,
+    questions.source,
+    config.predict_batch_size,
+    keep_padding=config.pad_to_max_length,
+  )
+  return squad_decoding.decode(
+    questions.examples,
+    questions.windows,
+    *logits,
+    job.tokenizer,
+    config.decoding(threshold),
+  )
+
+
+def predict(job, step, questions, global_step):
+  """Writes the predictions and, if the answers are known, their scores.
+
+  Returns:
+    Dict of the official figures, empty if there are none.
+  """
+  import squad_results
+
+  examples = questions.examples
+  is_scored = squad_results.has_answers(examples)
+  decoded = decode(job, step, questions)
+  if job.config.version_2_with_negative:
+    threshold = choose_threshold(job, examples if is_scored else None, decoded)
+    decoded = squad_results.with_threshold(decoded, threshold)
+  squad_results.write_predictions(job.run, decoded)
+  results = {}
+  if is_scored:
+    results = squad_results.score_decoded(examples, decoded)
+    report(job, examples, decoded.predictions, results, global_step)
+  if job.run.is_writer:
+    print(f"{len(examples)} predictions: {job.run.path}/predictions.json")
+  return results
+
+
+def choose_threshold(job, examples, decoded):
+  """What is asked for, or best for annotated examples and saved, or was so."""
+  import squad_results
+
+  if examples is None or job.config.null_score_diff_threshold is not None:
+    return known_threshold(job)
+  threshold = squad_results.find_threshold(examples, decoded)
+  job.run.write(THRESHOLD_FILE, f"{threshold!r}\n")
+  print(f"null_score_diff_threshold = {threshold!r}, best for these answers")
+  return threshold
+
+
+def known_threshold(job):
+  """The null threshold of the flag, else of the run, else 0.
+
+  Raises:
+    ValueError: the run's file holds something else.
+  """
+  config = job.config
+  if config.null_score_diff_threshold is not None:
+    return config.null_score_diff_threshold
+  path = os.path.join(config.output_dir, THRESHOLD_FILE)
+  try:
+    with tokenization.open_bytes(path) as file:
+      text = file.read().decode()
+  except FileNotFoundError:
+    return 0.0
+  if not _NUMBER.fullmatch(text.strip()):
+    raise ValueError(f"{path} should hold a number, not {text!r}; delete it")
+  return float(text)
+
+
+def report(job, examples, texts, results, global_step):
+  """Prints a summary; writes eval_results.txt."""
+  import squad_results
+  import task_metrics
+
+  text = task_metrics.format_results({"global_step": global_step, **results})
+  job.run.write("eval_results.txt", text)
+  job.run.record(results)
+  if job.run.is_writer:
+    print(squad_results.summarize(examples, texts, results), end="")
+
+
+# Conversation -----------------------------------------------------------------
+
+
+def converse(answer, read_line=input):
+  """Reads texts and questions, prints answers, until the input ends.
+
+  Args:
+    answer: function of (context, question) that returns what to print.
+    read_line: function of a prompt that returns a line or raises EOFError.
+  """
+  with contextlib.suppress(EOFError):
+    while True:
+      print("A text, then an empty line:")
+      context = read_text(read_line)
+      while question := read_line("question: ").strip():
+        print(answer(context, question))
+
+
+def read_text(read_line):
+  """Lines up to an empty one, those before the first left out."""
+  lines = []
+  while not lines or lines[-1]:
+    line = read_line("").rstrip()
+    if line or lines:
+      lines.append(line)
+  return "\n".join(lines[:-1])
+
+
+def read_answer(job, step, threshold, context, question):
+  """What a model finds in a text, as lines to print.
+
+  Args:
+    job: Job.
+    step: what training_loop.prediction_step returned.
+    threshold: null odds above it mean no answer (2.0).
+    context: the text.
+    question: what to answer from it.
+
+  Returns:
+    str: the best answer with its probability and place, and the next ones.
+  """
+  words, offsets = squad_data.split_words(context)
+  example = SquadExample(
+    "typed", question, words, context=context, word_offsets=offsets
+  )
+  settings = job.config.window_settings(is_training=False)
+  windows = squad_data.make_windows([example], job.tokenizer, **settings)
+  questions = Questions([example], windows, make_source(job, windows, {}))
+  decoded = decode(job, step, questions, threshold)
+  return format_answer(context, decoded)
+
+
+def format_answer(context, decoded):
+  """Lines about the only question of a squad_decoding.Decoded."""
+  (best,) = decoded.best.values()
+  (entries,) = decoded.nbest.values()
+  if best.start is None:
+    lines = [f"  no answer ({best.probability:.1%})"]
+  else:
+    before = context[max(0, best.start - SHOWN_CONTEXT) : best.start]
+    after = context[best.end : best.end + SHOWN_CONTEXT]
+    shown = f"{before}[{context[best.start : best.end]}]{after}"
+    lines = [
+      f"  {best.text} ({best.probability:.1%}), characters {best.start} to "
+      f"{best.end}",
+      f"    {' '.join(shown.split())}",
+    ]
+  others = [entry for entry in entries if entry["text"] != best.text]
+  lines += [
+    f"  {entry['text'] or 'no answer'} ({entry['probability']:.1%})"
+    for entry in others[:SHOWN_OTHERS]
+  ]
+  return "\n".join(lines)
+
+
+def cli():
+  """Entry point of the console script."""
+  cli_flags.run(main, define_flags)
+
+
+if __name__ == "__main__":
+  cli()
