@@ -335,7 +335,8 @@ def answer_questions(config, device_config, training_config, settings):
   if config.do_predict:
     results = predict(job, step, questions, global_step)
   if config.interactive:
-    converse(functools.partial(read_answer, job, step, known_threshold(job)))
+    answer = functools.partial(read_answer, job, step, known_threshold(job))
+    converse(answer, input)
   return results
 
 
@@ -636,7 +637,7 @@ def report(job, examples, texts, results, global_step):
 # Conversation -----------------------------------------------------------------
 
 
-def converse(answer, read_line=input):
+def converse(answer, read_line):
   """Reads texts and questions, prints answers, until the input ends.
 
   Args:

@@ -16,8 +16,10 @@ Nothing here needs TensorFlow.
 """
 
 import bisect
+import contextlib
 import dataclasses
 import functools
+import gc
 import itertools
 import math
 import re
@@ -134,9 +136,26 @@ def decode(examples, windows, start_logits, end_logits, tokenizer, config):
   for values in logits:
     _check_logits(values, examples, windows)
   decoder = _Decoder(examples, windows, logits, tokenizer, config)
-  for first, last in _chunks(windows.example_index, len(examples)):
-    decoder.decode(first, last)
+  with _paused_collector():
+    for first, last in _chunks(windows.example_index, len(examples)):
+      decoder.decode(first, last)
   return decoder.results()
+
+
+@contextlib.contextmanager
+def _paused_collector():
+  """Keeps Python from looking for cyclic garbage, of which we make none.
+
+  It would do so again and again as hundreds of thousands of entries are made,
+  among all the objects of the process: a fifth of the time and more.
+  """
+  was_enabled = gc.isenabled()
+  gc.disable()
+  try:
+    yield
+  finally:
+    if was_enabled:
+      gc.enable()
 
 
 def apply_null_threshold(nbest, null_odds, threshold):
@@ -184,6 +203,8 @@ def _check_logits(values, examples, windows):
       f"logits of {values.shape[1]} positions for windows of up to {longest}"
       " tokens; each token needs a column"
     )
+  if np.isfinite(values).all():
+    return
   is_bad = np.arange(values.shape[1]) < lengths[:, np.newaxis]
   is_bad &= values == -np.inf
   is_bad |= ~(values < np.inf)
@@ -208,20 +229,44 @@ def _chunks(example_index, num_examples):
 
 # Spans ------------------------------------------------------------------------
 
-# A candidate for an answer, the null answer being one too. `question` is the
-# number of the example, `start` and `end` are document tokens, numbered as in
-# Windows.word_index.
-_SPAN = np.dtype(
-  [
-    ("question", np.int64),
-    ("window", np.int64),
-    ("start", np.int64),
-    ("end", np.int64),
-    ("start_logit", np.float64),
-    ("end_logit", np.float64),
-    ("is_null", np.bool_),
-  ]
-)
+# Where a start or an end is outside the document, or a start has not the most
+# context. Farther from every token than any two are from each other, and still
+# so if subtracted from itself.
+_NO_START, _NO_END = 1 << 29, -(1 << 29)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spans:
+  """Candidates for an answer, the null answer being one too.
+
+  An array [candidates] each, which is faster than one of records. `question` is
+  the number of the example, `start` and `end` are document tokens, numbered as
+  in Windows.word_index; logits are float64.
+  """
+
+  question: np.ndarray
+  window: np.ndarray
+  start: np.ndarray
+  end: np.ndarray
+  start_logit: np.ndarray
+  end_logit: np.ndarray
+  is_null: np.ndarray
+
+  def __len__(self):
+    return len(self.question)
+
+  def __getitem__(self, numbers):
+    """Some of them, as _Spans."""
+    return _Spans(*(column[numbers] for column in self.columns()))
+
+  def columns(self):
+    """The arrays, in the order of the fields."""
+    return [getattr(self, field.name) for field in dataclasses.fields(self)]
+
+  def scores(self):
+    """Sums of logits, float64 [candidates]."""
+    # As Python's floats are: float32 would make ties of what is none.
+    return self.start_logit + self.end_logit
 
 
 def best_indexes(values, count):
@@ -245,15 +290,11 @@ def best_indexes(values, count):
     order = np.argsort(-values[tied], axis=1, kind="stable")
     is_best[tied] = False
     is_best[tied[:, np.newaxis], order[:, :count]] = True
-  best = np.nonzero(is_best)[1].reshape(-1, count)
+  # Faster than np.nonzero, which looks for rows and columns.
+  best = (np.flatnonzero(is_best) % width).reshape(-1, count)
   found = np.take_along_axis(values, best, axis=1)
   ranks = np.argsort(-found, axis=1, kind="stable")
   return np.take_along_axis(best, ranks, axis=1)
-
-
-def _scores(spans):
-  # In float64, as Python's floats are: float32 would make ties of what is none.
-  return spans["start_logit"] + spans["end_logit"]
 
 
 def _rank_spans(windows, logits, rows, config, limit):
@@ -268,7 +309,7 @@ def _rank_spans(windows, logits, rows, config, limit):
       all.
 
   Returns:
-    spans: _SPAN [candidates], by question and then by falling score. Of equal
+    spans: _Spans, by question and then by falling score. Of equal
       scores, that comes first which upstream's loops over windows, starts and
       ends meet first, and the null answer last.
     cuts: ascending numbers of the candidates that are the last of their window
@@ -284,65 +325,112 @@ def _rank_spans(windows, logits, rows, config, limit):
     cut_windows.append(some[is_cut])
   if config.version_2_with_negative:
     parts.append(_find_nulls(windows, logits, rows))
-  spans = np.concatenate(parts)
-  spans = spans[np.lexsort((-_scores(spans), spans["question"]))]
+  columns = zip(*(part.columns() for part in parts), strict=True)
+  spans = _Spans(*map(np.concatenate, columns))
+  spans = spans[_order(spans.question, -spans.scores())]
   return spans, _find_cuts(spans, np.concatenate(cut_windows))
+
+
+def _order(questions, values):
+  """Sorts by question, then by value, and keeps the order of equal ones.
+
+  Args:
+    questions: ints [candidates].
+    values: floats [candidates].
+
+  Returns:
+    ints [candidates], numbers of candidates.
+  """
+  order = np.argsort(values, kind="stable")
+  groups = questions[order] - questions.min(initial=0)
+  # NumPy sorts small integers in linear time: np.lexsort takes twice as long.
+  groups = groups.astype(np.min_scalar_type(groups.max(initial=0)))
+  return order[np.argsort(groups, kind="stable")]
 
 
 def _find_cuts(spans, windows):
   """The last candidate of each of some windows, as ascending numbers."""
   if not windows.size:
     return windows
-  numbers = np.flatnonzero(~spans["is_null"])
-  last = np.zeros(spans["window"].max() + 1, np.int64)
+  numbers = np.flatnonzero(~spans.is_null)
+  last = np.zeros(spans.window.max() + 1, np.int64)
   # Of several values for a place, the last one stays there.
-  last[spans["window"][numbers]] = numbers
+  last[spans.window[numbers]] = numbers
   return np.sort(last[windows])
 
 
 def _find_nulls(windows, logits, rows):
   """Each question's null answer, of the window that gives it least."""
-  spans = np.zeros(len(rows), _SPAN)
-  spans["question"] = windows.example_index[rows]
-  spans["window"] = rows
-  spans["start"] = spans["end"] = windows.word_starts[rows]
-  spans["start_logit"] = logits[0][rows, 0]
-  spans["end_logit"] = logits[1][rows, 0]
-  spans["is_null"] = True
-  spans = spans[np.lexsort((_scores(spans), spans["question"]))]
-  _, first = np.unique(spans["question"], return_index=True)
+  tokens = windows.word_starts[rows]
+  spans = _Spans(
+    question=windows.example_index[rows],
+    window=rows,
+    start=tokens,
+    end=tokens,
+    start_logit=logits[0][rows, 0].astype(np.float64),
+    end_logit=logits[1][rows, 0].astype(np.float64),
+    is_null=np.ones(len(rows), bool),
+  )
+  spans = spans[_order(spans.question, spans.scores())]
+  _, first = np.unique(spans.question, return_index=True)
   return spans[first]
 
 
 def _find_spans(windows, logits, rows, config, limit):
   """The candidates of windows that have an answer's form.
 
-  A start must be where its token has most context, as upstream wants it.
-
   Returns:
-    (_SPAN [candidates], in the order of upstream's loops over windows, starts
-    and ends; bool [rows], whether a window has others, all of them worse).
+    (_Spans, in the order of upstream's loops over windows, starts and ends;
+    bool [rows], whether a window has others, all of them worse).
   """
   (starts, start_logits), (ends, end_logits) = (
     _best_tokens(windows, values[rows], rows, config.n_best_size)
     for values in logits
   )
-  may_start = (starts >= 0) & windows.is_max_context[starts]
-  sizes = ends[:, np.newaxis, :] - starts[:, :, np.newaxis] + 1
-  is_valid = may_start[:, :, np.newaxis] & (ends >= 0)[:, np.newaxis, :]
-  is_valid &= (sizes >= 1) & (sizes <= config.max_answer_length)
-  is_valid = is_valid.reshape(len(rows), -1)
+  is_valid = _are_answers(windows, rows, starts, ends, config.max_answer_length)
   scores = start_logits[:, :, np.newaxis] + end_logits[:, np.newaxis, :]
-  is_kept, is_cut = _limit(scores.reshape(len(rows), -1), is_valid, limit)
-  row, pair = np.nonzero(is_kept)
-  start, end = np.divmod(pair, ends.shape[1])
-  spans = np.zeros(len(row), _SPAN)
-  spans["question"] = windows.example_index[rows][row]
-  spans["window"] = rows[row]
-  spans["start"], spans["end"] = starts[row, start], ends[row, end]
-  spans["start_logit"] = start_logits[row, start]
-  spans["end_logit"] = end_logits[row, end]
+  is_kept, is_cut = _limit(scores.reshape(is_valid.shape), is_valid, limit)
+  # Numbers into the flattened arrays: faster than those of rows and columns.
+  start, end = np.divmod(np.flatnonzero(is_kept), ends.shape[1])
+  row = start // starts.shape[1]
+  end += row * ends.shape[1]
+  first = windows.word_starts[rows][row]
+  spans = _Spans(
+    question=windows.example_index[rows][row],
+    window=rows[row],
+    start=first + starts.ravel()[start],
+    end=first + ends.ravel()[end],
+    start_logit=start_logits.ravel()[start].astype(np.float64),
+    end_logit=end_logits.ravel()[end].astype(np.float64),
+    is_null=np.zeros(len(row), bool),
+  )
   return spans, is_cut
+
+
+def _are_answers(windows, rows, starts, ends, max_answer_length):
+  """Which pairs of positions have an answer's form.
+
+  A start must be where its token has most context, as upstream wants it.
+
+  Args:
+    windows: Windows.
+    rows: ints, numbers of the windows.
+    starts: int32 [rows, count], of `_best_tokens`.
+    ends: int32 [rows, count], likewise.
+    max_answer_length: int.
+
+  Returns:
+    bool [rows, count * count].
+  """
+  tokens = windows.word_starts[rows, np.newaxis] + starts
+  may_start = (starts >= 0) & windows.is_max_context[tokens]
+  starts = np.where(may_start, starts, np.int32(_NO_START))
+  ends = np.where(ends >= 0, ends, np.int32(_NO_END))
+  steps = ends[:, np.newaxis, :] - starts[:, :, np.newaxis]
+  # Without a sign what is negative becomes large: one comparison for both
+  # bounds.
+  is_valid = steps.view(np.uint32) < min(max_answer_length, _NO_START)
+  return is_valid.reshape(len(rows), -1)
 
 
 def _limit(scores, is_valid, limit):
@@ -371,16 +459,14 @@ def _best_tokens(windows, logits, rows, count):
   """The best positions of windows, as document tokens, and their logits.
 
   Returns:
-    (ints [rows, count], -1 for positions outside the document; floats [rows,
-    count]).
+    (int32 [rows, count], numbers of tokens within the window's part of the
+    document, -1 for positions outside; floats [rows, count]).
   """
   positions = best_indexes(logits, count)
   tokens = positions - windows.first_doc_token[rows, np.newaxis]
-  first = windows.word_starts[rows, np.newaxis]
-  is_inside = (tokens >= 0) & (
-    first + tokens < windows.word_starts[rows + 1, np.newaxis]
-  )
-  tokens = np.where(is_inside, first + tokens, -1)
+  counts = windows.word_starts[rows + 1] - windows.word_starts[rows]
+  is_inside = (tokens >= 0) & (tokens < counts[:, np.newaxis])
+  tokens = np.where(is_inside, tokens, -1).astype(np.int32)
   return tokens, np.take_along_axis(logits, positions, axis=1)
 
 
@@ -584,9 +670,9 @@ class _Tokens:
     Returns:
       (ints [candidates], ints [candidates]).
     """
-    starts = spans["start"] - self.begin
+    starts = spans.start - self.begin
     words = self._word_numbers[starts]
-    last_words = self._word_numbers[spans["end"] - self.begin]
+    last_words = self._word_numbers[spans.end - self.begin]
     begins = self._word_begins[words]
     kinds = np.full(len(spans), _AT_TOKENS)
     is_inside = np.flatnonzero(starts > begins)
@@ -594,7 +680,7 @@ class _Tokens:
       _INSIDE_WORD
     )
     kinds[self._num_odd[last_words + 1] > self._num_odd[words]] = _UNKNOWN
-    kinds[spans["is_null"]] = _NULL
+    kinds[spans.is_null] = _NULL
     return kinds, begins + self.begin
 
   def _may_repeat(self, begins, starts):
@@ -718,9 +804,9 @@ class _Decoder:
     spans = candidates.spans[np.fromiter(numbers, np.int64)]
     columns = zip(
       itertools.chain.from_iterable(chosen.values()),
-      _softmax(_scores(spans), sizes).tolist(),
-      spans["start_logit"].tolist(),
-      spans["end_logit"].tolist(),
+      _softmax(spans.scores(), sizes).tolist(),
+      spans.start_logit.tolist(),
+      spans.end_logit.tolist(),
       strict=True,
     )
     for question, found in chosen.items():
@@ -783,7 +869,7 @@ class _Candidates:
     limit: candidates of a window at most, None for all.
 
   Attributes:
-    spans: _SPAN [candidates], ranked.
+    spans: _Spans, ranked.
   """
 
   def __init__(self, decoder, tokens, rows, limit):
@@ -797,11 +883,12 @@ class _Candidates:
     )
     kinds, self._word_begins = tokens.kinds(self.spans)
     if not decoder.has_same_casing:
-      kinds[~self.spans["is_null"]] = _UNKNOWN
+      kinds[~self.spans.is_null] = _UNKNOWN
+    self._kinds = kinds
+    self._odd = np.flatnonzero(kinds != _AT_TOKENS).tolist()
     # As lists, which are faster than arrays where one entry is wanted.
-    self._kinds = kinds.tolist()
-    self._starts = windows.char_starts[self.spans["start"]].tolist()
-    self._ends = windows.char_ends[self.spans["end"]].tolist()
+    self._starts = windows.char_starts[self.spans.start].tolist()
+    self._ends = windows.char_ends[self.spans.end].tolist()
 
   def choose(self):
     """Chooses each question's n best.
@@ -810,13 +897,13 @@ class _Candidates:
       {question: {text: number of the candidate}}, without the questions whose
       n best may have candidates among them that were left out.
     """
-    questions, begins = np.unique(self.spans["question"], return_index=True)
+    questions, begins = np.unique(self.spans.question, return_index=True)
     ends = np.append(begins, len(self.spans))[1:]
     # What comes after a window's last candidate might come after one left out.
     cuts = np.append(self._cuts, len(self.spans))
     stops = cuts[np.searchsorted(cuts, begins)] + 1
     # One of each question, or in 1.1 none at all.
-    nulls = np.flatnonzero(self.spans["is_null"]).tolist()
+    nulls = np.flatnonzero(self.spans.is_null).tolist()
     columns = (questions, begins, ends, stops)
     columns = [x.tolist() for x in columns] + [nulls]
     chosen = {}
@@ -832,29 +919,30 @@ class _Candidates:
     """The n best among candidates of a question: {text: its number}."""
     count = self._decoder.config.n_best_size
     example = self._decoder.examples[question]
-    context = self._blanked(example.context)
-    rows = zip(
-      range(begin, end),
-      self._kinds[begin:end],
-      self._starts[begin:end],
-      self._ends[begin:end],
-      strict=True,
-    )
     found = {}
-    for number, kind, start, stop in rows:
-      if kind == _AT_TOKENS:
-        text = context[start:stop]
-      elif kind == _NULL:
-        text = ""
-      elif kind == _INSIDE_WORD and self._stands_first(number):
-        text = context[start:stop]
-      else:
-        text = self._search(example, number)
-      if text not in found:
-        found[text] = number
-        if len(found) == count:
-          break
+    # As many at a time as are still missing, mostly all at once.
+    while begin < end and len(found) < count:
+      stop = min(begin + count - len(found), end)
+      texts = self._texts(example, begin, stop)
+      for number, text in enumerate(texts, begin):
+        found.setdefault(text, number)
+      begin = stop
     return found
+
+  def _texts(self, example, begin, end):
+    """The texts of consecutive candidates of a question."""
+    context = self._blanked(example.context)
+    places = zip(self._starts[begin:end], self._ends[begin:end], strict=True)
+    texts = [context[start:stop] for start, stop in places]
+    first = bisect.bisect_left(self._odd, begin)
+    last = bisect.bisect_left(self._odd, end)
+    for number in self._odd[first:last]:
+      kind = self._kinds[number]
+      if kind == _NULL:
+        texts[number - begin] = ""
+      elif kind == _UNKNOWN or not self._stands_first(number):
+        texts[number - begin] = self._search(example, number)
+    return texts
 
   def _blanked(self, context):
     """A context whose white space is blanks."""
@@ -867,10 +955,9 @@ class _Candidates:
 
   def _stands_first(self, number):
     """Whether a candidate's pieces stand in its words nowhere before."""
-    span = self.spans[number]
-    before = self._join(self._word_begins[number], span["start"] - 1)
-    whole = self._join(self._word_begins[number], span["end"])
-    pieces = whole[len(before) :].lstrip(" ")
+    end = self.spans.end[number]
+    pieces = self._join(self.spans.start[number], end)
+    whole = self._join(self._word_begins[number], end)
     return whole.find(pieces) == len(whole) - len(pieces)
 
   def _join(self, first, last):
@@ -883,13 +970,13 @@ class _Candidates:
 
     Where that is whole words, one that is a run of many is cut at the token.
     """
-    windows, span = self._decoder.windows, self.spans[number]
-    first, last = windows.word_index[[span["start"], span["end"]]].tolist()
+    tokens = self.spans.start[number], self.spans.end[number]
+    first, last = self._decoder.windows.word_index[[*tokens]].tolist()
     words = example.doc_tokens
     # Mostly the passage of the question before.
     if self._passage is None or self._passage.words != words:
       self._passage = _Passage(words, self._decoder.normalized_words)
-    pieces = self._join(span["start"], span["end"])
+    pieces = self._join(*tokens)
     found = self._passage.locate(pieces, first, last)
     start, end = found or self._passage.bounds(first, last)
     if not found and _is_unspaced(words[first]):
@@ -904,12 +991,11 @@ class _Candidates:
     It begins with its first token or the word of that, and ends likewise.
     """
     start, end = self._starts[number], self._ends[number]
-    span = self.spans[number]
-    example = self._decoder.examples[int(span["question"])]
+    example = self._decoder.examples[self.spans.question[number]]
     if example.context[start:end] == text:
       return start, end
-    word_index = self._decoder.windows.word_index
-    first, last = word_index[[span["start"], span["end"]]].tolist()
+    tokens = [self.spans.start[number], self.spans.end[number]]
+    first, last = self._decoder.windows.word_index[tokens].tolist()
     offsets = example.word_offsets
     word_end = offsets[last] + len(example.doc_tokens[last])
     starts, ends = (start, offsets[first]), (end, word_end)
