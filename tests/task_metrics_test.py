@@ -588,3 +588,35 @@ def test_mean_of_nothing_and_of_a_diverged_run():
   for bad in (math.nan, math.inf):
     found = task_metrics.mean_and_deviation([0.5, bad])
     assert all(math.isnan(value) for value in found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_null_threshold_found_is_the_best_there_is(seed):
+  rng = np.random.default_rng(seed)
+  count = int(rng.integers(1, 12))
+  # Few different odds, so that some are equal.
+  odds = {f"q{i}": float(rng.integers(-3, 4)) for i in range(count)}
+  questions = [(x, ["red car"] if rng.random() < 0.6 else []) for x in odds]
+  texts = {x: str(rng.choice(["red car", "red", "blue", ""])) for x in odds}
+
+  def f1(threshold):
+    scores = task_metrics.squad_v2_scores(questions, texts, odds, threshold)
+    return scores["f1"]
+
+  found = task_metrics.find_null_threshold(questions, texts, odds)
+  best = max(map(f1, [-math.inf, *odds.values(), math.inf]))
+  assert f1(found) == pytest.approx(best)
+
+
+def test_the_null_threshold_is_the_official_one_where_that_is_reached():
+  questions = [("a", ["red"]), ("b", []), ("c", ["blue"]), ("d", [])]
+  texts = {"a": "red", "b": "red", "c": "blue", "d": "red"}
+  odds = {"a": -2.0, "b": 1.0, "c": 0.5, "d": 3.0}
+  scores = task_metrics.squad_v2_scores(questions, texts, odds)
+  found = task_metrics.find_null_threshold(questions, texts, odds)
+  assert found == scores["best_f1_thresh"] == 0.5
+
+
+def test_no_null_threshold_without_odds():
+  with pytest.raises(ValueError, match="'a' has a prediction but no null odds"):
+    task_metrics.find_null_threshold([("a", ["red"])], {"a": "red"}, {})
