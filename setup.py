@@ -6,6 +6,8 @@ LIBRARIES = [
   "classifier_results",
   "cli_flags",
   "example_files",
+  "fine_tuning",
+  "graph_tokenization",
   "input_pipeline",
   "model_files",
   "modeling",

@@ -16,6 +16,7 @@ LAYERS = {
   "checkpoint_io": 1,
   "example_files": 1,
   "input_pipeline": 1,
+  "graph_tokenization": 2,
   "training_loop": 2,
   "classifier_data": 3,
   "cli_flags": 3,
@@ -25,6 +26,7 @@ LAYERS = {
   "classifier_results": 4,
   "squad_decoding": 4,
   "squad_results": 5,
+  "fine_tuning": 4,
   "build_vocab": 6,
   "create_pretraining_data": 6,
   "run_classifier": 6,
@@ -36,6 +38,7 @@ MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
 WITHOUT_TENSORFLOW = [
   "classifier_data",
   "example_files",
+  "fine_tuning",
   "squad_data",
   "squad_decoding",
   "squad_results",
