@@ -229,9 +229,8 @@ def _chunks(example_index, num_examples):
 
 # Spans ------------------------------------------------------------------------
 
-# Where a start or an end is outside the document, or a start has not the most
-# context. Farther from every token than any two are from each other, and still
-# so if subtracted from itself.
+# In place of starts that no answer may have and of ends outside the document:
+# so far off that the way from one to the other is always backwards, in int32.
 _NO_START, _NO_END = 1 << 29, -(1 << 29)
 
 
@@ -285,8 +284,9 @@ def best_indexes(values, count):
     return np.argsort(-values, axis=1, kind="stable")
   least = np.partition(values, width - count, axis=1)[:, width - count]
   is_best = values >= least[:, np.newaxis]
-  tied = np.flatnonzero(np.count_nonzero(is_best, axis=1) > count)
-  if tied.size:
+  # The sum of all is much faster than those of rows; ties are rare.
+  if np.count_nonzero(is_best) > count * len(values):
+    tied = np.flatnonzero(np.count_nonzero(is_best, axis=1) > count)
     order = np.argsort(-values[tied], axis=1, kind="stable")
     is_best[tied] = False
     is_best[tied[:, np.newaxis], order[:, :count]] = True
@@ -612,7 +612,7 @@ class _Pieces:
 
   def join(self, ids):
     """The text of some tokens."""
-    return "".join([self.texts[index] for index in ids.tolist()]).lstrip(" ")
+    return "".join(map(self.texts.__getitem__, ids.tolist())).lstrip(" ")
 
 
 # Where a candidate's text is: nowhere, at its tokens, there unless the same
@@ -881,12 +881,14 @@ class _Candidates:
     self.spans, self._cuts = _rank_spans(
       windows, decoder.logits, rows, decoder.config, limit
     )
-    kinds, self._word_begins = tokens.kinds(self.spans)
+    kinds, word_begins = tokens.kinds(self.spans)
     if not decoder.has_same_casing:
       kinds[~self.spans.is_null] = _UNKNOWN
-    self._kinds = kinds
-    self._odd = np.flatnonzero(kinds != _AT_TOKENS).tolist()
     # As lists, which are faster than arrays where one entry is wanted.
+    odd = np.flatnonzero(kinds != _AT_TOKENS)
+    self._odd = odd.tolist()
+    columns = (kinds, word_begins, self.spans.start, self.spans.end)
+    self._odd_tokens = [column[odd].tolist() for column in columns]
     self._starts = windows.char_starts[self.spans.start].tolist()
     self._ends = windows.char_ends[self.spans.end].tolist()
 
@@ -935,13 +937,14 @@ class _Candidates:
     places = zip(self._starts[begin:end], self._ends[begin:end], strict=True)
     texts = [context[start:stop] for start, stop in places]
     first = bisect.bisect_left(self._odd, begin)
-    last = bisect.bisect_left(self._odd, end)
-    for number in self._odd[first:last]:
-      kind = self._kinds[number]
+    last = bisect.bisect_left(self._odd, end, first)
+    for index in range(first, last):
+      number = self._odd[index]
+      kind, *tokens = [column[index] for column in self._odd_tokens]
       if kind == _NULL:
         texts[number - begin] = ""
-      elif kind == _UNKNOWN or not self._stands_first(number):
-        texts[number - begin] = self._search(example, number)
+      elif kind == _UNKNOWN or not self._stands_first(*tokens):
+        texts[number - begin] = self._search(example, number, *tokens[1:])
     return texts
 
   def _blanked(self, context):
@@ -953,11 +956,9 @@ class _Candidates:
       self._context = context, text
     return self._context[1]
 
-  def _stands_first(self, number):
+  def _stands_first(self, word_begin, start, end):
     """Whether a candidate's pieces stand in its words nowhere before."""
-    end = self.spans.end[number]
-    pieces = self._join(self.spans.start[number], end)
-    whole = self._join(self._word_begins[number], end)
+    pieces, whole = self._join(start, end), self._join(word_begin, end)
     return whole.find(pieces) == len(whole) - len(pieces)
 
   def _join(self, first, last):
@@ -965,18 +966,18 @@ class _Candidates:
     ids = self._tokens.ids[first - begin : last - begin + 1]
     return self._decoder.pieces.join(ids)
 
-  def _search(self, example, number):
+  def _search(self, example, number, start_token, end_token):
     """The text that upstream's rule finds.
 
     Where that is whole words, one that is a run of many is cut at the token.
     """
-    tokens = self.spans.start[number], self.spans.end[number]
-    first, last = self._decoder.windows.word_index[[*tokens]].tolist()
+    word_index = self._decoder.windows.word_index
+    first, last = int(word_index[start_token]), int(word_index[end_token])
     words = example.doc_tokens
     # Mostly the passage of the question before.
     if self._passage is None or self._passage.words != words:
       self._passage = _Passage(words, self._decoder.normalized_words)
-    pieces = self._join(*tokens)
+    pieces = self._join(start_token, end_token)
     found = self._passage.locate(pieces, first, last)
     start, end = found or self._passage.bounds(first, last)
     if not found and _is_unspaced(words[first]):
