@@ -420,6 +420,18 @@ def training_config(num_train_steps, num_warmup_steps, names=()):
   )
 
 
+def fine_tuning_config():
+  """The same for fine-tuning, its numbers of steps 0.
+
+  How many steps there are is known once the examples are counted.
+  """
+  return training_config(
+    num_train_steps=0,
+    num_warmup_steps=0,
+    names=("adam_bias_correction", "layerwise_lr_decay", "eval_steps"),
+  )
+
+
 # Flags to configs -------------------------------------------------------------
 
 # Flags of the groups above that change the weights a run ends with. The number
@@ -450,6 +462,15 @@ FINE_TUNING_SETTINGS = (
   "early_stopping_patience",
   "pad_to_max_length",
 )
+
+
+def fine_tuning_settings(names):
+  """Values of the flags that decide what fine-tuning ends with.
+
+  Args:
+    names: those of the script's own that do.
+  """
+  return flag_values([*TRAINING_SETTINGS, *FINE_TUNING_SETTINGS, *names])
 
 
 def flag_values(names):

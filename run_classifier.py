@@ -22,6 +22,7 @@ from absl import flags
 
 import classifier_data
 import cli_flags
+import fine_tuning
 
 # What notebooks import from upstream's run_classifier.
 InputExample = classifier_data.InputExample
@@ -151,22 +152,15 @@ def _define_column_flags():
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierConfig:
+class ClassifierConfig(fine_tuning.FineTuningConfig):
   """What to classify, with what, and what to do; the flags of these names."""
 
-  task_name: str
-  output_dir: str
+  task_name: str | None = None
   data_dir: str | None = None
   train_file: str | None = None
   eval_file: str | None = None
   predict_file: str | None = None
-  bert_config_file: str | None = None
-  vocab_file: str | None = None
-  init_checkpoint: str | None = None
-  do_lower_case: bool = True
-  max_seq_length: int = 128
   long_text: str = "truncate"
-  pad_to_max_length: bool = False
   xnli_language: str = "zh"
   skip_bad_rows: bool = False
   text_a: str = "text"
@@ -176,20 +170,13 @@ class ClassifierConfig:
   id_column: str | None = None
   header: bool = True
   problem_type: str = "single_label"
-  do_train: bool = False
   do_eval: bool = False
   do_predict: bool = False
   eval_batch_size: int = 8
   predict_batch_size: int = 8
-  num_train_epochs: float = 3.0
-  warmup_proportion: float = 0.1
   class_weights: str = ""
   label_smoothing: float = 0.0
-  freeze_layers: str = ""
-  early_stopping_patience: int = 0
   num_seeds: int = 1
-  overwrite_output_dir: bool = False
-  dry_run: bool = False
 
 
 def main():
@@ -206,19 +193,8 @@ def main():
     config,
     task,
     cli_flags.device_config(),
-    # How many steps there are is known once the examples are counted.
-    cli_flags.training_config(
-      num_train_steps=0,
-      num_warmup_steps=0,
-      names=("adam_bias_correction", "layerwise_lr_decay", "eval_steps"),
-    ),
-    settings=cli_flags.flag_values(
-      [
-        *cli_flags.TRAINING_SETTINGS,
-        *cli_flags.FINE_TUNING_SETTINGS,
-        *SETTINGS,
-      ]
-    ),
+    cli_flags.fine_tuning_config(),
+    cli_flags.fine_tuning_settings(SETTINGS),
   )
 
 
@@ -342,13 +318,10 @@ class Job:
 
   config: ClassifierConfig
   task: classifier_data.Task
+  setup: fine_tuning.Setup
   splits: dict  # name -> Split, training first
-  strategy: object  # tf.distribute strategy
-  device_config: object  # training_loop.DeviceConfig
-  bert_config: object  # modeling.BertConfig
-  vocab_file: str
   settings: dict
-  data_files: list
+  data_files: list  # that decide what weights training ends with
 
   def kind(self, kind):
     """The splits to evaluate on ("dev") or to predict ("test")."""
@@ -388,61 +361,27 @@ def classify(config, task, device_config, training_config, settings):
 
 def open_job(config, task, device_config, training_config, settings):
   """Finds, reads and checks all files; arguments as those of `classify`."""
-  import model_files
-  import modeling
-  import training_loop
-
-  strategy = training_loop.make_strategy(device_config)
-  first_run = run_path(config, 0)
-  if not config.do_train:
-    model_files.require_weights(first_run, config.init_checkpoint)
-  found = model_files.find(
-    first_run,
-    config.init_checkpoint,
-    config.bert_config_file,
-    config.vocab_file,
-  )
-  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
-  tokenizer = model_files.open_tokenizer(
-    found.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
-  )
-  model_files.check_length(config.max_seq_length, bert_config)
+  setup = fine_tuning.open_model(config, device_config, run_path(config, 0))
   files = find_splits(config, task)
-  task, examples = read_splits(config, task, files, found.labels_file)
-  # A TPU wants one shape.
-  one_length = (
-    config.pad_to_max_length or device_config.distribution_strategy == "tpu"
-  )
+  task, examples = read_splits(config, task, files, setup.files.labels_file)
   make_split = functools.partial(
     classifier_data.make_split,
     task=task,
-    tokenizer=tokenizer,
+    tokenizer=setup.tokenizer,
     max_seq_length=config.max_seq_length,
     long_text=config.long_text,
-    pad_to_max_length=one_length,
+    pad_to_max_length=setup.is_padded,
   )
+  is_monitored = fine_tuning.is_monitored(config, training_config)
+  deciding = ("train", "dev") if is_monitored else ("train",)
   return Job(
     config=config,
     task=task,
+    setup=setup,
     splits={name: make_split(rows) for name, rows in examples.items()},
-    strategy=strategy,
-    device_config=device_config,
-    bert_config=bert_config,
-    vocab_file=found.vocab_file,
     settings=settings,
-    data_files=[
-      found.bert_config_file,
-      found.vocab_file,
-      *deciding_files(files, training_config, config.early_stopping_patience),
-    ],
+    data_files=[files[name][0] for name in deciding if name in files],
   )
-
-
-def deciding_files(files, config, patience):
-  """Paths of the files that decide what weights training ends with."""
-  is_monitored = config.eval_steps or patience
-  names = ("train", "dev") if is_monitored else ("train",)
-  return [files[name][0] for name in names if name in files]
 
 
 def run_path(config, number):
@@ -467,12 +406,7 @@ def config_of_seed(job, training_config, number):
   if not config.do_train:
     return training_config
   count = len(job.splits["train"].source)
-  if config.early_stopping_patience and not training_config.eval_steps:
-    epoch = max(1, count // training_config.train_batch_size)
-    training_config = dataclasses.replace(training_config, eval_steps=epoch)
-  return training_config.with_epochs(
-    count, config.num_train_epochs, config.warmup_proportion
-  )
+  return fine_tuning.count_steps(config, training_config, count)
 
 
 def run_once(job, training_config):
@@ -485,11 +419,12 @@ def run_once(job, training_config):
   import training_loop
 
   config = job.config
-  run = run_directory.RunDirectory(
-    training_config.output_dir,
+  run = fine_tuning.open_run(
+    job.setup,
+    config,
     {**job.settings, "seed": training_config.seed},
-    data_files=job.data_files,
-    is_writer=training_loop.is_chief(job.strategy) and not config.dry_run,
+    job.data_files,
+    training_config.output_dir,
   )
   model = make_model(job, training_config.seed)
   step = training_loop.prediction_step(model)
@@ -521,7 +456,6 @@ def make_model(job, seed):
   """The classifier, its initial weights drawn by a seed."""
   import classifier_results
   import modeling
-  import training_loop
 
   config, task = job.config, job.task
   num_labels = len(task.labels) or 1
@@ -530,48 +464,33 @@ def make_model(job, seed):
     class_weights = classifier_results.class_weights(
       config.class_weights, job.splits["train"].labels, num_labels
     )
-  training_loop.set_seed(seed)
-  with job.strategy.scope():
-    model = modeling.BertClassifier(
-      job.bert_config,
-      num_labels,
-      problem_type=task.problem_type,
-      class_weights=class_weights,
-      label_smoothing=config.label_smoothing,
-      dtype=job.device_config.policy,
-    )
-  modeling.freeze_layers(model, config.freeze_layers)
-  return model
+  return fine_tuning.make_model(
+    job.setup,
+    config,
+    seed,
+    modeling.BertClassifier,
+    num_labels=num_labels,
+    problem_type=task.problem_type,
+    class_weights=class_weights,
+    label_smoothing=config.label_smoothing,
+  )
 
 
 def train(job, training_config, model, step, run):
-  """Trains to the end, or as long as evaluations get better.
-
-  Returns:
-    The step the model's weights are of.
-  """
-  import run_directory
-  import training_loop
-
-  config = job.config
-  trainer = training_loop.Trainer(
-    job.strategy,
-    model,
-    training_config,
-    jit_compile=training_loop.uses_xla(job.strategy, job.device_config),
-    monitor=make_monitor(job, training_config, step),
-  )
-  is_unfinished = run_directory.prepare(
-    run, trainer, config.init_checkpoint, config.overwrite_output_dir
-  )
-  if not is_unfinished:
-    return run_directory.restore(run, model)
-  if config.dry_run:
-    return trainer.step
+  """Trains; returns the step the model's weights are of."""
+  files = {}
   if job.task.labels:
-    run.write("labels.txt", classifier_data.format_labels(job.task.labels))
-  run.copy(job.vocab_file, "vocab.txt")
-  return run_directory.fit(run, trainer, job.splits["train"].source)
+    files["labels.txt"] = classifier_data.format_labels(job.task.labels)
+  return fine_tuning.train(
+    job.setup,
+    job.config,
+    training_config,
+    run,
+    model,
+    job.splits["train"].source,
+    monitor=make_monitor(job, training_config, step),
+    files=files,
+  )
 
 
 def make_monitor(job, training_config, step):
@@ -596,7 +515,7 @@ def make_monitor(job, training_config, step):
 
   def evaluate_now():
     logits = classifier_results.predict_logits(
-      job.strategy, step, split, config.eval_batch_size
+      job.setup.strategy, step, split, config.eval_batch_size
     )
     warn_if_collapsed(task, split, logits)
     return classifier_results.evaluate(
@@ -632,7 +551,7 @@ def evaluate(job, step, run, name, global_step):
   batch_size = job.config.eval_batch_size
   suffix = name.removeprefix("dev")
   logits = classifier_results.predict_logits(
-    job.strategy, step, split, batch_size
+    job.setup.strategy, step, split, batch_size
   )
   results = classifier_results.evaluate(task, split.labels, logits, batch_size)
   text = task_metrics.format_results({"global_step": global_step, **results})
@@ -653,7 +572,7 @@ def predict(job, step, run, name):
 
   split = job.splits[name]
   logits = classifier_results.predict_logits(
-    job.strategy, step, split, job.config.predict_batch_size
+    job.setup.strategy, step, split, job.config.predict_batch_size
   )
   classifier_results.write_predictions(
     run, job.task, job.task.labels, split.examples, logits, name
@@ -668,7 +587,7 @@ def report_seeds(job, first_seed, results, summary):
   import task_metrics
   import training_loop
 
-  if not training_loop.is_chief(job.strategy):
+  if not training_loop.is_chief(job.setup.strategy):
     return
   text = task_metrics.format_results(
     {"num_seeds": len(results), "first_seed": first_seed, **summary}

@@ -22,6 +22,7 @@ import re
 from absl import flags
 
 import cli_flags
+import fine_tuning
 import squad_data
 import squad_decoding
 import tokenization
@@ -129,17 +130,11 @@ def _define_other_uses():
 
 
 @dataclasses.dataclass(frozen=True)
-class SquadConfig:
+class SquadConfig(fine_tuning.FineTuningConfig):
   """What to learn and to answer; the flags of these names."""
 
-  output_dir: str | None = None
   train_file: str | None = None
   predict_file: str | None = None
-  bert_config_file: str | None = None
-  vocab_file: str | None = None
-  init_checkpoint: str | None = None
-  do_lower_case: bool = True
-  do_train: bool = False
   do_predict: bool = False
   interactive: bool = False
   evaluate_only: str | None = None
@@ -148,17 +143,10 @@ class SquadConfig:
   max_seq_length: int = 384
   doc_stride: int = 128
   max_query_length: int = 64
-  pad_to_max_length: bool = False
   version_2_with_negative: bool = False
   n_best_size: int = 20
   max_answer_length: int = 30
   null_score_diff_threshold: float | None = None
-  num_train_epochs: float = 3.0
-  warmup_proportion: float = 0.1
-  freeze_layers: str = ""
-  early_stopping_patience: int = 0
-  overwrite_output_dir: bool = False
-  dry_run: bool = False
 
   def decoding(self, threshold=0.0):
     """The squad_decoding.DecodingConfig of these flags."""
@@ -191,19 +179,8 @@ def main():
   answer_questions(
     config,
     cli_flags.device_config(),
-    # How many steps there are is known once the questions are counted.
-    cli_flags.training_config(
-      num_train_steps=0,
-      num_warmup_steps=0,
-      names=("adam_bias_correction", "layerwise_lr_decay", "eval_steps"),
-    ),
-    settings=cli_flags.flag_values(
-      [
-        *cli_flags.TRAINING_SETTINGS,
-        *cli_flags.FINE_TUNING_SETTINGS,
-        *SETTINGS,
-      ]
-    ),
+    cli_flags.fine_tuning_config(),
+    cli_flags.fine_tuning_settings(SETTINGS),
   )
 
 
@@ -278,17 +255,13 @@ class Job:
   """What the steps of a run share."""
 
   config: SquadConfig
-  strategy: object  # tf.distribute strategy
-  device_config: object  # training_loop.DeviceConfig
-  bert_config: object  # modeling.BertConfig
-  tokenizer: object  # tokenization.FullTokenizer
-  vocab_file: str
+  setup: fine_tuning.Setup
   run: object  # run_directory.RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-  """A file to predict: its questions, and their windows twice."""
+  """A file to predict: its questions, and their windows."""
 
   examples: list
   windows: object  # squad_data.Windows
@@ -310,16 +283,24 @@ def answer_questions(config, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
+  import modeling
   import run_directory
   import training_loop
 
-  job = open_job(config, device_config, training_config, settings)
+  setup = fine_tuning.open_model(config, device_config)
+  data_files = deciding_files(config, training_config)
+  job = Job(
+    config, setup, fine_tuning.open_run(setup, config, settings, data_files)
+  )
   train_windows = open_windows(job, "train") if config.do_train else None
   questions = open_questions(job) if config.do_predict else None
-  model = make_model(job, training_config.seed)
+  model = fine_tuning.make_model(
+    setup, config, training_config.seed, modeling.BertSpanLabeler
+  )
   step = training_loop.prediction_step(model)
   if config.do_train:
-    training_config = count_steps(
+    # By questions, as upstream counts, although there are more windows.
+    training_config = fine_tuning.count_steps(
       config, training_config, train_windows.num_examples
     )
     global_step = train(
@@ -340,54 +321,11 @@ def answer_questions(config, device_config, training_config, settings):
   return results
 
 
-def open_job(config, device_config, training_config, settings):
-  """Finds and checks the model's files; arguments as of `answer_questions`."""
-  import model_files
-  import modeling
-  import run_directory
-  import training_loop
-
-  strategy = training_loop.make_strategy(device_config)
-  if not config.do_train:
-    model_files.require_weights(config.output_dir, config.init_checkpoint)
-  found = model_files.find(
-    config.output_dir,
-    config.init_checkpoint,
-    config.bert_config_file,
-    config.vocab_file,
-  )
-  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
-  tokenizer = model_files.open_tokenizer(
-    found.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
-  )
-  model_files.check_length(config.max_seq_length, bert_config)
-  run = run_directory.RunDirectory(
-    config.output_dir,
-    settings,
-    data_files=[
-      found.bert_config_file,
-      found.vocab_file,
-      *deciding_files(config, training_config),
-    ],
-    is_writer=training_loop.is_chief(strategy) and not config.dry_run,
-  )
-  return Job(
-    config=config,
-    strategy=strategy,
-    device_config=device_config,
-    bert_config=bert_config,
-    tokenizer=tokenizer,
-    vocab_file=found.vocab_file,
-    run=run,
-  )
-
-
 def deciding_files(config, training_config):
   """Paths of the data that decides what weights training ends with."""
   if not config.do_train:
     return []
-  is_monitored = training_config.eval_steps or config.early_stopping_patience
-  if is_monitored and config.do_predict:
+  if fine_tuning.is_monitored(config, training_config) and config.do_predict:
     return [config.train_file, config.predict_file]
   return [config.train_file]
 
@@ -410,11 +348,11 @@ def open_windows(job, split):
     examples = read_squad_examples(
       path, is_training, config.version_2_with_negative
     )
-    return squad_data.make_windows(examples, job.tokenizer, **settings)
+    return squad_data.make_windows(examples, job.setup.tokenizer, **settings)
 
   key = squad_data.cache_key(
     path,
-    job.vocab_file,
+    job.setup.files.vocab_file,
     {
       **settings,
       "do_lower_case": config.do_lower_case,
@@ -443,73 +381,28 @@ def make_source(job, windows, columns):
 
   config = job.config
   lengths = (config.max_seq_length,)
-  # A TPU wants one shape.
-  is_tpu = job.device_config.distribution_strategy == "tpu"
-  if not (config.pad_to_max_length or is_tpu):
+  if not job.setup.is_padded:
     lengths = input_pipeline.bucket_lengths(
       windows.sequences.lengths, config.max_seq_length
     )
   return input_pipeline.SequenceSource(windows.sequences, columns, lengths)
 
 
-def count_steps(config, training_config, num_examples):
-  """The TrainingConfig with its steps, which upstream counts by questions.
-
-  Raises:
-    ValueError: the questions do not make one step.
-  """
-  if config.early_stopping_patience and not training_config.eval_steps:
-    epoch = max(1, num_examples // training_config.train_batch_size)
-    training_config = dataclasses.replace(training_config, eval_steps=epoch)
-  return training_config.with_epochs(
-    num_examples, config.num_train_epochs, config.warmup_proportion
-  )
-
-
-def make_model(job, seed):
-  """The reader, its initial weights drawn by a seed."""
-  import modeling
-  import training_loop
-
-  training_loop.set_seed(seed)
-  with job.strategy.scope():
-    model = modeling.BertSpanLabeler(
-      job.bert_config, dtype=job.device_config.policy
-    )
-  modeling.freeze_layers(model, job.config.freeze_layers)
-  return model
-
-
 def train(job, training_config, model, step, windows, questions):
-  """Trains to the end, or as long as evaluations get better.
-
-  Returns:
-    The step the model's weights are of.
-  """
-  import run_directory
-  import training_loop
-
-  config, run = job.config, job.run
-  trainer = training_loop.Trainer(
-    job.strategy,
-    model,
-    training_config,
-    jit_compile=training_loop.uses_xla(job.strategy, job.device_config),
-    monitor=make_monitor(job, training_config, step, questions),
-  )
-  is_unfinished = run_directory.prepare(
-    run, trainer, config.init_checkpoint, config.overwrite_output_dir
-  )
-  if not is_unfinished:
-    return run_directory.restore(run, model)
-  if config.dry_run:
-    return trainer.step
-  run.copy(job.vocab_file, "vocab.txt")
+  """Trains; returns the step the model's weights are of."""
   positions = {
     "start_positions": windows.start_positions,
     "end_positions": windows.end_positions,
   }
-  return run_directory.fit(run, trainer, make_source(job, windows, positions))
+  return fine_tuning.train(
+    job.setup,
+    job.config,
+    training_config,
+    job.run,
+    model,
+    make_source(job, windows, positions),
+    monitor=make_monitor(job, training_config, step, questions),
+  )
 
 
 def make_monitor(job, training_config, step, questions):
@@ -551,7 +444,7 @@ def decode(job, step, questions, threshold=0.0):
 
   config = job.config
   logits = squad_results.predict_logits(
-    job.strategy,
+    job.setup.strategy,
     step,
     questions.source,
     config.predict_batch_size,
@@ -561,7 +454,7 @@ def decode(job, step, questions, threshold=0.0):
     questions.examples,
     questions.windows,
     *logits,
-    job.tokenizer,
+    job.setup.tokenizer,
     config.decoding(threshold),
   )
 
@@ -680,7 +573,7 @@ def read_answer(job, step, threshold, context, question):
     "typed", question, words, context=context, word_offsets=offsets
   )
   settings = job.config.window_settings(is_training=False)
-  windows = squad_data.make_windows([example], job.tokenizer, **settings)
+  windows = squad_data.make_windows([example], job.setup.tokenizer, **settings)
   questions = Questions([example], windows, make_source(job, windows, {}))
   decoded = decode(job, step, questions, threshold)
   return format_answer(context, decoded)

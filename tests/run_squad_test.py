@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import fine_tuning
 import modeling
 import optimization
 import run_squad
@@ -354,17 +355,15 @@ def trained_weights(folder, name, num_micro_batches):
 
 def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   run(folder, do_train=True)
-  job = run_squad.open_job(
-    make_config(folder, pad_to_max_length=True),
-    training_loop.DeviceConfig(),
-    training_loop.TrainingConfig(
-      "", optimization.LearningRateSchedule(1, 0), 8
-    ),
-    {},
-  )
+  config = make_config(folder, pad_to_max_length=True)
+  setup = fine_tuning.open_model(config, training_loop.DeviceConfig())
+  run_of_it = fine_tuning.open_run(setup, config, {}, [])
+  job = run_squad.Job(config, setup, run_of_it)
   questions = run_squad.open_questions(job)
-  step = training_loop.prediction_step(run_squad.make_model(job, 0))
-  arguments = (job.strategy, step, questions.source, 8)
+  step = training_loop.prediction_step(
+    fine_tuning.make_model(setup, config, 0, modeling.BertSpanLabeler)
+  )
+  arguments = (setup.strategy, step, questions.source, 8)
   padding = np.arange(20) >= questions.windows.sequences.lengths[:, np.newaxis]
   assert padding.any()
   for logits in squad_results.predict_logits(*arguments, keep_padding=True):

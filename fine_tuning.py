@@ -1,0 +1,207 @@
+"""What the scripts that fine-tune share: from flags to a trained model.
+
+    setup = fine_tuning.open_model(config, device_config)
+    model = fine_tuning.make_model(
+      setup, config, seed, modeling.BertSpanLabeler
+    )
+    step = fine_tuning.train(
+      setup, config, training_config, run, model, source
+    )
+
+Importing this costs no TensorFlow; its functions load it.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuningConfig:
+  """What all tasks can be told; the flags of these names."""
+
+  output_dir: str | None = None
+  bert_config_file: str | None = None
+  vocab_file: str | None = None
+  init_checkpoint: str | None = None
+  do_lower_case: bool = True
+  max_seq_length: int = 128
+  pad_to_max_length: bool = False
+  do_train: bool = False
+  num_train_epochs: float = 3.0
+  warmup_proportion: float = 0.1
+  freeze_layers: str = ""
+  early_stopping_patience: int = 0
+  overwrite_output_dir: bool = False
+  dry_run: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """Where a model lives and what it comes with.
+
+  Attributes:
+    strategy: tf.distribute strategy.
+    device_config: training_loop.DeviceConfig.
+    bert_config: modeling.BertConfig.
+    tokenizer: tokenization.FullTokenizer.
+    files: model_files.ModelFiles.
+    is_padded: whether all sequences are padded to max_seq_length.
+  """
+
+  strategy: object
+  device_config: object
+  bert_config: object
+  tokenizer: object
+  files: object
+  is_padded: bool
+
+
+def open_model(config, device_config, output_dir=None):
+  """Finds, reads and checks the files of a model.
+
+  Args:
+    config: FineTuningConfig.
+    device_config: training_loop.DeviceConfig.
+    output_dir: where a trained model may lie, if not in the config's.
+
+  Returns:
+    Setup.
+
+  Raises:
+    ValueError, OSError: a file is missing, or they do not fit each other.
+  """
+  import model_files
+  import modeling
+  import training_loop
+
+  output_dir = output_dir or config.output_dir
+  strategy = training_loop.make_strategy(device_config)
+  if not config.do_train:
+    model_files.require_weights(output_dir, config.init_checkpoint)
+  found = model_files.find(
+    output_dir,
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+  )
+  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
+  tokenizer = model_files.open_tokenizer(
+    found.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
+  )
+  model_files.check_length(config.max_seq_length, bert_config)
+  # A TPU wants one shape.
+  is_tpu = device_config.distribution_strategy == "tpu"
+  return Setup(
+    strategy=strategy,
+    device_config=device_config,
+    bert_config=bert_config,
+    tokenizer=tokenizer,
+    files=found,
+    is_padded=config.pad_to_max_length or is_tpu,
+  )
+
+
+def open_run(setup, config, settings, data_files, output_dir=None):
+  """The run_directory.RunDirectory of a run.
+
+  Args:
+    setup: Setup.
+    config: FineTuningConfig.
+    settings: dict of what makes this run the one it is.
+    data_files: paths of the data that decides what weights training ends with.
+    output_dir: where the run is, if not in the config's.
+  """
+  import run_directory
+  import training_loop
+
+  return run_directory.RunDirectory(
+    output_dir or config.output_dir,
+    settings,
+    data_files=[
+      setup.files.bert_config_file,
+      setup.files.vocab_file,
+      *data_files,
+    ],
+    is_writer=training_loop.is_chief(setup.strategy) and not config.dry_run,
+  )
+
+
+def is_monitored(config, training_config):
+  """Whether there are evaluations during training."""
+  return bool(training_config.eval_steps or config.early_stopping_patience)
+
+
+def count_steps(config, training_config, num_examples):
+  """The TrainingConfig with its numbers of steps.
+
+  Patience counts epochs unless evaluations are asked for more often.
+
+  Raises:
+    ValueError: the examples do not make one step.
+  """
+  if config.early_stopping_patience and not training_config.eval_steps:
+    epoch = max(1, num_examples // training_config.train_batch_size)
+    training_config = dataclasses.replace(training_config, eval_steps=epoch)
+  return training_config.with_epochs(
+    num_examples, config.num_train_epochs, config.warmup_proportion
+  )
+
+
+def make_model(setup, config, seed, head, **options):
+  """A head model, its initial weights drawn by a seed.
+
+  Args:
+    setup: Setup.
+    config: FineTuningConfig.
+    seed: int.
+    head: class of `modeling`.
+    **options: its arguments after the BertConfig.
+  """
+  import modeling
+  import training_loop
+
+  training_loop.set_seed(seed)
+  with setup.strategy.scope():
+    model = head(setup.bert_config, dtype=setup.device_config.policy, **options)
+  modeling.freeze_layers(model, config.freeze_layers)
+  return model
+
+
+def train(
+  setup, config, training_config, run, model, source, monitor=None, files=None
+):
+  """Trains to the end, or as long as a Monitor's evaluations get better.
+
+  Args:
+    setup: Setup.
+    config: FineTuningConfig.
+    training_config: training_loop.TrainingConfig.
+    run: run_directory.RunDirectory.
+    model: what `make_model` returned.
+    source: input_pipeline.SequenceSource.
+    monitor: training_loop.Monitor, or None.
+    files: dict from name to text that the run gets as well.
+
+  Returns:
+    The step the model's weights are of.
+  """
+  import run_directory
+  import training_loop
+
+  trainer = training_loop.Trainer(
+    setup.strategy,
+    model,
+    training_config,
+    jit_compile=training_loop.uses_xla(setup.strategy, setup.device_config),
+    monitor=monitor,
+  )
+  is_unfinished = run_directory.prepare(
+    run, trainer, config.init_checkpoint, config.overwrite_output_dir
+  )
+  if not is_unfinished:
+    return run_directory.restore(run, model)
+  if config.dry_run:
+    return trainer.step
+  run.copy(setup.files.vocab_file, "vocab.txt")
+  for name, text in (files or {}).items():
+    run.write(name, text)
+  return run_directory.fit(run, trainer, source)
