@@ -56,6 +56,15 @@ class Task:
   metrics: tuple = ("accuracy",)  # the first decides which checkpoint is best
   submissions: dict = dataclasses.field(default_factory=dict)
 
+  @property
+  def has_pairs(self):
+    """Whether examples have two texts."""
+    return any(
+      file.layout.text_b is not None
+      for files in self.files.values()
+      for file in files
+    )
+
   def splits(self, kind):
     """Names of the splits of a kind, "dev" or "test"."""
     return [x for x in self.files if x == kind or x.startswith(f"{kind}_")]

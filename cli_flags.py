@@ -268,8 +268,8 @@ def _define_run_flags():
   )
 
 
-def define_fine_tuning_flags():
-  """What every script that fine-tunes can be told as well."""
+def define_vocab_flags():
+  """--vocab_file, --do_lower_case."""
   flags.DEFINE_string(
     "vocab_file",
     None,
@@ -278,6 +278,11 @@ def define_fine_tuning_flags():
   flags.DEFINE_bool(
     "do_lower_case", True, "Lower-case and strip accents: for uncased models."
   )
+
+
+def define_fine_tuning_flags():
+  """What every script that fine-tunes can be told as well."""
+  define_vocab_flags()
   flags.DEFINE_float(
     "num_train_epochs", 3.0, "Passes over the training data.", lower_bound=0.0
   )
@@ -324,6 +329,28 @@ def define_fine_tuning_flags():
     False,
     "Pad every sequence to --max_seq_length instead of to a few lengths.",
   )
+
+
+def define_export_flags():
+  """What every script that trains can be told about its model's export."""
+  flags.DEFINE_bool(
+    "do_export", False, "Write the model as a SavedModel that takes text."
+  )
+  flags.DEFINE_string(
+    "export_dir",
+    None,
+    "Directory for the SavedModel. TensorFlow Serving wants MODEL/VERSION.",
+  )
+
+
+def check_export():
+  """Refuses --do_export without a place to export to.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if FLAGS.do_export and not FLAGS.export_dir:
+    raise ValueError("--do_export needs --export_dir")
 
 
 def define_device_flags():

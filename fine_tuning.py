@@ -32,6 +32,8 @@ class FineTuningConfig:
   early_stopping_patience: int = 0
   overwrite_output_dir: bool = False
   dry_run: bool = False
+  do_export: bool = False
+  export_dir: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,8 @@ def open_model(config, device_config, output_dir=None):
   import training_loop
 
   output_dir = output_dir or config.output_dir
+  if config.do_export:
+    model_files.check_export_dir(config.export_dir)
   strategy = training_loop.make_strategy(device_config)
   if not config.do_train:
     model_files.require_weights(output_dir, config.init_checkpoint)

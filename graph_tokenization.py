@@ -377,7 +377,8 @@ class GraphTokenizer(tf.Module):
 
   def _decode_beyond_ascii(self, data, splits):
     # A space follows every string, so that none continues in the next one.
-    later = [tf.concat([data[n:], [0] * n], axis=0) for n in (1, 2, 3)]
+    padded = tf.concat([data, [0, 0, 0]], axis=0)
+    later = padded[1:-2], padded[2:-1], padded[3:]
     length = tf.gather(self._utf8_lengths, data * 256 + later[0])
     is_first = length > 0
     for number, byte in ((3, later[1]), (4, later[2])):
@@ -396,7 +397,7 @@ class GraphTokenizer(tf.Module):
     """The rule of each code point."""
     page = tf.gather(self._tables.pages, tf.bitwise.right_shift(code_points, 8))
     place = code_points & 255
-    return tf.gather(self._tables.page_rules, (page * 256) + place)
+    return tf.gather(self._tables.page_rules, page * 256 + place)
 
   def _lower_final_sigmas(self, code_points):
     """Lower-cases the capital sigmas that end a word, see `_sigma_role`."""
@@ -654,7 +655,7 @@ def pack(first, second, max_seq_length, cls_id, sep_id):
       second = tf.RaggedTensor.from_row_splits(
         tf.zeros([0], tf.int32), tf.zeros_like(first.row_splits)
       )
-    first, second = _truncate_pair(first, second, max_seq_length)
+    first, second = truncate_pair(first, second, max_seq_length)
     num_first = first.row_lengths() + 2
     has_second = tf.cast(second.row_lengths() > 0, tf.int64)
     cls, sep = (tf.fill([first.nrows(), 1], x) for x in (cls_id, sep_id))
@@ -671,7 +672,7 @@ def pack(first, second, max_seq_length, cls_id, sep_id):
     }
 
 
-def _truncate_pair(first, second, max_seq_length):
+def truncate_pair(first, second, max_seq_length):
   """`input_pipeline.truncate_pair` for a batch."""
   room = tf.cast(max_seq_length, tf.int64) - 3
   num_first, num_second = first.row_lengths(), second.row_lengths()

@@ -6,6 +6,7 @@ import os
 import tensorflow as tf
 
 import checkpoint_io
+import predictor
 import tokenization
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
@@ -121,3 +122,20 @@ def check_length(max_seq_length, bert_config):
       f"--max_seq_length={max_seq_length} exceeds the model's "
       f"max_position_embeddings; use {limit} or less"
     )
+
+
+def check_export_dir(export_dir):
+  """Makes sure that an export may be written.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  description = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
+  if not tf.io.gfile.exists(export_dir) or tf.io.gfile.exists(description):
+    return
+  if tf.io.gfile.isdir(export_dir) and not tf.io.gfile.listdir(export_dir):
+    return
+  raise ValueError(
+    f"--export_dir={export_dir} holds something else than an export; name "
+    "another directory"
+  )

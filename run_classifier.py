@@ -90,6 +90,7 @@ def define_flags():
   )
   cli_flags.define_training_flags()
   cli_flags.define_fine_tuning_flags()
+  cli_flags.define_export_flags()
   cli_flags.define_device_flags()
 
 
@@ -182,10 +183,10 @@ class ClassifierConfig(fine_tuning.FineTuningConfig):
 def main():
   """Turns flags into configs and runs."""
   config = cli_flags.read(ClassifierConfig)
-  if not (config.do_train or config.do_eval or config.do_predict):
-    raise ValueError(
-      "nothing to do: pass --do_train, --do_eval, --do_predict or several"
-    )
+  actions = ("do_train", "do_eval", "do_predict", "do_export")
+  if not any(getattr(config, action) for action in actions):
+    raise ValueError(f"nothing to do: pass --{', --'.join(actions)} or several")
+  cli_flags.check_export()
   task = make_task(config)
   check_problem_type(config, task)
   cli_flags.load_tensorflow()
@@ -241,6 +242,11 @@ def check_problem_type(config, task):
   if config.class_weights and task.problem_type == "regression":
     raise ValueError(
       "--class_weights has no meaning for regression; leave it out"
+    )
+  if config.do_export and config.num_seeds > 1:
+    raise ValueError(
+      "--do_export is for one model; export the best of --num_seeds later, "
+      "with its directory as --output_dir"
     )
 
 
@@ -441,6 +447,8 @@ def run_once(job, training_config):
   ]
   for name in job.kind("test"):
     predict(job, step, run, name)
+  if config.do_export and run.is_writer:
+    export(job, model)
   return results[0] if results else {}
 
 
@@ -579,6 +587,28 @@ def predict(job, step, run, name):
   )
   if run.is_writer:
     print(f"{len(split.examples)} predictions: {run.path}/predictions*.jsonl")
+
+
+def export(job, model):
+  """Writes the SavedModel that answers as the model does."""
+  import model_export
+
+  config, task = job.config, job.task
+  model_export.export_classifier(
+    config.export_dir,
+    model,
+    job.setup.tokenizer,
+    {
+      "task": task.name,
+      "labels": list(task.labels),
+      "problem_type": task.problem_type,
+      "do_lower_case": config.do_lower_case,
+      "max_seq_length": config.max_seq_length,
+      "long_text": config.long_text,
+    },
+    has_pairs=task.has_pairs,
+  )
+  print(f"exported to {config.export_dir}")
 
 
 def report_seeds(job, first_seed, results, summary):

@@ -35,12 +35,9 @@ LENGTH_FLAGS = {
 
 def define_flags():
   """Defines this script's flags."""
-  cli_flags.define_model_flags(required=["bert_config_file", "output_dir"])
+  cli_flags.define_model_flags(required=["output_dir"])
   flags.DEFINE_string(
-    "input_file",
-    None,
-    "Records to train on: comma-separated paths or globs.",
-    required=True,
+    "input_file", None, "Records to train on: comma-separated paths or globs."
   )
   flags.DEFINE_string(
     "eval_input_file",
@@ -71,6 +68,8 @@ def define_flags():
     "max_eval_steps", 100, "Batches to evaluate at most.", lower_bound=1
   )
   cli_flags.define_training_flags()
+  cli_flags.define_vocab_flags()
+  cli_flags.define_export_flags()
   cli_flags.define_device_flags()
 
 
@@ -78,8 +77,8 @@ def define_flags():
 class PretrainingConfig:
   """What to pretrain, on what, and what to do; the flags of these names."""
 
-  bert_config_file: str
-  input_file: str
+  bert_config_file: str | None
+  input_file: str | None
   output_dir: str
   init_checkpoint: str | None
   eval_input_file: str | None
@@ -91,6 +90,10 @@ class PretrainingConfig:
   max_eval_steps: int
   overwrite_output_dir: bool
   dry_run: bool
+  vocab_file: str | None = None
+  do_lower_case: bool = True
+  do_export: bool = False
+  export_dir: str | None = None
 
   @property
   def index_path(self):
@@ -101,8 +104,7 @@ class PretrainingConfig:
 def main():
   """Turns flags into configs and runs."""
   config = cli_flags.read(PretrainingConfig)
-  if not config.do_train and not config.do_eval:
-    raise ValueError("nothing to do: pass --do_train, --do_eval or both")
+  check_flags(config)
   cli_flags.load_tensorflow()
   pretrain(
     config,
@@ -112,6 +114,23 @@ def main():
     ),
     settings=cli_flags.flag_values([*cli_flags.TRAINING_SETTINGS, *SETTINGS]),
   )
+
+
+def check_flags(config):
+  """Refuses flags that do not go together.
+
+  Raises:
+    ValueError: there are some.
+  """
+  if not (config.do_train or config.do_eval or config.do_export):
+    raise ValueError(
+      "nothing to do: pass --do_train, --do_eval, --do_export or several"
+    )
+  if config.do_train or config.do_eval:
+    for name in ("bert_config_file", "input_file"):
+      if not getattr(config, name):
+        raise ValueError(f"--do_train and --do_eval need --{name}")
+  cli_flags.check_export()
 
 
 def pretrain(config, device_config, training_config, settings):
@@ -131,12 +150,19 @@ def pretrain(config, device_config, training_config, settings):
   import training_loop
 
   strategy = training_loop.make_strategy(device_config)
+  if config.do_export:
+    config = find_model_files(config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
-  train_source, eval_source = open_sources(config, bert_config)
+  tokenizer = open_tokenizer(config, bert_config)
+  train_source = eval_source = None
+  data_files = [config.bert_config_file]
+  if config.do_train or config.do_eval:
+    train_source, eval_source = open_sources(config, bert_config)
+    data_files += train_source.paths
   run = run_directory.RunDirectory(
     config.output_dir,
     settings,
-    data_files=[config.bert_config_file, *train_source.paths],
+    data_files,
     is_writer=training_loop.is_chief(strategy) and not config.dry_run,
   )
 
@@ -155,12 +181,50 @@ def pretrain(config, device_config, training_config, settings):
   else:
     global_step = run_directory.restore(run, model, config.init_checkpoint)
   if config.dry_run:
+    num_records = len(train_source or [])
     print(
-      f"dry run: {len(train_source)} records, flags, model and checkpoint fit "
+      f"dry run: {num_records} records, flags, model and checkpoint fit "
       "together; nothing was written"
     )
-  elif config.do_eval:
+    return
+  if config.do_eval:
     evaluate(config, strategy, model, eval_source, run, global_step)
+  if config.do_export and run.is_writer:
+    export(config, model, tokenizer)
+
+
+def find_model_files(config):
+  """The config with its architecture and vocabulary, which export needs.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: --export_dir holds something else.
+  """
+  import model_files
+
+  model_files.check_export_dir(config.export_dir)
+  found = model_files.find(
+    config.output_dir,
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+  )
+  return dataclasses.replace(
+    config,
+    bert_config_file=found.bert_config_file,
+    vocab_file=found.vocab_file,
+  )
+
+
+def open_tokenizer(config, bert_config):
+  """The tokenizer, checked against the model; None without --vocab_file."""
+  import model_files
+
+  if not config.vocab_file:
+    return None
+  return model_files.open_tokenizer(
+    config.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
+  )
 
 
 def open_sources(config, bert_config):
@@ -252,6 +316,8 @@ def train(config, trainer, source, run):
   if run.is_writer:
     run.make()
     source.save_index(config.index_path)
+  if config.vocab_file:
+    run.copy(config.vocab_file, "vocab.txt")
   return run_directory.fit(run, trainer, source)
 
 
@@ -268,6 +334,23 @@ def evaluate(config, strategy, model, source, run, global_step):
   run.record(results)
   if run.is_writer:
     print(text, end="")
+
+
+def export(config, model, tokenizer):
+  """Writes the SavedModel that fills masks, scores pairs and encodes."""
+  import model_export
+
+  model_export.export_pretrainer(
+    config.export_dir,
+    model,
+    tokenizer,
+    {
+      "task": "pretraining",
+      "do_lower_case": config.do_lower_case,
+      "max_seq_length": config.max_seq_length,
+    },
+  )
+  print(f"exported to {config.export_dir}")
 
 
 def cli():

@@ -73,6 +73,7 @@ def define_flags():
   _define_other_uses()
   cli_flags.define_training_flags()
   cli_flags.define_fine_tuning_flags()
+  cli_flags.define_export_flags()
   cli_flags.define_device_flags()
 
 
@@ -172,6 +173,7 @@ def main():
   """Turns flags into configs and runs."""
   config = cli_flags.read(SquadConfig)
   check_flags(config)
+  cli_flags.check_export()
   if config.evaluate_only:
     evaluate_file(config)
     return
@@ -195,11 +197,9 @@ def check_flags(config):
     "do_predict": "predict_file",
     "evaluate_only": "predict_file",
   }
-  if not config.interactive and not any(getattr(config, x) for x in wanted):
-    raise ValueError(
-      "nothing to do: pass --do_train, --do_predict, --evaluate_only, "
-      "--interactive or several"
-    )
+  actions = [*wanted, "do_export", "interactive"]
+  if not any(getattr(config, action) for action in actions):
+    raise ValueError(f"nothing to do: pass --{', --'.join(actions)} or several")
   for action, file in wanted.items():
     if getattr(config, action):
       if not getattr(config, file):
@@ -315,6 +315,8 @@ def answer_questions(config, device_config, training_config, settings):
   results = {}
   if config.do_predict:
     results = predict(job, step, questions, global_step)
+  if config.do_export and job.run.is_writer:
+    export(job, model)
   if config.interactive:
     answer = functools.partial(read_answer, job, step, known_threshold(job))
     converse(answer, input)
@@ -525,6 +527,29 @@ def report(job, examples, texts, results, global_step):
   job.run.record(results)
   if job.run.is_writer:
     print(squad_results.summarize(examples, texts, results), end="")
+
+
+def export(job, model):
+  """Writes the SavedModel that answers as the model does."""
+  import model_export
+
+  config = job.config
+  threshold = known_threshold(job)
+  model_export.export_reader(
+    config.export_dir,
+    model,
+    job.setup.tokenizer,
+    {
+      "task": "squad",
+      "do_lower_case": config.do_lower_case,
+      "max_seq_length": config.max_seq_length,
+      "doc_stride": config.doc_stride,
+      "max_query_length": config.max_query_length,
+      **dataclasses.asdict(config.decoding(threshold)),
+    },
+    config.decoding(threshold),
+  )
+  print(f"exported to {config.export_dir}")
 
 
 # Conversation -----------------------------------------------------------------

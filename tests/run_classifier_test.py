@@ -689,3 +689,102 @@ def test_flags_and_config_fields_agree():
   result = run_script("--helpfull")
   for field in dataclasses.fields(run_classifier.ClassifierConfig):
     assert f"{field.name}" in result.stdout
+
+
+# Export -----------------------------------------------------------------------
+
+ANSWER_ELSEWHERE = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text
+
+model = tf.saved_model.load(sys.argv[1])
+texts = json.loads(sys.stdin.read())
+texts = {name: tf.constant(column) for name, column in texts.items()}
+outputs = model.signatures["serving_default"](**texts)
+ours = {"modeling", "tokenization", "graph_tokenization", "keras"}
+assert not ours & {*sys.modules} - {"keras"}, sys.modules.keys()
+result = {name: x.numpy().tolist() for name, x in outputs.items()}
+print(json.dumps(result, default=bytes.decode))
+"""
+
+
+def answer_elsewhere(export_dir, texts, place):
+  """What an export answers in a process that cannot import our modules."""
+  result = subprocess.run(
+    [sys.executable, "-I", "-c", ANSWER_ELSEWHERE, str(export_dir)],
+    input=json.dumps(texts),
+    cwd=place,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+  "options",
+  [
+    {},
+    {"text_b": "opinion"},
+    {"problem_type": "multi_label", "label_column": "tags"},
+    {"problem_type": "regression", "label_column": "score"},
+    {"long_text": "sliding", "max_seq_length": 8},
+    {"long_text": "head_tail", "max_seq_length": 8},
+  ],
+)
+def test_an_export_answers_elsewhere_as_the_model_does(folder, options):
+  export_dir = folder / "models" / "1"
+  run(
+    folder,
+    do_train=True,
+    do_predict=True,
+    do_export=True,
+    export_dir=str(export_dir),
+    num_train_epochs=2.0,
+    **options,
+  )
+  with open(folder / "test.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+  texts = {"text": [row["review"] for row in rows]}
+  if "text_b" in options:
+    texts["text_pair"] = [row["opinion"] for row in rows]
+  found = answer_elsewhere(export_dir, texts, place=folder)
+  expected = predictions(folder)
+  if options.get("problem_type") == "regression":
+    scores = [line["score"] for line in expected]
+    assert found["score"] == pytest.approx(scores, abs=1e-5)
+    return
+  labels = [line["label"] for line in expected]
+  if options.get("problem_type") == "multi_label":
+    labels = [",".join(label) for label in labels]
+  assert found["label"] == labels
+  for row, line in zip(found["probabilities"], expected, strict=True):
+    values = [*line["probabilities"].values()]
+    assert row == pytest.approx(values, abs=1e-5)
+
+
+def test_an_old_output_dir_is_exported_without_training(folder):
+  run(folder, do_train=True)
+  stamp = os.path.getmtime(folder / "out" / "bert_model.ckpt.index")
+  export_dir = folder / "export"
+  run(folder, do_export=True, export_dir=str(export_dir), data_dir=None)
+  assert os.path.getmtime(folder / "out" / "bert_model.ckpt.index") == stamp
+  with open(export_dir / "assets.extra" / "model.json") as file:
+    description = json.load(file)
+  assert description["kind"] == "classifier"
+  assert description["labels"] == ["+", "-"]
+  assert description["inputs"] == {
+    "serving_default": ["text"],
+    "tokens": ["input_ids", "input_mask", "segment_ids"],
+  }
+  run(folder, do_export=True, export_dir=str(export_dir))  # Replaces it.
+
+
+def test_an_export_replaces_nothing_else(folder):
+  (folder / "mine").mkdir()
+  (folder / "mine" / "thesis.txt").write_text("important")
+  with pytest.raises(ValueError, match="holds something else than an export"):
+    run(folder, **NEW_RUN, do_export=True, export_dir=str(folder / "mine"))
+  assert not (folder / "out").exists()

@@ -452,7 +452,10 @@ def test_the_script_trains_and_evaluates(config):
       ["--do_train", "--bert_config_file=none"],
       "error: no BERT config at none",
     ),
-    ([], "error: nothing to do: pass --do_train, --do_eval or both"),
+    (
+      [],
+      "error: nothing to do: pass --do_train, --do_eval, --do_export or ",
+    ),
   ],
 )
 def test_a_mistake_is_one_sentence(config, args, words):

@@ -9,10 +9,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  Its ops are in the exports.
+from run_classifier_test import answer_elsewhere
 
 import fine_tuning
 import modeling
 import optimization
+import predictor
 import run_squad
 import squad_data
 import squad_decoding
@@ -659,3 +662,46 @@ def test_no_answer_is_said_so():
   assert run_squad.format_answer("a red mat", decoded) == (
     "  no answer (75.0%)\n  red (25.0%)"
   )
+
+
+# Export -----------------------------------------------------------------------
+
+
+def test_an_export_answers_elsewhere_as_the_model_does(folder):
+  export_dir = folder / "models" / "1"
+  run(
+    folder,
+    **NEW_RUN,
+    **version_2(folder),
+    do_export=True,
+    export_dir=str(export_dir),
+  )
+  questions = [
+    {"question": question["question"], "context": paragraph["context"]}
+    for article in json.loads((folder / "dev2.json").read_text())["data"]
+    for paragraph in article["paragraphs"]
+    for question in paragraph["qas"]
+  ]
+  found = answer_elsewhere(
+    export_dir,
+    {name: [x[name] for x in questions] for name in ("question", "context")},
+    place=folder,
+  )
+  # Its words are plain: text and slice of the context are the same.
+  assert found["answer"] == [*read_json(folder, "predictions.json").values()]
+  odds = [*read_json(folder, "null_odds.json").values()]
+  assert found["null_odds"] == pytest.approx(odds, abs=1e-4)
+  for row, question in enumerate(questions):
+    start, end = found["start"][row], found["end"][row]
+    context = question["context"]
+    assert found["answer"][row] == (context[start:end] if start >= 0 else "")
+
+
+def test_an_old_output_dir_is_exported_and_asked(folder, capsys):
+  run(folder, do_train=True)
+  export_dir = str(folder / "export")
+  run(folder, do_export=True, export_dir=export_dir)
+  model = predictor.Predictor(export_dir)
+  (result,) = model.predict([("What color?", "The  cat is\nvery RED.")])
+  assert (result["answer"], result["start"], result["end"]) == ("RED", 17, 20)
+  assert result["answers"][0]["probability"] == result["probability"]

@@ -1,0 +1,221 @@
+"""Trained models as SavedModels that take text.
+
+    model_export.export_classifier("models/stars/1", model, source, ...)
+
+A SavedModel holds weights, vocabulary and tokenizer; `tensorflow` and
+`tensorflow_text` are all it takes to run one. What it is, says
+`assets.extra/model.json`.
+"""
+
+import importlib.metadata
+import json
+import os
+
+import tensorflow as tf
+
+import graph_classifier
+import graph_encoder
+import graph_squad
+import graph_tokenization
+import model_files
+import predictor
+
+# Tokens for each mask of a text.
+MASK_TOP_K = 10
+
+_TEXTS = tf.TensorSpec([None], tf.string)
+_IDS = tf.TensorSpec([None, None], tf.int32)
+_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
+
+
+class _Export(tf.Module):
+  """What is saved: the parts of a graph, and the weights that it reads.
+
+  The weights are copies, in no strategy. Keras's model itself is not saved: its
+  own functions would be saved with it.
+  """
+
+  def __init__(self, model):
+    super().__init__()
+    copy = type(model).from_config(model.get_config())
+    for ours, theirs in zip(copy.weights, model.weights, strict=True):
+      ours.assign(theirs.numpy())
+    self.weights = [weight.value for weight in copy.weights]
+    # Functions are not saved, but what they do is.
+    self.call = lambda batch: copy(batch, training=False)
+    self.encode = lambda batch: copy.encode(batch, False, None)
+    self.parts = []
+
+
+def export_classifier(export_dir, model, tokenizer, description, has_pairs):
+  """Exports a modeling.BertClassifier.
+
+  Signatures: `serving_default` takes `text`, and `text_pair` if there are
+  pairs; `tokens` takes `input_ids`, `input_mask` and `segment_ids`. Both return
+  what graph_classifier.GraphClassifier.from_logits does.
+
+  Args:
+    export_dir: directory to make, local or remote.
+    model: the model.
+    tokenizer: its tokenization.FullTokenizer.
+    description: dict for model.json; its `labels`, `problem_type`,
+      `max_seq_length` and `long_text` are used.
+    has_pairs: whether the task is about pairs of texts.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  root = _Export(model)
+  classifier = graph_classifier.GraphClassifier(
+    _graph_tokenizer(tokenizer),
+    lambda batch: root.call(batch)["logits"],
+    description["labels"],
+    description["problem_type"],
+    description["max_seq_length"],
+    description["long_text"],
+    tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"]),
+  )
+  root.parts.append(classifier)
+  names = ["text", "text_pair"] if has_pairs else ["text"]
+  signatures = {
+    "serving_default": _on_texts(classifier.classify, names),
+    "tokens": _on_tokens(classifier.classify_tokens),
+  }
+  _save(root, signatures, export_dir, "classifier", description)
+
+
+def export_reader(export_dir, model, tokenizer, description, decoding):
+  """Exports a modeling.BertSpanLabeler.
+
+  Signatures: `serving_default` takes `question` and `context` and returns what
+  graph_squad.GraphReader.answer does; `tokens` returns `start_logits` and
+  `end_logits`.
+
+  Args:
+    export_dir: directory to make, local or remote.
+    model: the model.
+    tokenizer: its tokenization.FullTokenizer.
+    description: dict for model.json; its `max_seq_length`, `doc_stride` and
+      `max_query_length` are used.
+    decoding: squad_decoding.DecodingConfig.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  root = _Export(model)
+
+  def compute_logits(batch):
+    outputs = root.call(batch)
+    return outputs["start_logits"], outputs["end_logits"]
+
+  reader = graph_squad.GraphReader(
+    _graph_tokenizer(tokenizer),
+    compute_logits,
+    description["max_seq_length"],
+    description["doc_stride"],
+    description["max_query_length"],
+    decoding,
+  )
+  root.parts.append(reader)
+  signatures = {
+    "serving_default": _on_texts(reader.answer, ["question", "context"]),
+    "tokens": _on_tokens(lambda *ids: root.call(_batch(*ids))),
+  }
+  _save(root, signatures, export_dir, "reader", description)
+
+
+def export_pretrainer(export_dir, model, tokenizer, description):
+  """Exports a modeling.BertPretrainer.
+
+  Signatures: `serving_default` takes `text` and fills its `[MASK]`s, see
+  graph_encoder.GraphMaskFiller; `pair` takes `text` and `text_pair` and says
+  whether one follows the other; `encode` takes `text`, `tokens` ids, and both
+  return what graph_encoder.GraphEncoder does.
+
+  Args:
+    export_dir: directory to make, local or remote.
+    model: the model.
+    tokenizer: its tokenization.FullTokenizer.
+    description: dict for model.json; its `max_seq_length` is used.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  root = _Export(model)
+  encoder = graph_encoder.GraphEncoder(
+    _graph_tokenizer(tokenizer),
+    root.encode,
+    description["max_seq_length"],
+    _special_ids(tokenizer),
+  )
+  size = max(tokenizer.inv_vocab) + 1
+  tokens = [tokenizer.inv_vocab.get(number, "") for number in range(size)]
+  filler = graph_encoder.GraphMaskFiller(encoder, root.call, tokens, MASK_TOP_K)
+  root.parts += [encoder, filler]
+  signatures = {
+    "serving_default": _on_texts(filler.fill_mask, ["text"]),
+    "pair": _on_texts(filler.score_pair, ["text", "text_pair"]),
+    "encode": _on_texts(encoder.encode, ["text"]),
+    "tokens": _on_tokens(encoder.encode_tokens),
+  }
+  _save(root, signatures, export_dir, "pretrainer", description)
+
+
+def _graph_tokenizer(tokenizer):
+  table = tokenizer.basic_tokenizer.table
+  return graph_tokenization.GraphTokenizer(tokenizer.vocab, table.do_lower_case)
+
+
+def _special_ids(tokenizer):
+  names = ["[CLS]", "[SEP]", "[MASK]"]
+  return graph_encoder.SpecialIds(*tokenizer.convert_tokens_to_ids(names))
+
+
+def _batch(*ids):
+  return dict(zip(_SEQUENCES, ids, strict=True))
+
+
+def _on_texts(function, names):
+  """A signature of strings [batch] with these names."""
+  specs = [tf.TensorSpec(_TEXTS.shape, _TEXTS.dtype, name) for name in names]
+  return tf.function(function, input_signature=specs)
+
+
+def _on_tokens(function):
+  """A signature of ids [batch, length] with the features' names."""
+  specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in _SEQUENCES]
+  return tf.function(function, input_signature=specs)
+
+
+# Files ------------------------------------------------------------------------
+
+
+def _save(root, signatures, export_dir, kind, description):
+  """Writes a SavedModel and model.json; the directory is whole or not there."""
+  model_files.check_export_dir(export_dir)
+  temporary = f"{export_dir}.incomplete-{os.getpid()}"
+  tf.saved_model.save(root, temporary, signatures=signatures)
+  path = os.path.join(temporary, predictor.DESCRIPTION_FILE)
+  tf.io.gfile.makedirs(os.path.dirname(path))
+  with tf.io.gfile.GFile(path, "w") as writer:
+    content = _describe(signatures, kind, description)
+    writer.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+  if tf.io.gfile.exists(export_dir):
+    tf.io.gfile.rmtree(export_dir)
+  tf.io.gfile.rename(temporary, export_dir)
+
+
+def _describe(signatures, kind, description):
+  """What model.json says."""
+  inputs = {
+    name: [spec.name for spec in function.input_signature]
+    for name, function in signatures.items()
+  }
+  packages = ("tensorflow", "tensorflow_text", "keras")
+  return {
+    "format": predictor.FORMAT_VERSION,
+    "kind": kind,
+    **description,
+    "inputs": inputs,
+    "versions": {name: importlib.metadata.version(name) for name in packages},
+  }

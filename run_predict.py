@@ -1,0 +1,155 @@
+"""Answers texts with an exported model.
+
+    python run_predict.py --export_dir=models/stars/1 --text="A great film"
+
+    python run_predict.py --export_dir=models/squad/1 --input_file=new.csv \
+      --columns=question,paragraph --output_file=answers.jsonl
+
+    cat lines.txt | python run_predict.py --export_dir=models/stars/1 \
+      --input_file=-
+
+A line of JSON for each example. A model of one text reads .txt files and
+standard input line by line; .csv, .tsv and .jsonl files have columns.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+
+from absl import flags
+
+import cli_flags
+import example_files
+import predictor
+import tokenization
+
+
+def define_flags():
+  """Defines this script's flags."""
+  flags.DEFINE_string(
+    "export_dir", None, "Directory of the exported model.", required=True
+  )
+  flags.DEFINE_multi_string(
+    "text",
+    [],
+    "Text to answer. A model of two takes it twice: question, then context.",
+  )
+  flags.DEFINE_string(
+    "input_file", None, "File of texts: .txt, .csv, .tsv, .jsonl, - for stdin."
+  )
+  flags.DEFINE_list(
+    "columns",
+    [],
+    "Columns of the model's texts in a table, if not named like these.",
+  )
+  flags.DEFINE_string("output_file", None, "JSON lines; if none, to stdout.")
+  flags.DEFINE_integer(
+    "predict_batch_size", 32, "Examples per batch.", lower_bound=1
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+  """What to answer; the flags of these names."""
+
+  export_dir: str
+  text: list
+  input_file: str | None
+  columns: list
+  output_file: str | None
+  predict_batch_size: int
+
+
+def main():
+  """Turns flags into a config and runs."""
+  config = cli_flags.read(PredictConfig)
+  inputs = predictor.read_description(config.export_dir)["inputs"]
+  examples = read_texts(config, inputs["serving_default"])
+  if config.output_file:
+    cli_flags.check_output_files(
+      "output_file", [config.output_file], [config.input_file or ""]
+    )
+  cli_flags.load_tensorflow()
+  predict(config, examples)
+
+
+def read_texts(config, names):
+  """The examples to answer.
+
+  Args:
+    config: PredictConfig.
+    names: of the model's texts.
+
+  Returns:
+    List of tuples of str, as long as `names`.
+
+  Raises:
+    ValueError, OSError: there are none, or they are not what the model takes.
+  """
+  if bool(config.text) == bool(config.input_file):
+    raise ValueError("pass either --text or --input_file")
+  if config.text:
+    if len(config.text) != len(names):
+      raise ValueError(
+        f"the model takes {' and '.join(names)}; pass --text {len(names)} "
+        f"times, not {len(config.text)}"
+      )
+    return [tuple(config.text)]
+  file_format = os.path.splitext(config.input_file)[1].removeprefix(".")
+  if file_format in ("csv", "tsv", "jsonl"):
+    return read_table(config, names, file_format)
+  if len(names) > 1:
+    raise ValueError(
+      f"the model takes {' and '.join(names)}; --input_file should be a .csv, "
+      ".tsv or .jsonl with such columns"
+    )
+  if config.input_file == "-":
+    return [(line.rstrip("\r\n"),) for line in sys.stdin]
+  return [(line,) for line in tokenization.read_lines(config.input_file)]
+
+
+def read_table(config, names, file_format):
+  """The examples of a file with columns."""
+  columns = config.columns or names
+  if len(columns) != len(names):
+    raise ValueError(
+      f"--columns should name {len(names)} columns, for {', '.join(names)}"
+    )
+  layout = example_files.Layout(*columns, file_format=file_format)
+  examples = example_files.read_examples(config.input_file, layout, "test")
+  pairs = ((x.text_a, x.text_b) for x in examples)
+  return [pair[: len(names)] for pair in pairs]
+
+
+def predict(config, examples):
+  """Writes a JSON line for each example: its texts, and what was found."""
+  model = predictor.Predictor(config.export_dir)
+  results = model.predict(
+    examples, config.predict_batch_size, show_progress=True
+  )
+  rows = zip(examples, results, strict=True)
+  text = "".join(
+    json.dumps(
+      {**dict(zip(model.inputs, texts, strict=True)), **result},
+      ensure_ascii=False,
+    )
+    + "\n"
+    for texts, result in rows
+  )
+  if not config.output_file:
+    print(text, end="")
+    return
+  import input_pipeline
+
+  input_pipeline.write_atomically(config.output_file, text)
+  print(f"{len(examples)} answers: {config.output_file}")
+
+
+def cli():
+  """Entry point of the console script."""
+  cli_flags.run(main, define_flags)
+
+
+if __name__ == "__main__":
+  cli()
