@@ -111,10 +111,13 @@ def export_reader(export_dir, model, tokenizer, description, decoding):
   reader = graph_squad.GraphReader(
     _graph_tokenizer(tokenizer),
     compute_logits,
-    description["max_seq_length"],
-    description["doc_stride"],
-    description["max_query_length"],
+    graph_squad.WindowingConfig(
+      description["max_seq_length"],
+      description["doc_stride"],
+      description["max_query_length"],
+    ),
     decoding,
+    tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"]),
   )
   root.parts.append(reader)
   signatures = {

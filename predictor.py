@@ -7,6 +7,7 @@
 Needs `tensorflow` and `tensorflow_text`, and nothing else of this project.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -165,7 +166,8 @@ def _show_reader(description, outputs):
   if "null_odds" in outputs:
     result["null_odds"] = float(outputs["null_odds"])
   names = ("answers", "starts", "ends", "probabilities", "scores")
-  rows = zip(*(outputs[name].tolist() for name in names), strict=True)
+  columns = (outputs[name].tolist() for name in names)
+  rows = zip(*columns, strict=True)
   result["answers"] = [
     {
       "answer": text.decode(),
@@ -174,8 +176,9 @@ def _show_reader(description, outputs):
       "probability": probability,
       "score": score,
     }
-    for text, start, end, probability, score in rows
-    if probability > 0
+    for text, start, end, probability, score in itertools.islice(
+      rows, outputs["num_answers"]
+    )
   ]
   return result
 

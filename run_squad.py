@@ -23,6 +23,7 @@ from absl import flags
 
 import cli_flags
 import fine_tuning
+import predictor
 import squad_data
 import squad_decoding
 import tokenization
@@ -177,6 +178,11 @@ def main():
   if config.evaluate_only:
     evaluate_file(config)
     return
+  if config.interactive and not config.output_dir:
+    cli_flags.load_tensorflow()
+    model = predictor.Predictor(config.export_dir)
+    converse(functools.partial(read_exported_answer, model), input)
+    return
   cli_flags.load_tensorflow()
   answer_questions(
     config,
@@ -205,7 +211,9 @@ def check_flags(config):
       if not getattr(config, file):
         raise ValueError(f"--{action} needs --{file}")
       cli_flags.find_files(file, getattr(config, file))
-  if not (config.output_dir or config.evaluate_only):
+  needs_run = config.do_train or config.do_predict or config.do_export
+  has_export = config.interactive and config.export_dir and not needs_run
+  if not (config.output_dir or config.evaluate_only or has_export):
     raise ValueError("pass --output_dir: where the model is, or is to be put")
   # [CLS], two [SEP] and one token of the text.
   if config.max_seq_length <= config.max_query_length + 3:
@@ -601,29 +609,49 @@ def read_answer(job, step, threshold, context, question):
   windows = squad_data.make_windows([example], job.setup.tokenizer, **settings)
   questions = Questions([example], windows, make_source(job, windows, {}))
   decoded = decode(job, step, questions, threshold)
-  return format_answer(context, decoded)
-
-
-def format_answer(context, decoded):
-  """Lines about the only question of a squad_decoding.Decoded."""
-  (best,) = decoded.best.values()
-  (entries,) = decoded.nbest.values()
-  if best.start is None:
-    lines = [f"  no answer ({best.probability:.1%})"]
-  else:
-    before = context[max(0, best.start - SHOWN_CONTEXT) : best.start]
-    after = context[best.end : best.end + SHOWN_CONTEXT]
-    shown = f"{before}[{context[best.start : best.end]}]{after}"
-    lines = [
-      f"  {best.text} ({best.probability:.1%}), characters {best.start} to "
-      f"{best.end}",
-      f"    {' '.join(shown.split())}",
-    ]
-  others = [entry for entry in entries if entry["text"] != best.text]
-  lines += [
-    f"  {entry['text'] or 'no answer'} ({entry['probability']:.1%})"
-    for entry in others[:SHOWN_OTHERS]
+  (best,), (entries,) = decoded.best.values(), decoded.nbest.values()
+  others = [
+    (entry["text"], entry["probability"], None, None)
+    for entry in entries
+    if entry["text"] != best.text
   ]
+  place = best.start, best.end
+  return format_answers(
+    context, [(best.text, best.probability, *place), *others]
+  )
+
+
+def read_exported_answer(model, context, question):
+  """The same from a predictor.Predictor."""
+  (result,) = model.predict([(question, context)])
+  best, *others = [
+    (entry["answer"], entry["probability"], entry["start"], entry["end"])
+    for entry in (result, *result["answers"])
+  ]
+  others = [answer for answer in others if answer[0] != best[0]]
+  return format_answers(context, [best, *others])
+
+
+def format_answers(context, answers):
+  """Lines about answers, the best first, which is shown in its place.
+
+  Args:
+    context: str.
+    answers: list of (text, probability, first character, the one after the
+      last); the text is "" if there is no answer.
+  """
+  lines = []
+  for text, probability, start, end in answers[: 1 + SHOWN_OTHERS]:
+    line = f"  {text or 'no answer'} ({probability:.1%})"
+    if text and start is not None:
+      line += f", characters {start} to {end}"
+    lines.append(line)
+  text, _, start, end = answers[0]
+  if text:
+    before = context[max(0, start - SHOWN_CONTEXT) : start]
+    after = context[end : end + SHOWN_CONTEXT]
+    shown = f"{before}[{context[start:end]}]{after}"
+    lines.insert(1, f"    {' '.join(shown.split())}")
   return "\n".join(lines)
 
 

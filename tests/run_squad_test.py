@@ -1,5 +1,6 @@
 """Whole runs of run_squad: files, scores, thresholds, caches, conversations."""
 
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,6 @@ import optimization
 import predictor
 import run_squad
 import squad_data
-import squad_decoding
 import squad_results
 import training_loop
 
@@ -649,18 +649,9 @@ def test_a_typed_question_is_answered_with_its_place(
 
 
 def test_no_answer_is_said_so():
-  entries = [
-    {"text": "", "probability": 0.75},
-    {"text": "red", "probability": 0.25},
-  ]
-  decoded = squad_decoding.Decoded(
-    {"q": ""},
-    {"q": entries},
-    {"q": 1.0},
-    {"q": squad_decoding.Answer("", 0.75, 1)},
-  )
-  assert run_squad.format_answer("a red mat", decoded) == (
-    "  no answer (75.0%)\n  red (25.0%)"
+  answers = [("", 0.75, None, None), ("red", 0.25, 2, 5)]
+  assert run_squad.format_answers("a red mat", answers) == (
+    "  no answer (75.0%)\n  red (25.0%), characters 2 to 5"
   )
 
 
@@ -705,3 +696,10 @@ def test_an_old_output_dir_is_exported_and_asked(folder, capsys):
   (result,) = model.predict([("What color?", "The  cat is\nvery RED.")])
   assert (result["answer"], result["start"], result["end"]) == ("RED", 17, 20)
   assert result["answers"][0]["probability"] == result["probability"]
+  talk(
+    functools.partial(run_squad.read_exported_answer, model),
+    ["The  cat is", "very RED.", "", "What color?"],
+  )
+  out = capsys.readouterr().out
+  assert f"  RED ({result['probability']:.1%}), characters 17 to 20\n" in out
+  assert "    The cat is very [RED].\n" in out
