@@ -41,6 +41,8 @@ _UNSEEN, _CASED, _CASELESS = range(3)
 # `_ENDLESS_WORD`: tensorflow_text counts bytes, upstream counts characters.
 _MAX_WORD_BYTES = 800
 _ENDLESS_WORD = "x" * (_MAX_WORD_BYTES + 1)
+# tensorflow_text refuses a vocabulary with a longer token.
+_MAX_PIECE_BYTES = 256
 # No Python statement depends on a tensor's value here.
 _GRAPH_OF_TEXTS = tf.function(
   input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
@@ -250,7 +252,8 @@ class GraphTokenizer(tf.Module):
   Raises:
     FileNotFoundError: there is no such vocabulary file.
     ImportError: tensorflow_text is not installed.
-    ValueError: the vocabulary is not readable or lacks "[UNK]".
+    ValueError: the vocabulary is empty, is not UTF-8, lacks "[UNK]" or has a
+      token of more than 256 bytes.
   """
 
   def __init__(self, vocab, do_lower_case=True):
@@ -274,7 +277,7 @@ class GraphTokenizer(tf.Module):
         *map(tf.constant, _make_tables(self.do_lower_case))
       )
       self._utf8_lengths = tf.constant(_make_utf8_lengths())
-      self._wordpiece, self._ids = _make_wordpiece(vocab)
+      self._wordpiece, self._ids = _make_wordpiece(vocab, self._max_word_chars)
 
   @_GRAPH_OF_TEXTS
   def tokenize(self, texts):
@@ -503,12 +506,8 @@ class GraphTokenizer(tf.Module):
 # Parts ------------------------------------------------------------------------
 
 
-def _make_wordpiece(vocab):
-  """Returns (FastWordpieceTokenizer, int32 [its tokens], the ids of them).
-
-  It refuses what no word can be made of: a blank token, and a "##" before
-  nothing. A word has no white space in it either.
-  """
+def _make_wordpiece(vocab, max_word_chars):
+  """Returns (FastWordpieceTokenizer, int32 [its tokens], the ids of them)."""
   if "[UNK]" not in vocab:
     raise ValueError(
       "the vocabulary has no [UNK], which stands for unknown words; use the"
@@ -522,7 +521,7 @@ def _make_wordpiece(vocab):
       f" ({tf.__version__}): pip install tensorflow-text. There is none for"
       f" Windows; use Linux, macOS or WSL there. ({error})"
     ) from error
-  tokens = [x for x in vocab if x.split() == [x] and x != "##"]
+  tokens = [x for x in vocab if _is_usable(x, max_word_chars)]
   wordpiece = tensorflow_text.FastWordpieceTokenizer(
     tokens,
     max_bytes_per_word=_MAX_WORD_BYTES,
@@ -530,6 +529,25 @@ def _make_wordpiece(vocab):
     no_pretokenization=True,
   )
   return wordpiece, tf.constant([vocab[x] for x in tokens], tf.int32)
+
+
+def _is_usable(token, max_word_chars):
+  """Whether a word can have this piece; others are kept from tensorflow_text.
+
+  Raises:
+    ValueError: it can, but tensorflow_text cannot.
+  """
+  piece = token.removeprefix("##")
+  # Nothing is left of a blank token or a "##", and no word has white space.
+  if piece.split() != [piece] or len(piece) > max_word_chars:
+    return False
+  if len(piece.encode()) > _MAX_PIECE_BYTES:
+    raise ValueError(
+      f"{token!r}: tensorflow_text takes no token of more than"
+      f" {_MAX_PIECE_BYTES} bytes; shorten it in the vocabulary, which changes"
+      " no other token's id"
+    )
+  return True
 
 
 def _split(texts):
