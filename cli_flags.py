@@ -20,6 +20,7 @@ import traceback
 
 from absl import app
 from absl import flags
+from absl import logging
 
 FLAGS = flags.FLAGS
 
@@ -92,6 +93,7 @@ def load_tensorflow():
       import tensorflow as tf
 
       tf.config.list_physical_devices()  # Looks for CUDA, and tells.
+      logging.set_verbosity(logging.WARNING)  # Saving tells its durations.
       tf.get_logger().setLevel("WARNING")  # A strategy tells its reductions.
     except BaseException:
       notes.seek(0)

@@ -1,0 +1,171 @@
+"""Compares what exports answer with what the models they were made of predict.
+
+    python benchmarks/export_sameness.py --kind=classifier --task_name=mrpc \
+      --data_dir=MRPC --output_dir=out --export_dir=models/mrpc/1
+    python benchmarks/export_sameness.py --kind=reader \
+      --predict_file=dev-v1.1.json --output_dir=out --export_dir=models/squad/1
+
+Every example of a development set goes through run_classifier's or run_squad's
+own prediction and, as text, through the export. Counts the labels or answers
+that differ, and prints the largest deviation of the numbers.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import cli_flags  # noqa: E402
+import fine_tuning  # noqa: E402
+import predictor  # noqa: E402
+import run_classifier  # noqa: E402
+import run_squad  # noqa: E402
+
+# Answers that differ are shown up to this many.
+SHOWN = 5
+
+
+def main():
+  """Prints the comparison as lines."""
+  options = parse_options()
+  cli_flags.load_tensorflow()
+  compare = compare_reader if options.kind == "reader" else compare_classifier
+  for line in compare(options):
+    print(line)
+
+
+def parse_options():
+  """The command line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--kind", choices=["classifier", "reader"], required=True)
+  for name in ("output_dir", "export_dir"):
+    parser.add_argument(f"--{name}", required=True)
+  for name in ("task_name", "data_dir", "predict_file"):
+    parser.add_argument(f"--{name}")
+  parser.add_argument("--batch_size", type=int, default=32)
+  return parser.parse_args()
+
+
+def exported_flags(description, config_class):
+  """The flags that a model was exported with."""
+  names = config_class.__dataclass_fields__
+  return {name: description[name] for name in names if name in description}
+
+
+def open_model(config, head, **arguments):
+  """(Setup, prediction step) of a trained model."""
+  import run_directory
+  import training_loop
+
+  setup = fine_tuning.open_model(config, training_loop.DeviceConfig())
+  model = fine_tuning.make_model(setup, config, 0, head, **arguments)
+  run = fine_tuning.open_run(setup, config, {}, [])
+  run_directory.restore(run, model)
+  return setup, run, training_loop.prediction_step(model)
+
+
+def compare_classifier(options):
+  """Yields lines about a task's development set."""
+  import classifier_data
+  import classifier_results
+  import modeling
+  import task_metrics
+
+  export = predictor.Predictor(options.export_dir)
+  config = run_classifier.ClassifierConfig(
+    task_name=options.task_name,
+    data_dir=options.data_dir,
+    output_dir=options.output_dir,
+    do_eval=True,
+    **exported_flags(export.description, run_classifier.ClassifierConfig),
+  )
+  task = run_classifier.make_task(config)
+  setup, _, step = open_model(
+    config,
+    modeling.BertClassifier,
+    num_labels=len(export.description["labels"]) or 1,
+    problem_type=task.problem_type,
+  )
+  files = run_classifier.find_splits(config, task)
+  task, examples = run_classifier.read_splits(
+    config, task, files, setup.files.labels_file
+  )
+  split = classifier_data.make_split(
+    examples["dev"],
+    task,
+    setup.tokenizer,
+    config.max_seq_length,
+    config.long_text,
+  )
+  logits = classifier_results.predict_logits(
+    setup.strategy, step, split, options.batch_size
+  )
+  texts = [(x.text_a, x.text_b)[: len(export.inputs)] for x in split.examples]
+  found = export.predict(texts, options.batch_size)
+  scores = task_metrics.probabilities(task.problem_type, logits)
+  if task.problem_type == "regression":
+    errors = [
+      abs(x["score"] - y[0]) for x, y in zip(found, scores, strict=True)
+    ]
+    yield f"{len(found)} texts, largest deviation of a score {max(errors):.1e}"
+    return
+  labels = task_metrics.predict_labels(task.problem_type, logits)
+  pairs = zip(found, labels, strict=True)
+  different = sum(x["label"] != task.labels[y] for x, y in pairs)
+  error = max(
+    abs(share - probability)
+    for result, row in zip(found, scores, strict=True)
+    for share, probability in zip(
+      result["probabilities"].values(), row.tolist(), strict=True
+    )
+  )
+  yield f"{len(found)} texts, {different} labels differ"
+  yield f"largest deviation of a probability {error:.1e}"
+
+
+def compare_reader(options):
+  """Yields lines about a file of questions."""
+  import modeling
+
+  export = predictor.Predictor(options.export_dir)
+  config = run_squad.SquadConfig(
+    predict_file=options.predict_file,
+    output_dir=options.output_dir,
+    predict_batch_size=options.batch_size,
+    **exported_flags(export.description, run_squad.SquadConfig),
+  )
+  setup, run, step = open_model(config, modeling.BertSpanLabeler)
+  job = run_squad.Job(config, setup, run)
+  questions = run_squad.open_questions(job)
+  threshold = export.description["null_score_diff_threshold"]
+  decoded = run_squad.decode(job, step, questions, threshold)
+  found = export.predict(
+    [(x.question_text, x.context) for x in questions.examples],
+    options.batch_size,
+  )
+  yield from compare_answers(questions.examples, decoded, found)
+
+
+def compare_answers(examples, decoded, found):
+  """Yields lines about answers: their texts, places and scores."""
+  texts, places, errors = [], 0, [0.0]
+  for example, result in zip(examples, found, strict=True):
+    best = decoded.best[example.qas_id]
+    if result["answer"] != best.text:
+      texts.append((best.text, result["answer"]))
+    if best.start is not None and result["answer"]:
+      is_same = (result["start"], result["end"]) == (best.start, best.end)
+      places += not is_same
+      errors.append(abs(result["score"] - best.score))
+  yield f"{len(found)} questions"
+  yield f"largest deviation of a score {max(errors):.1e}"
+  yield f"{places} answers stand elsewhere, {len(texts)} differ in their text:"
+  for theirs, ours in texts[:SHOWN]:
+    yield f"  {json.dumps(theirs, ensure_ascii=False)} predicted, exported "
+    yield f"  {json.dumps(ours, ensure_ascii=False)}"
+
+
+if __name__ == "__main__":
+  main()
