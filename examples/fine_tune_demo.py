@@ -2,7 +2,8 @@
 
 The model learns to tell which chapter of Python's manual a passage is from. Its
 accuracy is printed beside that of a constant answer and of logistic regression
-on TF-IDF, for passages that neither pretraining nor training has seen.
+on TF-IDF, for passages that neither pretraining nor training has seen. At last
+the model is exported, and the export is asked in a process of its own.
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main():
   fine_tune(folder, options.num_train_epochs)
   compare_with_baselines(folder)
   show_predictions(folder)
+  ask_export(folder)
 
 
 def write_passages(folder):
@@ -63,6 +65,7 @@ def fine_tune(folder, num_train_epochs):
     "--do_train",
     "--do_eval",
     "--do_predict",
+    "--do_export",
     "--adam_bias_correction",
     task_name="csv",
     data_dir=folder / "chapters",
@@ -74,6 +77,7 @@ def fine_tune(folder, num_train_epochs):
     learning_rate=5e-4,  # Ten times BERT-Base's: the model is small.
     num_train_epochs=num_train_epochs,
     eval_steps=50,
+    export_dir=folder / "export" / "1",
   )
 
 
@@ -140,6 +144,12 @@ def show_predictions(folder):
     verdict = "right" if line["label"] == truth[number] else truth[number]
     text = textwrap.shorten(line["text"], 150, placeholder=" ...")
     say(f"{text}\n    {line['label']} {share:.0%} ({verdict})")
+
+
+def ask_export(folder):
+  """Has the export, which needs no file of the above, label a passage."""
+  passage, _ = read_passages(folder, "test")[0]
+  run("run_predict.py", export_dir=folder / "export" / "1", text=passage)
 
 
 def read_passages(folder, split):
