@@ -7,11 +7,10 @@ not searched for as upstream does.
 
     reader = GraphReader(
       graph_tokenization.GraphTokenizer("vocab.txt"),
-      cls_id=101,
-      sep_id=102,
-      compute_logits=lambda features: ...,
-      windowing=WindowingConfig(max_seq_length=384),
-      decoding=squad_decoding.DecodingConfig(),
+      compute_logits,
+      WindowingConfig(max_seq_length=384),
+      squad_decoding.DecodingConfig(),
+      special_ids=(101, 102),
     )
     found = reader.answer(["who built it?"], ["It was built by them."])
     found["answer"][0], found["probability"][0], found["start"][0]
@@ -35,8 +34,7 @@ _OTHER_BLANKS = tuple(map(ord, "\t\r\n\u202f"))
 _NOWHERE = -1
 # No Python statement depends on a tensor's value here.
 _GRAPH_OF_PAIRS = tf.function(
-  input_signature=[tf.TensorSpec([None], tf.string, x) for x in ("q", "c")],
-  autograph=False,
+  input_signature=[tf.TensorSpec([None], tf.string)] * 2, autograph=False
 )
 
 
@@ -137,14 +135,12 @@ class GraphReader(tf.Module):
   """Answers questions about texts, within a graph."""
 
   def __init__(
-    self, tokenizer, cls_id, sep_id, compute_logits, windowing, decoding
+    self, tokenizer, compute_logits, windowing, decoding, special_ids
   ):
     """Remembers how to do it.
 
     Args:
       tokenizer: graph_tokenization.GraphTokenizer.
-      cls_id: id of `[CLS]`.
-      sep_id: id of `[SEP]`.
       compute_logits: function from a dict of `input_ids`, `input_mask` and
         `segment_ids`, int32 [windows, length], to (start logits, end logits),
         floats [windows, length]. To be saved, its variables must belong to what
@@ -152,13 +148,14 @@ class GraphReader(tf.Module):
       windowing: WindowingConfig.
       decoding: squad_decoding.DecodingConfig; `do_lower_case` is the
         tokenizer's affair here.
+      special_ids: ids of `[CLS]` and `[SEP]`.
     """
     super().__init__()
     self.tokenizer = tokenizer
-    self._special_ids = (cls_id, sep_id)
     self._compute_logits = compute_logits
     self._windowing = windowing
     self._decoding = decoding
+    self._special_ids = tuple(special_ids)
 
   @_GRAPH_OF_PAIRS
   def windows(self, questions, contexts):

@@ -1,14 +1,19 @@
 """Answers from a graph, against windows and decoding in Python."""
 
+import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import reference_squad
 import tensorflow as tf
+from conftest import SHARED
 
 import graph_squad
 import graph_tokenization
+import modeling
 import squad_data
 import squad_decoding
 import tokenization
@@ -58,6 +63,8 @@ class Lookup(tf.Module):
     table = rng.normal(0, 4, shape)
     if levels:
       table = rng.integers(levels, size=shape)
+    # Padding would be the best if it could be.
+    table[:, 0] = 100
     self.table = tf.Variable(table, dtype=tf.float32)
 
   def __call__(self, features):
@@ -81,14 +88,12 @@ class Case:
     self.model = model or Lookup(len(self.tokenizer.vocab))
 
   def reader(self, windowing=None, **decoding):
-    vocab = self.tokenizer.vocab
     return graph_squad.GraphReader(
       self.graph_tokenizer,
-      vocab["[CLS]"],
-      vocab["[SEP]"],
       self.model,
       graph_squad.WindowingConfig(**{**WINDOWING, **(windowing or {})}),
       squad_decoding.DecodingConfig(**decoding),
+      self.tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"]),
     )
 
   def windows(self, questions, contexts, **windowing):
@@ -208,7 +213,9 @@ def test_windows_of_any_size(case, eagerly, max_seq_length, doc_stride):
   contexts = plain_texts(20, seed=doc_stride)
   questions = plain_texts(20, longest=9)
   windowing = {"max_seq_length": max_seq_length, "doc_stride": doc_stride}
-  found = case.reader(windowing).windows(questions, contexts)
+  # Its functions do not keep it.
+  reader = case.reader(windowing)
+  found = reader.windows(questions, contexts)
   _, windows = case.windows(questions, contexts, **windowing)
   assert_windows_equal(found, windows)
 
@@ -503,3 +510,170 @@ def test_one_trace_serves_all_shapes(readers):
   for count, longest in ((1, 3), (5, 50), (30, 200)):
     answer(readers[False], [""] * count, plain_texts(count, longest=longest))
   assert readers[False].answer.experimental_get_tracing_count() == 1
+
+
+# A model ----------------------------------------------------------------------
+
+# Runs where none of our modules may be used.
+ASK_EXPORT = """
+import json, sys
+import tensorflow as tf
+import tensorflow_text
+folder, questions, contexts = json.load(sys.stdin)
+reader = tf.saved_model.load(folder)
+found = reader.answer(tf.constant(questions), tf.constant(contexts))
+found["answer"] = tf.strings.unicode_decode(found["answer"], "UTF-8").to_list()
+del found["answers"]
+assert not {"graph_squad", "tokenization", "modeling"} & set(sys.modules)
+numbers = {name: getattr(x, "numpy", lambda: x)() for name, x in found.items()}
+print(json.dumps({name: getattr(x, "tolist", lambda: x)() for name, x in
+                  numbers.items()}))
+"""
+
+
+class SmallBert(tf.Module):
+  """BertSpanLabeler of random weights, large enough for clear differences."""
+
+  def __init__(self, vocab_size):
+    super().__init__()
+    self.model = modeling.BertSpanLabeler(
+      modeling.BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+      )
+    )
+    rng = np.random.default_rng(14)
+    for weight in self.model.weights:
+      weight.assign(rng.normal(0, 0.5, weight.shape))
+    self.tracked = [weight.value for weight in self.model.weights]
+
+  def __call__(self, features):
+    outputs = self.model(features, training=False)
+    return outputs["start_logits"], outputs["end_logits"]
+
+
+@pytest.mark.slow
+def test_saved_model_in_a_fresh_process(vocab_file, tmp_path):
+  case = Case(vocab_file)
+  case.model = SmallBert(len(case.tokenizer.vocab))
+  flags = {"n_best_size": 5, "version_2_with_negative": True}
+  reader = case.reader({"windows_at_once": 7}, **flags)
+  contexts, questions = odd_texts(40, seed=15), plain_texts(40, longest=9)
+  here = answer(reader, questions, contexts)
+  root = tf.Module()
+  root.answer, root.reader = reader.answer, reader
+  tf.saved_model.save(root, str(tmp_path / "export"))
+  result = subprocess.run(
+    [sys.executable, "-I", "-c", ASK_EXPORT],
+    input=json.dumps([str(tmp_path / "export"), questions, contexts]),
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
+  there = json.loads(result.stdout.splitlines()[-1])
+  for name in ("start", "end", "starts", "ends", "num_answers"):
+    assert there[name] == here[name].tolist(), name
+  for name in ("score", "scores", "probabilities", "null_odds"):
+    np.testing.assert_allclose(
+      there[name], here[name], rtol=MODEL_TOLERANCE, atol=MODEL_TOLERANCE
+    )
+  texts = ["".join(map(chr, codes)) for codes in there["answer"]]
+  assert texts == [x.decode() for x in here["answer"]]
+  # A model's logits hardly depend on how windows are padded and batched.
+  decoded = case.decode(questions, contexts, **flags)
+  for row, qas_id in enumerate(decoded.best):
+    assert_predicted(here, row, decoded, qas_id, MODEL_TOLERANCE)
+
+
+# SQuAD ------------------------------------------------------------------------
+
+
+class Given(tf.Module):
+  """Logits made elsewhere, for all windows at once."""
+
+  def __init__(self, logits):
+    super().__init__()
+    self.logits = tf.Variable(logits)
+
+  def __call__(self, features):
+    return tf.unstack(self.logits)
+
+
+def answer_logits(examples, windows, seed):
+  """Noise, and the annotated answers far above it."""
+  rng = np.random.default_rng(seed)
+  longest = int(windows.sequences.lengths.max())
+  logits = rng.normal(0, 2, [2, len(windows), longest]).astype(np.float32)
+  for number, example_index in enumerate(windows.example_index.tolist()):
+    example = examples[example_index]
+    begin, end = windows.word_starts[number : number + 2]
+    start = example.context.find(example.answers[0])
+    stop = start + len(example.answers[0])
+    is_inside = windows.char_ends[begin:end] > start
+    is_inside &= windows.char_starts[begin:end] < stop
+    tokens = np.flatnonzero(is_inside) + windows.first_doc_token[number]
+    if tokens.size:
+      logits[0, number, tokens[0]] += 12
+      logits[1, number, tokens[-1]] += 12
+  return logits
+
+
+@pytest.fixture(scope="session")
+def squad():
+  """Every 30th question of SQuAD's development set, and its tokenizers."""
+  path = SHARED / "data" / "squad" / "dev-v1.1.json"
+  vocab = SHARED / "data" / "vocab" / "uncased_vocab.txt"
+  if not (path.is_file() and vocab.is_file()):
+    pytest.skip("SQuAD's data and vocabulary are not beside this checkout")
+  examples = squad_data.read_squad_examples(str(path), is_training=False)[::30]
+  return Case(vocab), examples
+
+
+def same_text(ours, theirs):
+  return " ".join(squad_data.split_words(ours)[0]) == theirs
+
+
+@pytest.mark.parametrize("kind", ["lookup", "answers"])
+def test_squad(squad, eagerly, kind):
+  case, examples = squad
+  windowing = {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
+  windows = squad_data.make_windows(
+    examples, case.tokenizer, **windowing, is_training=False
+  )
+  logits = case.logits(windows)
+  if kind == "answers":
+    logits = answer_logits(examples, windows, seed=16)
+    case.model = Given(logits)
+    longest = logits.shape[2]
+    is_padding = np.arange(longest) >= windows.sequences.lengths[:, np.newaxis]
+    logits = np.where(is_padding, -np.inf, logits)
+  reader = case.reader({**windowing, "windows_at_once": len(windows)})
+  questions = [x.question_text for x in examples]
+  contexts = [x.context for x in examples]
+  assert_windows_equal(reader.windows(questions, contexts), windows)
+  found = answer(reader, questions, contexts)
+  decoded = squad_decoding.decode(
+    examples,
+    windows,
+    *logits,
+    case.tokenizer,
+    squad_decoding.DecodingConfig(),
+  )
+  different = []
+  for row, (qas_id, text) in enumerate(decoded.predictions.items()):
+    assert_predicted(found, row, decoded, qas_id)
+    ours = found["answer"][row].decode()
+    if not same_text(ours, text):
+      best = decoded.best[qas_id]
+      assert best.start <= found["start"][row] < found["end"][row] <= best.end
+      different.append((ours, text))
+    elif ours == text and contexts[row].count(text) == 1:
+      assert contexts[row].index(text) == found["start"][row]
+  print(kind, len(examples), "questions,", len(different), "texts differ")
+  print(*different[:40], sep="\n")
+  assert len(different) < len(examples) / 100
