@@ -17,6 +17,7 @@ import graph_classifier
 import graph_encoder
 import graph_squad
 import graph_tokenization
+import litert_export
 import model_files
 import predictor
 
@@ -47,7 +48,9 @@ class _Export(tf.Module):
     self.parts = []
 
 
-def export_classifier(export_dir, model, tokenizer, description, has_pairs):
+def export_classifier(
+  export_dir, model, tokenizer, description, has_pairs, litert=None
+):
   """Exports a modeling.BertClassifier.
 
   Signatures: `serving_default` takes `text`, and `text_pair` if there are
@@ -61,6 +64,7 @@ def export_classifier(export_dir, model, tokenizer, description, has_pairs):
     description: dict for model.json; its `labels`, `problem_type`,
       `max_seq_length` and `long_text` are used.
     has_pairs: whether the task is about pairs of texts.
+    litert: litert_export.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
@@ -82,9 +86,13 @@ def export_classifier(export_dir, model, tokenizer, description, has_pairs):
     "tokens": _on_tokens(classifier.classify_tokens),
   }
   _save(root, signatures, export_dir, "classifier", description)
+  numbers = _on_tokens(lambda *ids: root.call(_batch(*ids)))
+  _add_litert(root, numbers, export_dir, tokenizer, litert)
 
 
-def export_reader(export_dir, model, tokenizer, description, decoding):
+def export_reader(
+  export_dir, model, tokenizer, description, decoding, litert=None
+):
   """Exports a modeling.BertSpanLabeler.
 
   Signatures: `serving_default` takes `question` and `context` and returns what
@@ -98,6 +106,7 @@ def export_reader(export_dir, model, tokenizer, description, decoding):
     description: dict for model.json; its `max_seq_length`, `doc_stride` and
       `max_query_length` are used.
     decoding: squad_decoding.DecodingConfig.
+    litert: litert_export.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
@@ -125,6 +134,7 @@ def export_reader(export_dir, model, tokenizer, description, decoding):
     "tokens": _on_tokens(lambda *ids: root.call(_batch(*ids))),
   }
   _save(root, signatures, export_dir, "reader", description)
+  _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
 def export_pretrainer(export_dir, model, tokenizer, description):
@@ -145,12 +155,7 @@ def export_pretrainer(export_dir, model, tokenizer, description):
     ValueError: the directory holds something that is no export.
   """
   root = _Export(model)
-  encoder = graph_encoder.GraphEncoder(
-    _graph_tokenizer(tokenizer),
-    root.encode,
-    description["max_seq_length"],
-    _special_ids(tokenizer),
-  )
+  encoder = _graph_encoder(root, tokenizer, description)
   size = max(tokenizer.inv_vocab) + 1
   tokens = [tokenizer.inv_vocab.get(number, "") for number in range(size)]
   filler = graph_encoder.GraphMaskFiller(encoder, root.call, tokens, MASK_TOP_K)
@@ -162,6 +167,40 @@ def export_pretrainer(export_dir, model, tokenizer, description):
     "tokens": _on_tokens(encoder.encode_tokens),
   }
   _save(root, signatures, export_dir, "pretrainer", description)
+
+
+def export_encoder(export_dir, model, tokenizer, description):
+  """Exports the encoder of a head model.
+
+  Signatures: `serving_default` takes `text`, `tokens` ids, and both return what
+  graph_encoder.GraphEncoder does.
+
+  Args:
+    export_dir: directory to make, local or remote.
+    model: the model.
+    tokenizer: its tokenization.FullTokenizer.
+    description: dict for model.json; its `max_seq_length` is used.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  root = _Export(model)
+  encoder = _graph_encoder(root, tokenizer, description)
+  root.parts.append(encoder)
+  signatures = {
+    "serving_default": _on_texts(encoder.encode, ["text"]),
+    "tokens": _on_tokens(encoder.encode_tokens),
+  }
+  _save(root, signatures, export_dir, "encoder", description)
+
+
+def _graph_encoder(root, tokenizer, description):
+  return graph_encoder.GraphEncoder(
+    _graph_tokenizer(tokenizer),
+    root.encode,
+    description["max_seq_length"],
+    _special_ids(tokenizer),
+  )
 
 
 def _graph_tokenizer(tokenizer):
@@ -188,6 +227,13 @@ def _on_tokens(function):
   """A signature of ids [batch, length] with the features' names."""
   specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in _SEQUENCES]
   return tf.function(function, input_signature=specs)
+
+
+def _add_litert(root, function, export_dir, tokenizer, litert):
+  """Adds what `function` makes of ids as LiteRT files, if there is a Check."""
+  if litert:
+    size = len(tokenizer.vocab)
+    litert_export.add(export_dir, root.weights, function, size, litert)
 
 
 # Files ------------------------------------------------------------------------

@@ -58,7 +58,8 @@ class Predictor:
     Returns:
       List of dicts: `label` and `probabilities` by label; or `score`; or
       `answer`, `start`, `end`, `probability` and further `answers`; or `masks`,
-      tokens with their probabilities for each mask.
+      tokens with their probabilities for each mask; or `embedding` and
+      `pooled_output`.
 
     Raises:
       ValueError: an example has other texts than the model takes.
@@ -201,7 +202,14 @@ def _show_pretrainer(description, outputs):
   }
 
 
+def _show_encoder(description, outputs):
+  del description
+  names = ("embedding", "pooled_output")
+  return {name: outputs[name].tolist() for name in names}
+
+
 _SHOW = {
+  "encoder": _show_encoder,
   "classifier": _show_classifier,
   "reader": _show_reader,
   "pretrainer": _show_pretrainer,

@@ -294,18 +294,31 @@ def restore(run, model, init_checkpoint=None):
   Raises:
     ValueError: there are none, or they lack a part of the model.
   """
-  final = os.path.join(run.path, FINAL_CHECKPOINT)
-  newest = final if run.is_finished else checkpoint_io.latest(run.path)
-  if not newest and not init_checkpoint:
-    raise ValueError(
-      f"there is no model to evaluate: {run.path} holds no checkpoint; train "
-      "with --do_train or name one with --init_checkpoint"
-    )
-  weights = modeling.named_variables(model)
-  report = checkpoint_io.load_weights(weights, newest or init_checkpoint)
+  report, step = load(run, model, init_checkpoint)
   if report.initialised:
     raise ValueError(
       f"{report.prefix} cannot be evaluated: it has no {report.initialised[0]};"
       " train the missing part first"
     )
-  return checkpoint_io.read_global_step(newest) if newest else 0
+  return step
+
+
+def load(run, model, init_checkpoint=None):
+  """The same for weights that may lack a part of the model.
+
+  Returns:
+    (checkpoint_io's report, step).
+
+  Raises:
+    ValueError: there are none.
+  """
+  final = os.path.join(run.path, FINAL_CHECKPOINT)
+  newest = final if run.is_finished else checkpoint_io.latest(run.path)
+  if not newest and not init_checkpoint:
+    raise ValueError(
+      f"there is no model to use: {run.path} holds no checkpoint; train with "
+      "--do_train or name one with --init_checkpoint"
+    )
+  weights = modeling.named_variables(model)
+  report = checkpoint_io.load_weights(weights, newest or init_checkpoint)
+  return report, checkpoint_io.read_global_step(newest) if newest else 0

@@ -166,6 +166,7 @@ def pretrain(config, device_config, training_config, settings):
     is_writer=training_loop.is_chief(strategy) and not config.dry_run,
   )
 
+  has_heads = True
   training_loop.set_seed(training_config.seed)
   with strategy.scope():
     model = modeling.BertPretrainer(bert_config, dtype=device_config.policy)
@@ -178,8 +179,11 @@ def pretrain(config, device_config, training_config, settings):
       jit_compile=training_loop.uses_xla(strategy, device_config),
     )
     global_step = train(config, trainer, train_source, run)
-  else:
+  elif config.do_eval:
     global_step = run_directory.restore(run, model, config.init_checkpoint)
+  else:
+    report, _ = run_directory.load(run, model, config.init_checkpoint)
+    has_heads = check_heads(report)
   if config.dry_run:
     num_records = len(train_source or [])
     print(
@@ -190,7 +194,7 @@ def pretrain(config, device_config, training_config, settings):
   if config.do_eval:
     evaluate(config, strategy, model, eval_source, run, global_step)
   if config.do_export and run.is_writer:
-    export(config, model, tokenizer)
+    export(config, model, tokenizer, has_heads)
 
 
 def find_model_files(config):
@@ -336,11 +340,31 @@ def evaluate(config, strategy, model, source, run, global_step):
     print(text, end="")
 
 
-def export(config, model, tokenizer):
-  """Writes the SavedModel that fills masks, scores pairs and encodes."""
+def check_heads(report):
+  """Whether weights have the heads of pretraining, or are an encoder only.
+
+  Raises:
+    ValueError: a part of the encoder is missing.
+  """
+  missing = [x for x in report.initialised if not x.startswith("cls/")]
+  if missing:
+    raise ValueError(
+      f"{report.prefix} cannot be exported: it has no {missing[0]}"
+    )
+  return not report.initialised
+
+
+def export(config, model, tokenizer, has_heads):
+  """Writes the SavedModel that fills masks, scores pairs and encodes.
+
+  Without heads it only encodes.
+  """
   import model_export
 
-  model_export.export_pretrainer(
+  write = model_export.export_encoder
+  if has_heads:
+    write = model_export.export_pretrainer
+  write(
     config.export_dir,
     model,
     tokenizer,

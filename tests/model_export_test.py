@@ -151,6 +151,19 @@ def test_texts_are_encoded_as_the_model_does(signatures, model, tokenizer):
     )
 
 
+def test_an_encoder_alone(model, tokenizer, tmp_path):
+  path = str(tmp_path / "1")
+  model_export.export_encoder(path, model, tokenizer, {"max_seq_length": 12})
+  (found,) = predictor.Predictor(path).predict(["the cats"])
+  outputs = model.encode(pack(tokenizer, ["the", "cat", "##s"]), False, None)
+  np.testing.assert_allclose(
+    found["embedding"], outputs["sequence_output"].numpy()[0].mean(0), atol=1e-5
+  )
+  np.testing.assert_allclose(
+    found["pooled_output"], outputs["pooled_output"].numpy()[0], atol=1e-5
+  )
+
+
 def test_the_description_says_what_it_is(export_dir):
   description = predictor.read_description(export_dir)
   assert description["kind"] == "pretrainer"

@@ -10,11 +10,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import checkpoint_io
 import input_pipeline
 import modeling
 import optimization
+import predictor
 import run_pretraining
 import training_loop
 
@@ -205,7 +207,7 @@ def test_a_dry_run_checks_and_writes_nothing(config, capsys):
   assert "dry run: 40 records, flags, model" in capsys.readouterr().out
   assert not os.path.exists(config.output_dir)
   only_eval = dataclasses.replace(config, dry_run=True, do_train=False)
-  with pytest.raises(ValueError, match="no model to evaluate"):
+  with pytest.raises(ValueError, match="no model to use"):
     pretrain(only_eval)
 
 
@@ -304,7 +306,7 @@ def test_equal_seeds_give_equal_runs(config):
 
 
 def test_evaluation_needs_weights(config):
-  with pytest.raises(ValueError, match="no model to evaluate: .*out holds no"):
+  with pytest.raises(ValueError, match="no model to use: .*out holds no"):
     pretrain(dataclasses.replace(config, do_train=False))
 
 
@@ -556,3 +558,50 @@ def free_ports(count):
   for a_socket in sockets:
     a_socket.close()
   return ports
+
+
+# Export
+
+
+def write_vocab(folder):
+  """A vocabulary of VOCAB_SIZE tokens."""
+  special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  words = [f"w{i}" for i in range(VOCAB_SIZE - len(special))]
+  path = folder / "vocab.txt"
+  path.write_text("\n".join([*special, *words]) + "\n")
+  return str(path)
+
+
+def test_what_was_pretrained_fills_masks(config, tmp_path):
+  config = dataclasses.replace(
+    config,
+    do_eval=False,
+    vocab_file=write_vocab(tmp_path),
+    do_export=True,
+    export_dir=str(tmp_path / "export"),
+  )
+  pretrain(config)
+  (result,) = predictor.Predictor(config.export_dir).predict(["w1 [MASK] w2"])
+  (mask,) = result["masks"]
+  assert sum(x["probability"] for x in mask) <= 1 + 1e-5
+  # Again from output_dir alone, which has its vocabulary by now.
+  again = dataclasses.replace(
+    config,
+    do_train=False,
+    vocab_file=None,
+    bert_config_file=None,
+    input_file=None,
+    export_dir=str(tmp_path / "again"),
+  )
+  pretrain(again)
+  assert predictor.Predictor(again.export_dir).predict(["w1 [MASK] w2"]) == [
+    result
+  ]
+
+
+def test_export_needs_a_vocabulary(config, tmp_path):
+  config = dataclasses.replace(
+    config, do_export=True, export_dir=str(tmp_path / "export")
+  )
+  with pytest.raises(FileNotFoundError, match="pass --vocab_file"):
+    pretrain(config)
