@@ -10,11 +10,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import classifier_data
 import classifier_results
 import modeling
 import optimization
+import predictor
 import run_classifier
 import run_directory
 import training_loop
@@ -696,6 +698,7 @@ def test_flags_and_config_fields_agree():
 ANSWER_ELSEWHERE = """
 import json, sys
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  Its ops are in the exports.
 import tensorflow_text
 
 model = tf.saved_model.load(sys.argv[1])
@@ -788,3 +791,22 @@ def test_an_export_replaces_nothing_else(folder):
   with pytest.raises(ValueError, match="holds something else than an export"):
     run(folder, **NEW_RUN, do_export=True, export_dir=str(folder / "mine"))
   assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+  ("devices", "tolerance"),
+  [
+    ({"num_devices": 2}, 1e-5),
+    # The same arithmetic in another order, 8 bits of a number each.
+    ({"mixed_precision": "bfloat16"}, 1e-2),
+  ],
+)
+def test_an_export_of_a_model_on_devices(folder, devices, tolerance):
+  export_dir = str(folder / "export")
+  run(folder, **NEW_RUN, devices=devices, do_export=True, export_dir=export_dir)
+  lines = predictions(folder)
+  found = predictor.Predictor(export_dir).predict([x["text"] for x in lines])
+  for line, result in zip(lines, found, strict=True):
+    assert result["probabilities"] == pytest.approx(
+      line["probabilities"], abs=tolerance
+    )
