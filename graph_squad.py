@@ -530,7 +530,7 @@ class _Texts:
   """
 
   def __init__(self, tokenizer, contexts):
-    self._chars, row_splits = tokenizer._decode(contexts)
+    self._chars, row_splits = tokenizer.decode(contexts)
     self._row_starts = row_splits[:-1]
     is_blank = tf.reduce_any(
       self._chars[:, tf.newaxis] == (_BLANK, *_OTHER_BLANKS), axis=1

@@ -334,7 +334,7 @@ class GraphTokenizer(tf.Module):
   def _normalize(self, strings):
     """string [strings], without spaces, to a `_Text`."""
     tables = self._tables
-    code_points, row_splits = self._decode(strings)
+    code_points, row_splits = self.decode(strings)
     if self.do_lower_case:
       code_points = tf.cond(
         tf.reduce_any(code_points == _CAPITAL_SIGMA),
@@ -361,8 +361,14 @@ class GraphTokenizer(tf.Module):
       code_points, row_splits, rules, chars, unordered, sources, char_splits
     )
 
-  def _decode(self, strings):
-    """string [strings] to (code points, row splits) of a `_Text`.
+  def decode(self, strings):
+    """Strings to code points, as `tokenization.convert_to_unicode` reads bytes.
+
+    Args:
+      strings: string [strings], a space is put after each.
+
+    Returns:
+      (int32 [code points of all], int64 [strings + 1], where each begins).
 
     `tf.strings.unicode_decode` judges invalid bytes otherwise than Python. In
     UTF-8 a first byte is never a later one, so every character can be found
@@ -691,7 +697,16 @@ def pack(first, second, max_seq_length, cls_id, sep_id):
 
 
 def truncate_pair(first, second, max_seq_length):
-  """`input_pipeline.truncate_pair` for a batch."""
+  """Cuts texts as `input_pipeline.truncate_pair` does.
+
+  Args:
+    first: int32 RaggedTensor [batch, (tokens)].
+    second: the same; its rows may be empty.
+    max_seq_length: tokens of a sequence at most, `[CLS]` and `[SEP]` included.
+
+  Returns:
+    (first, second), their ends cut off.
+  """
   room = tf.cast(max_seq_length, tf.int64) - 3
   num_first, num_second = first.row_lengths(), second.row_lengths()
   keep_second = tf.maximum(room // 2, room - num_first)

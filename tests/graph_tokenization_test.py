@@ -284,7 +284,7 @@ def test_greedy_pieces(tmp_path):
 
 
 def decode_in_graph(graph, texts):
-  code_points, splits = graph._decode(tf.constant(texts))
+  code_points, splits = graph.decode(tf.constant(texts))
   # A space follows every text.
   return [
     bytes(code_points[a : b - 1].astype("<u4")).decode("utf-32-le")
