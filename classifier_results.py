@@ -23,6 +23,12 @@ def predict_logits(strategy, step, split, batch_size):
   Returns:
     float32 [examples, num_labels], means over the windows of long texts.
   """
+  batches = training_loop.predict(strategy, step, split.source, batch_size)
+  return gather_logits(split, batches)
+
+
+def gather_logits(split, batches):
+  """The same from pairs (record numbers, dict with their `logits`)."""
   sums = None
   with tqdm.tqdm(
     total=len(split.owners),
@@ -30,9 +36,7 @@ def predict_logits(strategy, step, split, batch_size):
     leave=False,
     disable=not sys.stderr.isatty(),
   ) as bar:
-    for numbers, outputs in training_loop.predict(
-      strategy, step, split.source, batch_size
-    ):
+    for numbers, outputs in batches:
       logits = outputs["logits"]
       if sums is None:
         sums = np.zeros([len(split.examples), logits.shape[1]], np.float32)

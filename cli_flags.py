@@ -28,6 +28,8 @@ FLAGS = flags.FLAGS
 # called them, not under "cli_flags", in --help.
 flags.disclaim_key_flags()
 
+EXPORT_FORMATS = ("savedmodel", "litert")
+
 _PROJECT_DIR = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -343,16 +345,28 @@ def define_export_flags():
     None,
     "Directory for the SavedModel. TensorFlow Serving wants MODEL/VERSION.",
   )
+  flags.DEFINE_list(
+    "export_format",
+    ["savedmodel"],
+    "savedmodel, or savedmodel,litert to add LiteRT files that take ids, in "
+    "float32 and with int8 weights, and to measure what they lose.",
+  )
 
 
 def check_export():
-  """Refuses --do_export without a place to export to.
+  """Refuses --do_export without a place to export to, and unknown formats.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is none, or there are some.
   """
   if FLAGS.do_export and not FLAGS.export_dir:
     raise ValueError("--do_export needs --export_dir")
+  for name in FLAGS.export_format:
+    if name not in EXPORT_FORMATS:
+      raise ValueError(
+        f"--export_format: there is no {name!r}; name one or both of "
+        f"{', '.join(EXPORT_FORMATS)}"
+      )
 
 
 def define_device_flags():

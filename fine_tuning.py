@@ -34,6 +34,7 @@ class FineTuningConfig:
   dry_run: bool = False
   do_export: bool = False
   export_dir: str | None = None
+  export_format: tuple[str, ...] = ("savedmodel",)
 
 
 @dataclasses.dataclass(frozen=True)

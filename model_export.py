@@ -137,7 +137,7 @@ def export_reader(
   _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
-def export_pretrainer(export_dir, model, tokenizer, description):
+def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
   """Exports a modeling.BertPretrainer.
 
   Signatures: `serving_default` takes `text` and fills its `[MASK]`s, see
@@ -150,6 +150,7 @@ def export_pretrainer(export_dir, model, tokenizer, description):
     model: the model.
     tokenizer: its tokenization.FullTokenizer.
     description: dict for model.json; its `max_seq_length` is used.
+    litert: litert_export.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
@@ -167,9 +168,10 @@ def export_pretrainer(export_dir, model, tokenizer, description):
     "tokens": _on_tokens(encoder.encode_tokens),
   }
   _save(root, signatures, export_dir, "pretrainer", description)
+  _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
-def export_encoder(export_dir, model, tokenizer, description):
+def export_encoder(export_dir, model, tokenizer, description, litert=None):
   """Exports the encoder of a head model.
 
   Signatures: `serving_default` takes `text`, `tokens` ids, and both return what
@@ -180,6 +182,7 @@ def export_encoder(export_dir, model, tokenizer, description):
     model: the model.
     tokenizer: its tokenization.FullTokenizer.
     description: dict for model.json; its `max_seq_length` is used.
+    litert: litert_export.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
@@ -192,6 +195,7 @@ def export_encoder(export_dir, model, tokenizer, description):
     "tokens": _on_tokens(encoder.encode_tokens),
   }
   _save(root, signatures, export_dir, "encoder", description)
+  _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
 def _graph_encoder(root, tokenizer, description):

@@ -357,7 +357,9 @@ class SelfAttention(keras.layers.Layer):
     scores = tf.cast(scores, tf.float32) * self.head_width**-0.5
     # The adder is made here, in float32, because Keras casts float arguments
     # of a layer to its compute dtype.
-    mask = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]
+    mask = tf.cast(input_mask, tf.float32)
+    # LiteRT has no operation for [:, tf.newaxis, tf.newaxis, :] of any shape.
+    mask = tf.expand_dims(tf.expand_dims(mask, 1), 1)  # [batch, 1, 1, to]
     probs = tf.nn.softmax(scores + (1.0 - mask) * MASK_ADDER)
     probs = dropout(
       tf.cast(probs, value.dtype),

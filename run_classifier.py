@@ -448,7 +448,7 @@ def run_once(job, training_config):
   for name in job.kind("test"):
     predict(job, step, run, name)
   if config.do_export and run.is_writer:
-    export(job, model)
+    export(job, model, results)
   return results[0] if results else {}
 
 
@@ -589,8 +589,14 @@ def predict(job, step, run, name):
     print(f"{len(split.examples)} predictions: {run.path}/predictions*.jsonl")
 
 
-def export(job, model):
-  """Writes the SavedModel that answers as the model does."""
+def export(job, model, results):
+  """Writes the SavedModel that answers as the model does.
+
+  Args:
+    job: Job.
+    model: modeling.BertClassifier.
+    results: list of what `evaluate` returned.
+  """
   import model_export
 
   config, task = job.config, job.task
@@ -606,9 +612,33 @@ def export(job, model):
       "max_seq_length": config.max_seq_length,
       "long_text": config.long_text,
     },
-    has_pairs=task.has_pairs,
+    task.has_pairs,
+    litert_check(job, results),
   )
   print(f"exported to {config.export_dir}")
+
+
+def litert_check(job, results):
+  """The litert_export.Check on the first development set, None if not asked."""
+  import classifier_results
+  import litert_export
+
+  if "litert" not in job.config.export_format:
+    return None
+  if not results:
+    return litert_export.Check()
+  split, *_ = job.kind("dev").values()
+  names = [x for x in results[0] if x not in ("eval_loss", "loss")]
+
+  def score(batches):
+    logits = classifier_results.gather_logits(split, batches)
+    found = classifier_results.evaluate(
+      job.task, split.labels, logits, job.config.eval_batch_size
+    )
+    return {name: found[name] for name in names}
+
+  expected = {name: results[0][name] for name in names}
+  return litert_export.Check(split.source, score, expected)
 
 
 def report_seeds(job, first_seed, results, summary):

@@ -94,6 +94,7 @@ class PretrainingConfig:
   do_lower_case: bool = True
   do_export: bool = False
   export_dir: str | None = None
+  export_format: tuple[str, ...] = ("savedmodel",)
 
   @property
   def index_path(self):
@@ -194,7 +195,7 @@ def pretrain(config, device_config, training_config, settings):
   if config.do_eval:
     evaluate(config, strategy, model, eval_source, run, global_step)
   if config.do_export and run.is_writer:
-    export(config, model, tokenizer, has_heads)
+    export(config, model, tokenizer, has_heads, eval_source)
 
 
 def find_model_files(config):
@@ -354,11 +355,13 @@ def check_heads(report):
   return not report.initialised
 
 
-def export(config, model, tokenizer, has_heads):
+def export(config, model, tokenizer, has_heads, source):
   """Writes the SavedModel that fills masks, scores pairs and encodes.
 
-  Without heads it only encodes.
+  Without heads it only encodes. LiteRT's outputs are compared on records of
+  the source, if it is not None.
   """
+  import litert_export
   import model_export
 
   write = model_export.export_encoder
@@ -373,6 +376,7 @@ def export(config, model, tokenizer, has_heads):
       "do_lower_case": config.do_lower_case,
       "max_seq_length": config.max_seq_length,
     },
+    litert_export.Check(source) if "litert" in config.export_format else None,
   )
   print(f"exported to {config.export_dir}")
 

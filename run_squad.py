@@ -324,7 +324,7 @@ def answer_questions(config, device_config, training_config, settings):
   if config.do_predict:
     results = predict(job, step, questions, global_step)
   if config.do_export and job.run.is_writer:
-    export(job, model)
+    export(job, model, questions)
   if config.interactive:
     answer = functools.partial(read_answer, job, step, known_threshold(job))
     converse(answer, input)
@@ -537,11 +537,18 @@ def report(job, examples, texts, results, global_step):
     print(squad_results.summarize(examples, texts, results), end="")
 
 
-def export(job, model):
-  """Writes the SavedModel that answers as the model does."""
+def export(job, model, questions):
+  """Writes the SavedModel that answers as the model does.
+
+  LiteRT's outputs are compared on the questions, if there are any.
+  """
+  import litert_export
   import model_export
 
   config = job.config
+  check = None
+  if "litert" in config.export_format:
+    check = litert_export.Check(questions and questions.source)
   threshold = known_threshold(job)
   model_export.export_reader(
     config.export_dir,
@@ -556,6 +563,7 @@ def export(job, model):
       **dataclasses.asdict(config.decoding(threshold)),
     },
     config.decoding(threshold),
+    check,
   )
   print(f"exported to {config.export_dir}")
 

@@ -12,6 +12,7 @@ LIBRARIES = [
   "graph_squad",
   "graph_tokenization",
   "input_pipeline",
+  "litert_export",
   "model_export",
   "model_files",
   "modeling",
@@ -69,6 +70,8 @@ setup(
   ],
   extras_require={
     "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18"],
+    # Runs LiteRT models; TensorFlow 2.21's own interpreter does as well.
+    "litert": ["ai-edge-litert>=2.1"],
     "plots": ["matplotlib>=3.8"],
     "bench": ["torch>=2.4", "transformers>=4.45"],
     "parity": ["torch>=2.4", "transformers>=4.45"],

@@ -30,6 +30,7 @@ LAYERS = {
   "fine_tuning": 4,
   "squad_decoding": 4,
   "graph_squad": 5,
+  "litert_export": 5,
   "squad_results": 5,
   "model_export": 6,
   "build_vocab": 7,
@@ -89,8 +90,8 @@ def test_only_scripts_and_cli_flags_know_flags(name):
 def test_importing_costs_no_tensorflow(name):
   heavy = re.compile(
     r"tensorflow|keras|modeling|optimization|checkpoint_io|input_pipeline|"
-    r"classifier_results|graph_|model_export|model_files|run_directory|"
-    r"training_loop"
+    r"classifier_results|graph_|litert_export|model_export|model_files|"
+    r"run_directory|training_loop"
   )
   assert [x for x in _imports(name, True) if heavy.match(x)] == []
 
