@@ -78,7 +78,8 @@ class GraphEncoder(tf.Module):
   def _outputs(self, batch):
     outputs = self._encode(batch)
     sequence_output = tf.cast(outputs["sequence_output"], tf.float32)
-    weights = tf.cast(batch["input_mask"], tf.float32)[:, :, tf.newaxis]
+    # Not [:, :, tf.newaxis], which LiteRT has no operation for.
+    weights = tf.expand_dims(tf.cast(batch["input_mask"], tf.float32), 2)
     total = tf.reduce_sum(sequence_output * weights, axis=1)
     return {
       "sequence_output": sequence_output,

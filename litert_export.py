@@ -33,7 +33,7 @@ SIGNATURE = "tokens"
 # examples where there are.
 NUM_BATCHES = 4
 BATCH_SIZE = 8
-# Characters of the converter's reason; the whole may be thousands of lines.
+# Last characters of the converter's reason; the whole may be many lines.
 MAX_REASON = 300
 
 
@@ -163,7 +163,7 @@ def _convert(weights, function, export_dir):
         with _quiet_stderr():
           contents[name] = converter.convert()
       except Exception as error:
-        reason = " ".join(str(error).split())[:MAX_REASON]
+        reason = " ".join(str(error).split())[-MAX_REASON:]
         raise ValueError(
           f"the SavedModel is in {export_dir}, but without LiteRT files: the "
           f"converter failed on {name} ({reason})"
