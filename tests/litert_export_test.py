@@ -9,6 +9,7 @@ import tensorflow as tf
 from run_classifier_test import folder  # noqa: F401  A fixture.
 from run_classifier_test import run
 
+import input_pipeline
 import litert_export
 import model_export
 import modeling
@@ -19,8 +20,9 @@ MAX_SEQ_LENGTH = 24
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstu")
 # Batch size and length; none is a multiple of what vector units take.
 SHAPES = [(2, 7), (3, MAX_SEQ_LENGTH), (5, 1)]
-# Measured: see the test.
-LARGEST_INT8_ERROR = 0.1
+# As a share of the largest output: 8 bits round each weight, and what it is
+# multiplied with, by up to 1 in 254; measured 0.02 after two layers of them.
+LARGEST_INT8_ERROR = 0.04
 HEADS = {
   "classifier": (modeling.BertClassifier, {"num_labels": 3}),
   "reader": (modeling.BertSpanLabeler, {}),
@@ -58,7 +60,18 @@ def make_model(kind, **options):
   return head(config, **arguments)
 
 
-def export(kind, model, place):
+def make_source():
+  """Sequences of 1 to 20 tokens, padded to 8, 16 or 24."""
+  rng = np.random.default_rng(0)
+  packed = [
+    (rng.integers(len(VOCAB), size=length).tolist(), length // 2)
+    for length in range(1, 21)
+  ]
+  sequences = input_pipeline.Sequences(packed)
+  return input_pipeline.SequenceSource(sequences, {}, (8, 16, MAX_SEQ_LENGTH))
+
+
+def export(kind, model, place, source=None):
   path = str(place / kind)
   vocab_file = place / "vocab.txt"
   vocab_file.write_text("\n".join(VOCAB) + "\n")
@@ -81,7 +94,7 @@ def export(kind, model, place):
     model,
     tokenizer,
     description,
-    litert=litert_export.Check(),
+    litert=litert_export.Check(source),
     **more[kind],
   )
   return path
@@ -116,7 +129,9 @@ def expected_outputs(kind, model, batch):
 @pytest.mark.parametrize("kind", HEADS)
 def test_litert_computes_what_the_model_does(kind, tmp_path, capsys):
   model = make_model(kind)
-  path = export(kind, model, tmp_path)
+  # Without a source, outputs are compared on random tokens.
+  source = make_source() if kind == "reader" else None
+  path = export(kind, model, tmp_path, source)
   for precision, file in litert_export.FILES.items():
     lite = litert_export.LiteRtModel(f"{path}/{file}")
     for shape in SHAPES:
@@ -127,9 +142,11 @@ def test_litert_computes_what_the_model_does(kind, tmp_path, capsys):
       for name, values in found.items():
         assert values.dtype == np.float32
         error = np.abs(values - np.asarray(expected[name])).max()
-        # Sums of float32 in another order; or 8 bits for weights and for what
-        # they are multiplied with: 1 in 254 of the largest, some times over.
-        assert error <= (1e-5 if precision == "float32" else LARGEST_INT8_ERROR)
+        # Sums of float32 in another order: measured 9e-7.
+        limit = 1e-5
+        if precision == "int8":
+          limit = LARGEST_INT8_ERROR * np.abs(values).max()
+        assert error <= limit
   check_report(describe(path)["litert"], path, capsys.readouterr().out)
 
 
@@ -141,20 +158,13 @@ def check_report(report, path, out):
     sizes[precision] = tf.io.gfile.stat(f"{path}/{file}").length
     assert (entry["file"], entry["bytes"]) == (file, sizes[precision])
     assert f"LiteRT {precision}: {file}, {sizes[precision] / 1e6:.1f} MB" in out
+    with open(f"{path}/{file}", "rb") as reader:
+      # No operation is TensorFlow's: devices have none of those.
+      assert b"Flex" not in reader.read()
   assert sizes["int8"] < 0.5 * sizes["float32"]
   exact, rough = (report[x]["largest_deviation"] for x in litert_export.FILES)
-  for name in exact:
-    assert exact[name] <= 1e-5 < rough[name] <= LARGEST_INT8_ERROR
-
-
-@needs_interpreter
-def test_no_operation_is_of_tensorflow(tmp_path):
-  """Interpreters on devices have none of TensorFlow's operations."""
-  path = export("pretrainer", make_model("pretrainer"), tmp_path)
-  for file in litert_export.FILES.values():
-    with open(f"{path}/{file}", "rb") as reader:
-      content = reader.read()
-    assert b"Flex" not in content
+  for name, largest in report["int8"]["largest_value"].items():
+    assert exact[name] <= 1e-5 < rough[name] <= LARGEST_INT8_ERROR * largest
 
 
 def test_a_failed_conversion_leaves_the_saved_model(tmp_path, monkeypatch):
@@ -188,9 +198,12 @@ class Unconvertible:
 def test_without_an_interpreter_there_are_files(tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
   monkeypatch.setattr(tf.lite, "Interpreter", None)
+  monkeypatch.setattr(
+    litert_export, "_convert", lambda *_: {"float32": b"1234", "int8": b"1"}
+  )
   path = export("classifier", make_model("classifier"), tmp_path)
   entry = describe(path)["litert"]["int8"]
-  assert entry.keys() == {"file", "bytes"}
+  assert entry == {"file": litert_export.FILES["int8"], "bytes": 1}
   assert "pip install ai-edge-litert" in capsys.readouterr().err
 
 
@@ -210,7 +223,7 @@ def test_a_classifier_is_scored_on_the_development_set(folder, capsys):  # noqa:
   )
   assert tf.saved_model.contains_saved_model(str(export_dir))
   report = describe(export_dir)["litert"]
-  names = {"eval_accuracy"}
+  names = {"eval_accuracy", "eval_macro_f1"}
   expected = {name: results[name] for name in names}
   assert report["model"]["metrics"] == expected
   for precision in litert_export.FILES:
@@ -220,18 +233,3 @@ def test_a_classifier_is_scored_on_the_development_set(folder, capsys):  # noqa:
   value = results["eval_accuracy"]
   line = f"  eval_accuracy: {value:.4f}, the model's {value:.4f}\n"
   assert capsys.readouterr().out.count(line) == 2
-
-
-@needs_interpreter
-def test_without_a_development_set_outputs_are_compared(folder):  # noqa: F811
-  export_dir = folder / "export"
-  run(folder, do_train=True, num_train_epochs=1.0)
-  run(
-    folder,
-    do_export=True,
-    export_dir=str(export_dir),
-    export_format=["litert"],
-  )
-  report = describe(export_dir)["litert"]
-  assert report["float32"]["largest_deviation"]["logits"] <= 1e-5
-  assert "model" not in report
