@@ -246,6 +246,8 @@ def _add_litert(root, function, export_dir, tokenizer, litert):
 def _save(root, signatures, export_dir, kind, description):
   """Writes a SavedModel and model.json; the directory is whole or not there."""
   model_files.check_export_dir(export_dir)
+  # With a slash at its end the new directory would lie in the old one.
+  export_dir = export_dir.rstrip("/")
   temporary = f"{export_dir}.incomplete-{os.getpid()}"
   tf.saved_model.save(root, temporary, signatures=signatures)
   path = os.path.join(temporary, predictor.DESCRIPTION_FILE)
@@ -254,8 +256,12 @@ def _save(root, signatures, export_dir, kind, description):
     content = _describe(signatures, kind, description)
     writer.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
   if tf.io.gfile.exists(export_dir):
-    tf.io.gfile.rmtree(export_dir)
-  tf.io.gfile.rename(temporary, export_dir)
+    old = f"{export_dir}.old-{os.getpid()}"
+    tf.io.gfile.rename(export_dir, old)
+    tf.io.gfile.rename(temporary, export_dir)
+    tf.io.gfile.rmtree(old)
+  else:
+    tf.io.gfile.rename(temporary, export_dir)
 
 
 def _describe(signatures, kind, description):

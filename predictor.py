@@ -4,7 +4,8 @@
     predictor.predict(["A great film", "I slept"])
     # [{"label": "5", "probabilities": {"1": 0.01, ...}}, ...]
 
-Needs `tensorflow` and `tensorflow_text`, and nothing else of this project.
+Needs `tensorflow`, `tensorflow_text` and `tqdm`, and nothing else of this
+project.
 """
 
 import itertools
@@ -24,6 +25,7 @@ class Predictor:
 
   Args:
     export_dir: directory that was given as --export_dir.
+    kind: what it should be, as model.json calls it; anything if None.
 
   Attributes:
     description: dict, what model.json says.
@@ -31,12 +33,16 @@ class Predictor:
 
   Raises:
     FileNotFoundError: there is no export.
-    ValueError: it is of a newer format.
+    ValueError: it is of a newer format, or of another kind.
     ImportError: tensorflow_text is not installed.
   """
 
-  def __init__(self, export_dir):
+  def __init__(self, export_dir, kind=None):
     self.description = read_description(export_dir)
+    if kind not in (None, self.description["kind"]):
+      raise ValueError(
+        f"{export_dir} holds a {self.description['kind']}, not a {kind}"
+      )
     self.inputs = self.description["inputs"]["serving_default"]
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  The model's ops are in there.
@@ -62,8 +68,13 @@ class Predictor:
       `pooled_output`.
 
     Raises:
-      ValueError: an example has other texts than the model takes.
+      ValueError: an example has other texts than the model takes, or there is
+        no list of them.
     """
+    if isinstance(examples, str):
+      raise ValueError(f"pass a list of texts, not the text {examples!r}")
+    if batch_size < 1:
+      raise ValueError(f"batch_size is {batch_size}; it must be 1 or more")
     rows = [self._texts(example) for example in examples]
     order = sorted(range(len(rows)), key=lambda i: sum(map(len, rows[i])))
     results = [None] * len(rows)
@@ -97,9 +108,10 @@ class Predictor:
 
   def _predict_batch(self, rows):
     columns = zip(*rows, strict=True)
-    # Lone surrogates, which JSON may hold, have no UTF-8.
+    # Lone surrogates, which JSON may hold, have no UTF-8. As question marks
+    # they leave offsets as they are.
     texts = {
-      name: self._tf.constant([x.encode("utf-8", "ignore") for x in column])
+      name: self._tf.constant([x.encode("utf-8", "replace") for x in column])
       for name, column in zip(self.inputs, columns, strict=True)
     }
     outputs = self._function(**texts)
@@ -119,19 +131,18 @@ def read_description(export_dir):
     ValueError: it is of a newer format.
   """
   path = os.path.join(export_dir, DESCRIPTION_FILE)
+  exists, open_file = os.path.exists, open
   if "://" in path:
     import tensorflow as tf
 
     exists, open_file = tf.io.gfile.exists, tf.io.gfile.GFile
-  else:
-    exists, open_file = os.path.exists, open
   if not exists(path):
     raise FileNotFoundError(
       f"{export_dir} is no export: it has no {DESCRIPTION_FILE}; name a "
       "directory that was given as --export_dir"
     )
-  with open_file(path) as reader:
-    description = json.load(reader)
+  with open_file(path, "rb") as reader:
+    description = json.loads(reader.read())
   if description["format"] > FORMAT_VERSION:
     raise ValueError(
       f"{export_dir} was exported by a newer version; install that one here"

@@ -57,6 +57,11 @@ SETTINGS = (
 )
 
 
+# Of all settings, those that an export must have, or it would answer otherwise
+# than the model.
+EXPORT_SETTINGS = ("max_seq_length", "long_text", "text_b")
+
+
 def define_flags():
   """Defines this script's flags."""
   cli_flags.define_model_flags(required=["output_dir"])
@@ -437,7 +442,10 @@ def run_once(job, training_config):
   if config.do_train:
     global_step = train(job, training_config, model, step, run)
   else:
-    run.check_settings(model_settings(job.task))
+    names = model_settings(job.task)
+    run.check_settings(
+      (*names, *EXPORT_SETTINGS) if config.do_export else names
+    )
     global_step = run_directory.restore(run, model, config.init_checkpoint)
   if config.dry_run:
     print("dry run: files, flags and model fit together; nothing was written")

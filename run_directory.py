@@ -125,7 +125,7 @@ class RunDirectory:
       if theirs.get(name) != ours.get(name):
         raise ValueError(
           f"{self.path} holds a model trained with --{name}="
-          f"{theirs.get(name)}, not {ours.get(name)}; choose the "
+          f"{theirs.get(name)}, not {ours.get(name)}; pass that, or choose the "
           "--output_dir of the right run"
         )
 

@@ -43,6 +43,12 @@ def define_flags():
     [],
     "Columns of the model's texts in a table, if not named like these.",
   )
+  flags.DEFINE_bool(
+    "header", True, "Whether the first row of a table names the columns."
+  )
+  flags.DEFINE_bool(
+    "skip_bad_rows", False, "Leave out rows that cannot be used, and say so."
+  )
   flags.DEFINE_string("output_file", None, "JSON lines; if none, to stdout.")
   flags.DEFINE_integer(
     "predict_batch_size", 32, "Examples per batch.", lower_bound=1
@@ -57,6 +63,8 @@ class PredictConfig:
   text: list
   input_file: str | None
   columns: list
+  header: bool
+  skip_bad_rows: bool
   output_file: str | None
   predict_batch_size: int
 
@@ -96,7 +104,8 @@ def read_texts(config, names):
         f"times, not {len(config.text)}"
       )
     return [tuple(config.text)]
-  file_format = os.path.splitext(config.input_file)[1].removeprefix(".")
+  extension = os.path.splitext(config.input_file)[1]
+  file_format = extension.lower().removeprefix(".")
   if file_format in ("csv", "tsv", "jsonl"):
     return read_table(config, names, file_format)
   if len(names) > 1:
@@ -116,10 +125,19 @@ def read_table(config, names, file_format):
     raise ValueError(
       f"--columns should name {len(names)} columns, for {', '.join(names)}"
     )
-  layout = example_files.Layout(*columns, file_format=file_format)
-  examples = example_files.read_examples(config.input_file, layout, "test")
+  layout = example_files.Layout(
+    *columns, file_format=file_format, has_header=config.header
+  )
+  examples = example_files.read_examples(
+    config.input_file, layout, "test", skip_bad_rows=config.skip_bad_rows
+  )
   pairs = ((x.text_a, x.text_b) for x in examples)
-  return [pair[: len(names)] for pair in pairs]
+  return [tuple(map(_clean, pair[: len(names)])) for pair in pairs]
+
+
+def _clean(text):
+  """The text, without halves of surrogate pairs, which have no UTF-8."""
+  return text.encode("utf-8", "replace").decode()
 
 
 def predict(config, examples):

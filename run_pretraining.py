@@ -227,6 +227,7 @@ def open_tokenizer(config, bert_config):
 
   if not config.vocab_file:
     return None
+  model_files.check_length(config.max_seq_length, bert_config)
   return model_files.open_tokenizer(
     config.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
   )
@@ -351,6 +352,11 @@ def check_heads(report):
   if missing:
     raise ValueError(
       f"{report.prefix} cannot be exported: it has no {missing[0]}"
+    )
+  if report.initialised:
+    print(
+      f"{report.prefix} has no {report.initialised[0]}: only its encoder is "
+      "exported"
     )
   return not report.initialised
 

@@ -43,8 +43,10 @@ SETTINGS = (
   "max_query_length",
   "version_2_with_negative",
 )
-# Of all settings, those that a trained model must be used with as well.
+# Of all settings, those that a trained model must be used with as well; and
+# those that an export must have, or it would answer otherwise than the model.
 MODEL_SETTINGS = ("do_lower_case",)
+EXPORT_SETTINGS = (*MODEL_SETTINGS, *SETTINGS)
 # The threshold that was best on a development set, for later predictions.
 THRESHOLD_FILE = "null_threshold.txt"
 # Characters of the text to show on both sides of an answer.
@@ -178,12 +180,11 @@ def main():
   if config.evaluate_only:
     evaluate_file(config)
     return
-  if config.interactive and not config.output_dir:
-    cli_flags.load_tensorflow()
-    model = predictor.Predictor(config.export_dir)
+  cli_flags.load_tensorflow()
+  if asks_export(config):
+    model = predictor.Predictor(config.export_dir, kind="reader")
     converse(functools.partial(read_exported_answer, model), input)
     return
-  cli_flags.load_tensorflow()
   answer_questions(
     config,
     cli_flags.device_config(),
@@ -210,10 +211,16 @@ def check_flags(config):
     if getattr(config, action):
       if not getattr(config, file):
         raise ValueError(f"--{action} needs --{file}")
-      cli_flags.find_files(file, getattr(config, file))
-  needs_run = config.do_train or config.do_predict or config.do_export
-  has_export = config.interactive and config.export_dir and not needs_run
-  if not (config.output_dir or config.evaluate_only or has_export):
+      tokenization.open_bytes(getattr(config, file)).close()
+  done = [action for action in actions if getattr(config, action)]
+  if config.evaluate_only and len(done) > 1:
+    raise ValueError(
+      "--evaluate_only scores a file and does nothing else; leave out "
+      f"--{', --'.join(x for x in done if x != 'evaluate_only')}"
+    )
+  if config.null_odds_file and not config.evaluate_only:
+    raise ValueError("--null_odds_file is for --evaluate_only")
+  if not (config.output_dir or config.evaluate_only or asks_export(config)):
     raise ValueError("pass --output_dir: where the model is, or is to be put")
   # [CLS], two [SEP] and one token of the text.
   if config.max_seq_length <= config.max_query_length + 3:
@@ -222,6 +229,12 @@ def check_flags(config):
       f"beside --max_query_length={config.max_query_length}; it must be "
       f"{config.max_query_length + 4} or more"
     )
+
+
+def asks_export(config):
+  """Whether questions go to an export, not to the model of a run."""
+  uses_run = config.do_train or config.do_predict or config.do_export
+  return bool(config.interactive and config.export_dir and not uses_run)
 
 
 def evaluate_file(config):
@@ -315,7 +328,9 @@ def answer_questions(config, device_config, training_config, settings):
       job, training_config, model, step, train_windows, questions
     )
   else:
-    job.run.check_settings(MODEL_SETTINGS)
+    job.run.check_settings(
+      EXPORT_SETTINGS if config.do_export else MODEL_SETTINGS
+    )
     global_step = run_directory.restore(job.run, model, config.init_checkpoint)
   if config.dry_run:
     print("dry run: files, flags and model fit together; nothing was written")
@@ -584,6 +599,7 @@ def converse(answer, read_line):
       context = read_text(read_line)
       while question := read_line("question: ").strip():
         print(answer(context, question))
+  print()
 
 
 def read_text(read_line):
@@ -623,10 +639,10 @@ def read_answer(job, step, threshold, context, question):
     for entry in entries
     if entry["text"] != best.text
   ]
-  place = best.start, best.end
-  return format_answers(
-    context, [(best.text, best.probability, *place), *others]
-  )
+  # Without a place it is upstream's "empty".
+  text = "" if best.start is None else best.text
+  answers = [(text, best.probability, best.start, best.end), *others]
+  return format_answers(context, answers)
 
 
 def read_exported_answer(model, context, question):

@@ -42,6 +42,8 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
   logits = np.full(
     [2, len(source), source.bucket_lengths[-1]], -np.inf, np.float32
   )
+  if not len(source):  # Texts without a token have no window.
+    return logits[0], logits[1]
   with tqdm.tqdm(
     total=len(source),
     desc="predicting",

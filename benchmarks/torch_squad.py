@@ -3,13 +3,14 @@
     python benchmarks/torch_squad.py --train_file=train-v1.1.json \
       --predict_file=dev-v1.1.json --model_dir=MODEL --output_dir=out
 
-Takes the hyperparameters of run_squad.py: windows of --max_seq_length tokens
-that start --doc_stride tokens apart, AdamW with bias correction, epsilon 1e-6,
-decay 0.01 but for biases and LayerNorm, BERT's learning-rate schedule, clipping
-at 1, dropout 0.1, batches of about equal length padded to their longest, as
-many steps as the questions make. Tokens, offsets, padding and arithmetic are
-those of transformers, and answers are cut out of the text at the tokens'
-offsets, as its own example of question answering does. Scored by our scorer.
+Takes the hyperparameters of run_squad.py --adam_bias_correction: windows of
+--max_seq_length tokens that start --doc_stride tokens apart, AdamW with epsilon
+1e-6, decay 0.01 but for biases and LayerNorm, BERT's learning-rate schedule,
+clipping at 1, dropout 0.1, batches of about equal length padded to their
+longest, as many steps as the questions make. Tokens, offsets, padding and
+arithmetic are those of transformers, and answers are cut out of the text at the
+tokens' offsets, as its own example of question answering does. Scored by our
+scorer.
 """
 
 import argparse

@@ -164,6 +164,17 @@ def test_an_encoder_alone(model, tokenizer, tmp_path):
   )
 
 
+def test_an_export_is_replaced(model, tokenizer, tmp_path):
+  for length, slash in ((5, ""), (6, "/"), (7, "")):
+    path = f"{tmp_path}/1{slash}"
+    description = {"max_seq_length": length}
+    model_export.export_encoder(path, model, tokenizer, description)
+    found = predictor.Predictor(path)
+    assert found.description["max_seq_length"] == length
+    assert len(found.predict(["the cats"])) == 1
+    assert os.listdir(tmp_path) == ["1"]
+
+
 def test_the_description_says_what_it_is(export_dir):
   description = predictor.read_description(export_dir)
   assert description["kind"] == "pretrainer"
@@ -228,8 +239,15 @@ def test_the_predictor_takes_texts_tuples_and_dicts(export_dir):
   assert model.predict([("[MASK] cat",)]) == expected
   assert model.predict([{"text": "[MASK] cat", "id": 3}]) == expected
   assert model.predict([]) == []
-  # Half a surrogate pair has no UTF-8 and is dropped.
-  assert model.predict(["[MASK]\ud800 cat"]) == expected
+  # Half a surrogate pair has no UTF-8.
+  asked = model.predict(["[MASK]? cat"])
+  assert model.predict(["[MASK]\ud800 cat"]) == asked
+  with pytest.raises(
+    ValueError, match="pass a list of texts, not the text 'a'"
+  ):
+    model.predict("a")
+  with pytest.raises(ValueError, match="batch_size is -1"):
+    model.predict(["a"], batch_size=-1)
   with pytest.raises(ValueError, match="should have the texts text, not"):
     model.predict([("a", "b")])
   with pytest.raises(ValueError, match="should have the texts text, not"):
@@ -244,3 +262,5 @@ def test_the_predictor_refuses_what_is_none(tmp_path, export_dir):
   (tmp_path / "assets.extra" / "model.json").write_text(content)
   with pytest.raises(ValueError, match="exported by a newer version"):
     predictor.Predictor(str(tmp_path))
+  with pytest.raises(ValueError, match="holds a pretrainer, not a reader"):
+    predictor.Predictor(export_dir, kind="reader")

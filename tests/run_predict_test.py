@@ -22,6 +22,8 @@ def make_config(export_dir, **options):
     "text": [],
     "input_file": None,
     "columns": [],
+    "header": True,
+    "skip_bad_rows": False,
     "output_file": None,
     "predict_batch_size": 2,
   }
@@ -34,6 +36,7 @@ def make_config(export_dir, **options):
     ("a.txt", "a [MASK]\nthe cat\n\u2028[MASK]", []),
     ("a.csv", 'id,text\n1,a [MASK]\n2,the cat\n3,"\u2028[MASK]"\n', []),
     ("a.csv", 'no,Satz\n1,a [MASK]\n2,the cat\n3,"\u2028[MASK]"\n', ["Satz"]),
+    ("B.CSV", 'text\na [MASK]\nthe cat\n"\u2028[MASK]"\n', []),
     ("a.tsv", "text\na [MASK]\nthe cat\n\u2028[MASK]\n", []),
     (
       "a.jsonl",
@@ -51,6 +54,20 @@ def test_texts_of_files(tmp_path, name, content, columns):
     ("the cat",),
     ("\u2028[MASK]",),
   ]
+
+
+def test_a_table_without_header(tmp_path):
+  path = tmp_path / "a.csv"
+  path.write_text("1,a\n2,b\n")
+  config = make_config("", input_file=str(path), columns=["1"], header=False)
+  assert run_predict.read_texts(config, ["text"]) == [("a",), ("b",)]
+
+
+def test_half_a_surrogate_pair_can_be_written(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"text": "a\\ud800b"}\n')
+  config = make_config("", input_file=str(path))
+  assert run_predict.read_texts(config, ["text"]) == [("a?b",)]
 
 
 def test_pairs_of_a_file(tmp_path):

@@ -599,6 +599,31 @@ def test_what_was_pretrained_fills_masks(config, tmp_path):
   ]
 
 
+def test_a_checkpoint_without_heads_is_exported_as_encoder(
+  config, tmp_path, capsys
+):
+  bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
+  model = modeling.BertClassifier(bert_config, num_labels=2)
+  prefix = str(tmp_path / "init" / "bert_model.ckpt")
+  (tmp_path / "init").mkdir()
+  checkpoint_io.save(prefix, modeling.named_variables(model))
+  config = dataclasses.replace(
+    config,
+    do_train=False,
+    do_eval=False,
+    init_checkpoint=prefix,
+    vocab_file=write_vocab(tmp_path),
+    do_export=True,
+    export_dir=str(tmp_path / "export"),
+  )
+  pretrain(config)
+  assert "only its encoder is exported" in capsys.readouterr().out
+  (result,) = predictor.Predictor(config.export_dir).predict(["w1 w2"])
+  assert len(result["embedding"]) == bert_config.hidden_size
+  with pytest.raises(ValueError, match="exceeds the model's max_position"):
+    pretrain(dataclasses.replace(config, max_seq_length=17))
+
+
 def test_export_needs_a_vocabulary(config, tmp_path):
   config = dataclasses.replace(
     config, do_export=True, export_dir=str(tmp_path / "export")

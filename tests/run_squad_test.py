@@ -455,7 +455,7 @@ def test_a_killed_prediction_leaves_no_half_written_json(tmp_path):
   [
     ({}, "nothing to do"),
     ({"do_train": True, "train_file": None}, "--do_train needs --train_file"),
-    ({"do_predict": True, "predict_file": "no.json"}, "no file matches"),
+    ({"do_predict": True, "predict_file": "no.json"}, "no such file"),
     ({"do_predict": True, "output_dir": None}, "pass --output_dir"),
     (
       {"do_predict": True, "max_seq_length": 7},
@@ -465,6 +465,12 @@ def test_a_killed_prediction_leaves_no_half_written_json(tmp_path):
 )
 def test_flags_that_do_not_go_together(folder, options, words):
   with pytest.raises((ValueError, OSError), match=words):
+    run_squad.check_flags(make_config(folder, **options))
+
+
+def test_evaluate_only_does_nothing_else(folder):
+  options = {"evaluate_only": "x.json", "do_train": True}
+  with pytest.raises(ValueError, match="nothing else; leave out --do_train"):
     run_squad.check_flags(make_config(folder, **options))
 
 
@@ -646,6 +652,29 @@ def test_a_typed_question_is_answered_with_its_place(
   assert "RED (" in out
   assert "characters 17 to 20" in out
   assert "The cat is very [RED]." in out
+
+
+@pytest.mark.parametrize("has_negatives", [False, True])
+def test_a_text_without_a_token_has_no_answer(
+  folder, monkeypatch, capsys, has_negatives
+):
+  run(folder, do_train=True, version_2_with_negative=has_negatives)
+  lines = iter(["\u200b", "", "What color?"])
+
+  def type_in(prompt):
+    for line in lines:
+      return line
+    raise EOFError
+
+  monkeypatch.setattr("builtins.input", type_in)
+  run(folder, interactive=True, version_2_with_negative=has_negatives)
+  assert "  no answer (100.0%)\n" in capsys.readouterr().out
+
+
+def test_an_export_has_the_flags_of_training(folder):
+  run(folder, do_train=True)
+  with pytest.raises(ValueError, match="trained with --doc_stride=6, not 5"):
+    run(folder, do_export=True, export_dir=str(folder / "1"), doc_stride=5)
 
 
 def test_no_answer_is_said_so():
