@@ -537,8 +537,9 @@ def make_windows(
     raise ValueError(f"doc_stride is {doc_stride}; it must be 1 or more")
   to_document = _DocumentTokenizer(tokenizer)
   collector = _WindowCollector(tokenizer, max_seq_length, doc_stride)
-  # A few are done before a bar is drawn.
-  no_bar = None if len(examples) > MIN_EXAMPLES_FOR_BAR else True
+  # A few are done before a bar is drawn; a generator's number is not known.
+  is_short = isinstance(examples, list) and len(examples) < MIN_EXAMPLES_FOR_BAR
+  no_bar = is_short or None
   for example in tqdm.tqdm(examples, "making windows", disable=no_bar):
     query = tokenizer.encode(example.question_text)[:max_query_length]
     document = to_document(example)

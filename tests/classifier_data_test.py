@@ -1214,7 +1214,7 @@ def test_a_new_task_with_a_new_reader(tmp_path):
   }
   task = classifier_data.Task("My_Mail", files, labels=("ham", "spam"))
   classifier_data.register(task, read_mail)
-  config = run_classifier.ClassifierConfig("my_mail", output_dir="")
+  config = run_classifier.ClassifierConfig(task_name="my_mail")
   assert run_classifier.make_task(config) is task
   assert classifier_data.find_task("My_Mail") is task
   (tmp_path / "train.mail").write_text("spam: Buy!\nham: Hello.\n")

@@ -24,6 +24,16 @@ import training_loop
 ROOT = os.path.dirname(run_classifier.__file__)
 WORDS = ("good", "bad", "fine", "poor", "a", "film", "plot", "it", "is", ".")
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS)
+# Flags of what a run does and where, which its weights do not depend on.
+NO_SETTINGS = (
+  "do_train",
+  "do_eval",
+  "do_predict",
+  "do_export",
+  "export_dir",
+  "export_format",
+  "overwrite_output_dir",
+)
 NEW_RUN = {"do_train": True, "do_eval": True, "do_predict": True}
 
 
@@ -94,8 +104,8 @@ def run(folder, training=None, devices=None, **options):
     "adam_bias_correction": True,
   }
   settings = dataclasses.asdict(config)
-  for action in ("do_train", "do_eval", "do_predict", "overwrite_output_dir"):
-    del settings[action]
+  for name in NO_SETTINGS:
+    del settings[name]
   return run_classifier.classify(
     config,
     run_classifier.make_task(config),
