@@ -155,23 +155,19 @@ def pretrain(config, device_config, training_config, settings):
     config = find_model_files(config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   tokenizer = open_tokenizer(config, bert_config)
-  train_source = eval_source = None
-  data_files = [config.bert_config_file]
-  if config.do_train or config.do_eval:
-    train_source, eval_source = open_sources(config, bert_config)
-    data_files += train_source.paths
+  train_source, eval_source = open_sources(config, bert_config)
   run = run_directory.RunDirectory(
     config.output_dir,
     settings,
-    data_files,
+    [config.bert_config_file, *(train_source.paths if train_source else [])],
     is_writer=training_loop.is_chief(strategy) and not config.dry_run,
   )
 
-  has_heads = True
   training_loop.set_seed(training_config.seed)
   with strategy.scope():
     model = modeling.BertPretrainer(bert_config, dtype=device_config.policy)
 
+  global_step, has_heads = 0, True
   if config.do_train:
     trainer = training_loop.Trainer(
       strategy,
@@ -183,8 +179,7 @@ def pretrain(config, device_config, training_config, settings):
   elif config.do_eval:
     global_step = run_directory.restore(run, model, config.init_checkpoint)
   else:
-    report, _ = run_directory.load(run, model, config.init_checkpoint)
-    has_heads = check_heads(report)
+    has_heads = restore_for_export(config, model, run)
   if config.dry_run:
     num_records = len(train_source or [])
     print(
@@ -234,7 +229,9 @@ def open_tokenizer(config, bert_config):
 
 
 def open_sources(config, bert_config):
-  """Opens the records of training and those of evaluation."""
+  """Opens the records of training and those of evaluation, None for none."""
+  if not (config.do_train or config.do_eval):
+    return None, None
   files = cli_flags.find_files("input_file", config.input_file)
   train_source = open_records(config, bert_config, files)
   if not config.eval_input_file:
@@ -342,12 +339,18 @@ def evaluate(config, strategy, model, source, run, global_step):
     print(text, end="")
 
 
-def check_heads(report):
-  """Whether weights have the heads of pretraining, or are an encoder only.
+def restore_for_export(config, model, run):
+  """Loads weights that may lack the heads of pretraining.
+
+  Returns:
+    Whether they have them.
 
   Raises:
     ValueError: a part of the encoder is missing.
   """
+  import run_directory
+
+  report, _ = run_directory.load(run, model, config.init_checkpoint)
   missing = [x for x in report.initialised if not x.startswith("cls/")]
   if missing:
     raise ValueError(

@@ -310,9 +310,8 @@ def answer_questions(config, device_config, training_config, settings):
 
   setup = fine_tuning.open_model(config, device_config)
   data_files = deciding_files(config, training_config)
-  job = Job(
-    config, setup, fine_tuning.open_run(setup, config, settings, data_files)
-  )
+  run = fine_tuning.open_run(setup, config, settings, data_files)
+  job = Job(config, setup, run)
   train_windows = open_windows(job, "train") if config.do_train else None
   questions = open_questions(job) if config.do_predict else None
   model = fine_tuning.make_model(
@@ -320,10 +319,6 @@ def answer_questions(config, device_config, training_config, settings):
   )
   step = training_loop.prediction_step(model)
   if config.do_train:
-    # By questions, as upstream counts, although there are more windows.
-    training_config = fine_tuning.count_steps(
-      config, training_config, train_windows.num_examples
-    )
     global_step = train(
       job, training_config, model, step, train_windows, questions
     )
@@ -415,6 +410,10 @@ def make_source(job, windows, columns):
 
 def train(job, training_config, model, step, windows, questions):
   """Trains; returns the step the model's weights are of."""
+  # By questions, as upstream counts, although there are more windows.
+  training_config = fine_tuning.count_steps(
+    job.config, training_config, windows.num_examples
+  )
   positions = {
     "start_positions": windows.start_positions,
     "end_positions": windows.end_positions,
