@@ -373,8 +373,13 @@ def check_state(trainer, golden, prefix, zero_gradient):
     if is_noise and name not in trainer.weights:
       continue
     error = np.abs(state[name].numpy() - golden[key]).max()
-    limit = TOLERANCE * np.abs(golden[key]).max()
-    assert error <= (NOISE_TOLERANCE if is_noise else limit), name
+    scale = np.abs(golden[key]).max()
+    # The reader's bias of two numbers is smaller than what noise moves it by.
+    if is_noise:
+      limit = NOISE_TOLERANCE * (1 if "cls/squad" in name else scale)
+    else:
+      limit = TOLERANCE * scale
+    assert error <= limit, name
 
 
 def test_trajectory_equals_upstream(testdata):
