@@ -284,6 +284,21 @@ def define_vocab_flags():
   )
 
 
+def define_special_tokens_flag(default="split"):
+  """--special_tokens_in_text.
+
+  Args:
+    default: "split", as upstream does, or "keep".
+  """
+  flags.DEFINE_enum(
+    "special_tokens_in_text",
+    default,
+    ["split", "keep"],
+    "What [MASK], [SEP], [unused1] and other entries of the vocabulary in "
+    "square brackets are in a text: words and brackets, or one token each.",
+  )
+
+
 def define_fine_tuning_flags():
   """What every script that fine-tunes can be told as well."""
   define_vocab_flags()

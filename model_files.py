@@ -84,9 +84,20 @@ def require_weights(output_dir, init_checkpoint):
 
 
 def open_tokenizer(
-  vocab_file, do_lower_case, bert_config, init_checkpoint=None
+  vocab_file,
+  do_lower_case,
+  bert_config,
+  init_checkpoint=None,
+  special_tokens_in_text="split",
 ):
   """A tokenizer, checked against the model.
+
+  Args:
+    vocab_file: path.
+    do_lower_case: see tokenization.FullTokenizer.
+    bert_config: modeling.BertConfig.
+    init_checkpoint: what checkpoint_io.resolve accepts, or None.
+    special_tokens_in_text: see tokenization.FullTokenizer.
 
   Returns:
     tokenization.FullTokenizer.
@@ -99,7 +110,9 @@ def open_tokenizer(
     tokenization.validate_case_matches_checkpoint(
       do_lower_case, init_checkpoint
     )
-  tokenizer = tokenization.FullTokenizer(vocab_file, do_lower_case)
+  tokenizer = tokenization.FullTokenizer(
+    vocab_file, do_lower_case, special_tokens_in_text
+  )
   size = max(tokenizer.vocab.values()) + 1
   # Some releases round the table of embeddings up, for matrix units.
   if not 0 <= bert_config.vocab_size - size < MAX_PADDED_VOCAB:

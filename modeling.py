@@ -350,17 +350,8 @@ class SelfAttention(keras.layers.Layer):
     Returns:
       [batch, length, width], heads side by side.
     """
-    query = self._split_heads(self.query(inputs))
-    key = self._split_heads(self.key(inputs))
+    probs = self.attention_probs(inputs, input_mask)
     value = self._split_heads(self.value(inputs))
-    scores = tf.matmul(query, key, transpose_b=True)  # [batch, heads, from, to]
-    scores = tf.cast(scores, tf.float32) * self.head_width**-0.5
-    # The adder is made here, in float32, because Keras casts float arguments
-    # of a layer to its compute dtype.
-    mask = tf.cast(input_mask, tf.float32)
-    # LiteRT has no operation for [:, tf.newaxis, tf.newaxis, :] of any shape.
-    mask = tf.expand_dims(tf.expand_dims(mask, 1), 1)  # [batch, 1, 1, to]
-    probs = tf.nn.softmax(scores + (1.0 - mask) * MASK_ADDER)
     probs = dropout(
       tf.cast(probs, value.dtype),
       self.config.attention_probs_dropout_prob,
@@ -370,6 +361,27 @@ class SelfAttention(keras.layers.Layer):
     context = tf.matmul(probs, value)  # [batch, heads, length, head_width]
     context = tf.transpose(context, [0, 2, 1, 3])
     return tf.reshape(context, tf.shape(inputs))
+
+  def attention_probs(self, inputs, input_mask):
+    """How much each token attends to each, before dropout.
+
+    Args:
+      inputs: [batch, length, width].
+      input_mask: int [batch, length], 1 for tokens to attend to.
+
+    Returns:
+      float32 [batch, heads, from, to]; sums to 1 over `to`.
+    """
+    query = self._split_heads(self.query(inputs))
+    key = self._split_heads(self.key(inputs))
+    scores = tf.matmul(query, key, transpose_b=True)  # [batch, heads, from, to]
+    scores = tf.cast(scores, tf.float32) * self.head_width**-0.5
+    # The adder is made here, in float32, because Keras casts float arguments
+    # of a layer to its compute dtype.
+    mask = tf.cast(input_mask, tf.float32)
+    # LiteRT has no operation for [:, tf.newaxis, tf.newaxis, :] of any shape.
+    mask = tf.expand_dims(tf.expand_dims(mask, 1), 1)  # [batch, 1, 1, to]
+    return tf.nn.softmax(scores + (1.0 - mask) * MASK_ADDER)
 
   def _split_heads(self, x):
     """[batch, length, width] to [batch, heads, length, head_width]."""
@@ -582,6 +594,26 @@ class BertModel(_ConfiguredModel):
       "all_encoder_layers": layers,
       "embedding_output": embedded,
     }
+
+  def attention_probs(self, inputs):
+    """How much each token attends to each, in every layer and head.
+
+    Args:
+      inputs: dict as for `call`.
+
+    Returns:
+      float32 [batch, layers, heads, from, to]; sums to 1 over `to`.
+    """
+    outputs = self(inputs)
+    input_mask = inputs.get("input_mask")
+    if input_mask is None:
+      input_mask = tf.ones_like(inputs["input_ids"])
+    seen = [outputs["embedding_output"], *outputs["all_encoder_layers"]]
+    pairs = zip(self.encoder.transformer_layers, seen[:-1], strict=True)
+    probs = [
+      layer.self_attention.attention_probs(x, input_mask) for layer, x in pairs
+    ]
+    return tf.stack(probs, axis=1)
 
 
 class _HeadModel(_ConfiguredModel):

@@ -55,6 +55,10 @@ _CONTROLS_THAT_SPLIT = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 # neighbours. U+FFFD is safe: normalisation deletes it from every text.
 NEEDS_CONTEXT = "\ufffd"
 
+# Vocabulary entries that mean something else than their letters: [MASK],
+# [unused1], and what users put in its place, such as [E1].
+_SPECIAL_TOKEN = re.compile(r"\[[^\[\]\s]+\]")
+
 # Nine megabytes of English novels hold 110,000 distinct words, each costing
 # about 150 bytes here; a full memo then takes 40 MB. Longer words are rarely
 # met again (a Chinese sentence has no spaces), and would take most room.
@@ -176,6 +180,11 @@ def load_vocab(vocab_file):
       f"{vocab_file}: the vocabulary is empty; it should hold one token a line"
     )
   return vocab
+
+
+def find_special_tokens(vocab):
+  """Returns the tokens of `vocab` in square brackets, such as "[MASK]"."""
+  return [token for token in vocab if _SPECIAL_TOKEN.fullmatch(token)]
 
 
 def convert_by_vocab(vocab, items):
@@ -323,16 +332,31 @@ class _Memo(dict):
 class FullTokenizer:
   """Normalisation and WordPiece.
 
+  Args:
+    vocab_file: path of the vocabulary.
+    do_lower_case: whether to lower-case and strip accents.
+    special_tokens_in_text: "split" takes "[MASK]" in a text for a word between
+      two brackets, as upstream does; "keep" makes one token of it, and of every
+      other entry of the vocabulary in square brackets.
+
   Attributes:
     vocab: dict from token to id.
     inv_vocab: dict from id to token.
     basic_tokenizer: the `BasicTokenizer`.
     wordpiece_tokenizer: the `WordpieceTokenizer`.
+    special_tokens: list of the tokens that are kept.
   """
 
-  def __init__(self, vocab_file, do_lower_case=True):
+  def __init__(
+    self, vocab_file, do_lower_case=True, special_tokens_in_text="split"
+  ):
     self.vocab = load_vocab(vocab_file)
     self.inv_vocab = {index: token for token, index in self.vocab.items()}
+    keeps = special_tokens_in_text == "keep"
+    self.special_tokens = find_special_tokens(self.vocab) if keeps else []
+    # No entry is the beginning of another, so their order does not matter.
+    pattern = "|".join(map(re.escape, self.special_tokens))
+    self._special_tokens = re.compile(f"({pattern})") if pattern else None
     self.basic_tokenizer = BasicTokenizer(do_lower_case)
     self.wordpiece_tokenizer = WordpieceTokenizer(self.vocab)
     # Two memos, because what is normalised may change if normalised again: NFD
@@ -342,6 +366,15 @@ class FullTokenizer:
 
   def tokenize(self, text):
     """Returns the tokens of `text`, str or UTF-8 bytes."""
+    if not self._special_tokens:
+      return self._tokenize_plain(text)
+    tokens = []
+    for part, special_token in self._split_special_tokens(text):
+      tokens += self._tokenize_plain(part)
+      tokens += special_token
+    return tokens
+
+  def _tokenize_plain(self, text):
     words = self.basic_tokenizer.tokenize(text)
     return self.wordpiece_tokenizer.tokenize(" ".join(words))
 
@@ -351,6 +384,21 @@ class FullTokenizer:
     Raises:
       ValueError: `text` has an unknown word and the vocabulary no "[UNK]".
     """
+    if not self._special_tokens:
+      return self._encode_plain(text)
+    ids = []
+    for part, special_token in self._split_special_tokens(text):
+      ids += self._encode_plain(part)
+      ids += self.convert_tokens_to_ids(special_token)
+    return ids
+
+  def _split_special_tokens(self, text):
+    """Pairs of a plain part and a list of the special token behind it."""
+    parts = self._special_tokens.split(convert_to_unicode(text))
+    special_tokens = [[token] for token in parts[1::2]]
+    return zip(parts[::2], [*special_tokens, []], strict=True)
+
+  def _encode_plain(self, text):
     text = convert_to_unicode(text)
     # No control character is printable, and most texts are: a cheap check.
     if not text.isprintable():

@@ -758,3 +758,38 @@ def test_parts_that_do_not_exist_are_refused(part):
   model = modeling.BertClassifier(small_config(num_hidden_layers=3), 2)
   with pytest.raises(ValueError, match=f"no '{part}' .* layers from 0 to 2"):
     modeling.freeze_layers(model, f"embeddings,{part}")
+
+
+def test_attention_probs_are_those_that_were_used():
+  """The last layer's outputs follow from them."""
+  config = modeling.BertConfig(
+    vocab_size=30,
+    hidden_size=8,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    intermediate_size=12,
+    max_position_embeddings=9,
+    type_vocab_size=2,
+    initializer_range=0.5,
+  )
+  model = modeling.BertModel(config)
+  inputs = {
+    "input_ids": np.arange(14).reshape([2, 7]),
+    "input_mask": np.array([[1] * 7, [1] * 4 + [0] * 3]),
+  }
+  probs = model.attention_probs(inputs)
+  assert probs.shape == [2, 3, 2, 7, 7]
+  # float32 rounding of a softmax.
+  np.testing.assert_allclose(np.sum(probs, axis=-1), 1.0, rtol=1e-6)
+  assert np.all(probs[1, ..., 4:] == 0.0)
+  outputs = model(inputs)
+  layer = model.encoder.transformer_layers[-1]
+  before = outputs["all_encoder_layers"][-2]
+  value = tf.reshape(layer.self_attention.value(before), [2, 7, 2, 4])
+  context = tf.einsum("bhft,bthw->bfhw", probs[:, -1], value)
+  attended = layer.attention_output(tf.reshape(context, [2, 7, 8]), before)
+  found = layer.layer_output(layer.intermediate(attended), attended)
+  # The sums are taken in another order.
+  np.testing.assert_allclose(
+    found, outputs["sequence_output"], rtol=1e-5, atol=1e-6
+  )

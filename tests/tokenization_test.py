@@ -486,3 +486,59 @@ def test_needs_nothing_but_python(tmp_path):
     check=True,
   )
   assert result.stdout.strip() == "[]"
+
+
+# Special tokens in a text
+
+
+@pytest.fixture
+def marked_vocab(tmp_path):
+  tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", "[E1]"]
+  tokens += ["[", "]", "mask", "a", "b", "##b", "["]
+  path = tmp_path / "marked.txt"
+  path.write_text("\n".join(tokens) + "\n")
+  return str(path)
+
+
+def test_special_tokens_in_a_text_are_words_unless_kept(marked_vocab):
+  split = tokenization.FullTokenizer(marked_vocab)
+  assert split.tokenize("a [MASK]") == ["a", "[", "mask", "]"]
+  kept = tokenization.FullTokenizer(marked_vocab, special_tokens_in_text="keep")
+  assert kept.tokenize("a [MASK]b") == ["a", "[MASK]", "b"]
+
+
+@pytest.mark.parametrize(
+  ("text", "tokens"),
+  [
+    ("", []),
+    ("[MASK]", ["[MASK]"]),
+    ("a[E1]b[unused1]", ["a", "[E1]", "b", "[unused1]"]),
+    ("[SEP] [CLS][UNK]", ["[SEP]", "[CLS]", "[UNK]"]),
+    ("[mask]", ["[", "mask", "]"]),
+    ("[[MASK]]", ["[", "[MASK]", "]"]),
+    ("[unused2", ["[", "[UNK]"]),
+    ("[MASK", ["[", "mask"]),
+    ("[M\0ASK]", ["[", "mask", "]"]),
+  ],
+)
+def test_kept_special_tokens(marked_vocab, text, tokens):
+  tokenizer = tokenization.FullTokenizer(
+    marked_vocab, special_tokens_in_text="keep"
+  )
+  assert tokenizer.tokenize(text) == tokens
+  assert tokenizer.tokenize(text.encode()) == tokens
+  ids = tokenizer.convert_tokens_to_ids(tokens)
+  assert tokenizer.encode(text) == ids
+
+
+def test_every_bracketed_entry_is_special(marked_vocab):
+  kept = tokenization.FullTokenizer(marked_vocab, special_tokens_in_text="keep")
+  assert kept.special_tokens == [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "[unused1]",
+    "[E1]",
+  ]
