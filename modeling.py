@@ -1007,6 +1007,113 @@ class BertSpanLabeler(_HeadModel):
     return -tf.reduce_sum(one_hot * tf.nn.log_softmax(logits), axis=-1)
 
 
+@keras.saving.register_keras_serializable("bert")
+class BertTokenClassifier(_HeadModel):
+  """BERT with the logits of `num_labels` classes for every token."""
+
+  metric_names = ("accuracy",)
+
+  def __init__(
+    self, config, num_labels, name="bert_token_classifier", **kwargs
+  ):
+    super().__init__(config, name=name, **kwargs)
+    self.num_labels = num_labels
+    # Unused, hence without gradient: neither slots nor decay.
+    self.bert.pooler.trainable = False
+    self.token = OutputProjection(
+      config, units=num_labels, name="token", dtype=self.dtype_policy
+    )
+    with keras.name_scope("cls"):
+      self.token.build()
+    self.built = True
+
+  def get_config(self):
+    """Returns what `from_config` needs."""
+    return {**super().get_config(), "num_labels": self.num_labels}
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    """Maps a batch to a dict of float32 `logits` [batch, length, labels]."""
+    seed = self._seed(training, dropout_seed)
+    tokens = self.encode(inputs, training, seed)["sequence_output"]
+    site = 3 * self.config.num_hidden_layers + 1
+    return {
+      "logits": self.token(dropout(tokens, CLASSIFIER_DROPOUT_PROB, seed, site))
+    }
+
+  def loss_weights(self, batch):
+    """Number of labelled tokens."""
+    return {"loss": tf.reduce_sum(self._token_weights(batch))}
+
+  def loss_sums(self, outputs, batch):
+    """Sum of the labelled tokens' cross entropies."""
+    labels = tf.maximum(batch["label_ids"], 0)
+    losses = _cross_entropy(labels, outputs["logits"])
+    return {"loss": tf.reduce_sum(self._token_weights(batch) * losses)}
+
+  def metric_sums(self, outputs, batch):
+    """Pair (tokens with the right label, labelled tokens)."""
+    weights = self._token_weights(batch)
+    right = _correct(outputs["logits"], batch["label_ids"])
+    return {
+      "accuracy": (tf.reduce_sum(weights * right), tf.reduce_sum(weights))
+    }
+
+  @staticmethod
+  def _token_weights(batch):
+    """float32 [batch, length]: 0 for no label, which is a negative one."""
+    is_labelled = tf.cast(batch["label_ids"] >= 0, tf.float32)
+    return is_labelled * example_weights(batch)[:, tf.newaxis]
+
+
+@keras.saving.register_keras_serializable("bert")
+class BertMultipleChoice(_HeadModel):
+  """BERT that scores the choices of a question, each packed with it."""
+
+  metric_names = ("accuracy",)
+
+  def __init__(self, config, name="bert_multiple_choice", **kwargs):
+    super().__init__(config, name=name, **kwargs)
+    self.choice = OutputProjection(
+      config, units=1, name="choice", dtype=self.dtype_policy
+    )
+    with keras.name_scope("cls"):
+      self.choice.build()
+    self.built = True
+
+  def call(self, inputs, training=None, dropout_seed=None):
+    """Maps ids [batch, choices, length] to `logits` [batch, choices]."""
+    seed = self._seed(training, dropout_seed)
+    batch, choices, length = tf.unstack(tf.shape(inputs["input_ids"]))
+    flat = {
+      name: tf.reshape(inputs[name], [batch * choices, length])
+      for name in ("input_ids", "input_mask", "segment_ids")
+      if inputs.get(name) is not None
+    }
+    pooled = self.encode(flat, training, seed)["pooled_output"]
+    site = 3 * self.config.num_hidden_layers + 1
+    logits = self.choice(dropout(pooled, CLASSIFIER_DROPOUT_PROB, seed, site))
+    return {"logits": tf.reshape(logits, [batch, choices])}
+
+  def loss_weights(self, batch):
+    """Number of questions."""
+    return {"loss": tf.reduce_sum(example_weights(batch))}
+
+  def loss_sums(self, outputs, batch):
+    """Sum of the cross entropies of the right choices, `label_ids` [batch]."""
+    losses = _cross_entropy(
+      tf.reshape(batch["label_ids"], [-1]), outputs["logits"]
+    )
+    return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
+
+  def metric_sums(self, outputs, batch):
+    """Pair (questions whose right choice has the highest score, questions)."""
+    weights = example_weights(batch)
+    right = _correct(outputs["logits"], tf.reshape(batch["label_ids"], [-1]))
+    return {
+      "accuracy": (tf.reduce_sum(weights * right), tf.reduce_sum(weights))
+    }
+
+
 def freeze_layers(model, parts):
   """Makes parts of a model's encoder untrainable.
 

@@ -730,6 +730,70 @@ def test_a_keras_file_keeps_the_task(tmp_path, problem_type):
   assert mean_loss(loaded) == mean_loss(model)
 
 
+# Tokens and choices
+
+
+def test_token_labels_below_zero_do_not_count():
+  model = modeling.BertTokenClassifier(small_config(), 3)
+  logits = tf.constant(LOGITS.reshape([2, 2, 3]))
+  batch = {
+    "input_ids": np.ones([2, 2], np.int32),
+    "label_ids": np.array([[0, -1], [2, 1]], np.int32),
+    "example_weights": np.ones([2], np.float32),
+  }
+  sums = model.loss_sums({"logits": logits}, batch)
+  log_probs = log_probabilities()
+  expected = -(log_probs[0, 0] + log_probs[2, 2] + log_probs[3, 1])
+  assert float(sums["loss"]) == pytest.approx(expected, rel=ROUNDING)
+  assert float(model.loss_weights(batch)["loss"]) == 3
+  right, number = model.metric_sums({"logits": logits}, batch)["accuracy"]
+  assert (float(right), float(number)) == (1, 3)
+  batch["example_weights"][1] = 0  # A row that only fills the batch.
+  assert float(model.loss_weights(batch)["loss"]) == 1
+  assert model.bert.pooler.trainable is False
+
+
+def test_choices_are_scored_one_by_one():
+  model = modeling.BertMultipleChoice(small_config(initializer_range=0.5))
+  batch = small_batch(batch=6, length=7)
+  names = ("input_ids", "input_mask", "segment_ids")
+  choices = {name: batch[name].reshape([2, 3, 7]) for name in names}
+  logits = model(choices)["logits"]
+  pooled = model.encode(batch, False, None)["pooled_output"]
+  assert logits.shape == [2, 3]
+  np.testing.assert_array_equal(
+    tf.reshape(logits, [6, 1]), model.choice(pooled)
+  )
+  labels = np.array([2, 0], np.int32)
+  batch = {**choices, "label_ids": labels}
+  losses = model.loss_sums({"logits": LOGITS[:2]}, batch)
+  expected = -(log_probabilities()[[0, 1], labels].sum())
+  assert float(losses["loss"]) == pytest.approx(expected, rel=ROUNDING)
+  right, number = model.metric_sums({"logits": LOGITS[:2]}, batch)["accuracy"]
+  assert (float(right), float(number)) == (0, 2)
+
+
+@pytest.mark.parametrize(
+  ("head", "arguments", "scope"),
+  [
+    (modeling.BertTokenClassifier, [5], "cls/token"),
+    (modeling.BertMultipleChoice, [], "cls/choice"),
+  ],
+)
+def test_the_other_heads_are_trained_and_kept(tmp_path, head, arguments, scope):
+  model = head(small_config(), *arguments)
+  names = list(modeling.named_variables(model))[-2:]
+  assert names == [f"{scope}/output_weights", f"{scope}/output_bias"]
+  model.save(tmp_path / "model.keras")
+  loaded = keras.saving.load_model(tmp_path / "model.keras")
+  batch = small_batch()
+  if head is modeling.BertMultipleChoice:
+    batch = {name: x[np.newaxis] for name, x in batch.items()}
+  first = model(batch, training=True, dropout_seed=[1, 2])["logits"]
+  np.testing.assert_array_equal(loaded(batch)["logits"], model(batch)["logits"])
+  assert np.any(first != model(batch)["logits"])
+
+
 # Frozen parts
 
 
