@@ -3,25 +3,27 @@
 A checkpoint is `PREFIX.index` and `PREFIX.data-00000-of-00001`, tensors under
 TF1 variable names, which upstream and every converter read. Beside it a small
 `PREFIX.json` may hold what is no tensor. Initial weights may also come from
-Hugging Face's `model.safetensors`. Loading matches in full: what cannot be
-loaded is an error or a line of the report, never silence.
+Hugging Face's safetensors and from Keras's files of our models. Loading matches
+in full: what cannot be loaded is an error or a line of the report, never
+silence.
 """
 
 import dataclasses
 import fnmatch
 import json
 import os
-import re
 
-import numpy as np
-import safetensors
+import h5py
+import keras
 import tensorflow as tf
+
+import hugging_face
+import modeling
 
 GLOBAL_STEP = "global_step"
 SLOT_SUFFIXES = ("/adam_m", "/adam_v")
 _FILE_SUFFIXES = (".data-00000-of-00001", ".index")
-_SAFETENSORS_SUFFIX = ".safetensors"
-_FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # safetensors' spelling
+_KERAS_SUFFIXES = (".keras", ".weights.h5")
 
 
 # Finding ----------------------------------------------------------------------
@@ -32,47 +34,58 @@ def resolve(path):
 
   Args:
     path: a prefix (`bert_model.ckpt`), one of its files, a directory with a
-      `checkpoint` file or a `bert_model.ckpt`, or that `checkpoint` file; else
-      a directory with a `model.safetensors`, or any `.safetensors` file.
+      `bert_model.ckpt` or a `checkpoint` file, or that `checkpoint` file; else
+      a directory with a `model.safetensors` or the index of several; else a
+      `.safetensors`, `.keras` or `.weights.h5` file.
 
   Returns:
-    The prefix, or the path of the `.safetensors` file.
+    The prefix, or the path of the file.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
     ValueError: there is one, but it is pickled, or safetensors and not local.
   """
-  directory = path
-  if os.path.basename(path) == "checkpoint" and not tf.io.gfile.isdir(path):
-    directory = os.path.dirname(path)
   for suffix in _FILE_SUFFIXES:
     path = path.removesuffix(suffix)
-  released = os.path.join(directory, "bert_model.ckpt")
-  for prefix in (path, latest(directory), released):
+  for prefix in _possible_prefixes(path):
     if prefix and _exists(prefix):
       return prefix
   found = _find_hugging_face(path)
   if found:
     return found
+  if path.endswith(_KERAS_SUFFIXES) and tf.io.gfile.exists(path):
+    return path
   raise FileNotFoundError(
     f"no checkpoint at {path}; expected a prefix such as "
-    "DIR/bert_model.ckpt (with .index and .data files beside it) or a "
-    "directory with a `checkpoint` file or a model.safetensors"
+    "DIR/bert_model.ckpt (with .index and .data files beside it), or a "
+    "directory with one, with a `checkpoint` file or a model.safetensors"
   )
 
 
+def _possible_prefixes(path):
+  if tf.io.gfile.isdir(path):
+    # A finished run has both; its newest weights need not be its best.
+    return os.path.join(path, "bert_model.ckpt"), latest(path)
+  if os.path.basename(path) == "checkpoint":
+    return (latest(os.path.dirname(path)),)
+  return (path,)
+
+
 def _find_hugging_face(path):
-  """Path of the `.safetensors` file in or at a path, None without one."""
+  """Path of the safetensors in or at a path, None without them."""
   is_directory = tf.io.gfile.isdir(path)
-  weights = os.path.join(path, "model.safetensors") if is_directory else path
-  if weights.endswith(_SAFETENSORS_SUFFIX) and tf.io.gfile.exists(weights):
-    # The library maps files into memory, which only local ones can be.
-    if "://" in weights:
-      raise ValueError(
-        f"{weights} is not a local file, which safetensors must be; copy it to "
-        "a local disk first"
-      )
-    return weights
+  names = (hugging_face.WEIGHTS, hugging_face.INDEX)
+  inside = [os.path.join(path, name) for name in names]
+  for weights in inside if is_directory else [path]:
+    is_ours = weights.endswith(hugging_face.SUFFIXES)
+    if is_ours and tf.io.gfile.exists(weights):
+      # The library maps files into memory, which only local ones can be.
+      if "://" in weights:
+        raise ValueError(
+          f"{weights} is not a local file, which safetensors must be; copy it "
+          "to a local disk first"
+        )
+      return weights
   pickled = os.path.join(path, "pytorch_model.bin") if is_directory else path
   if pickled.endswith("pytorch_model.bin") and tf.io.gfile.exists(pickled):
     raise ValueError(
@@ -165,7 +178,7 @@ def load_weights(variables, path):
     ValueError: a shape differs, the encoder is not complete, or the file cannot
       be read.
   """
-  reader = _open(path)
+  reader = open_reader(path)
   missing = [name for name in variables if name not in reader.shapes]
   required = [
     name
@@ -211,7 +224,7 @@ def restore(variables, path):
     FileNotFoundError: there is no checkpoint.
     ValueError: a variable is missing or has another shape.
   """
-  reader = _open(path)
+  reader = open_reader(path)
   for name in [*variables, GLOBAL_STEP]:
     if name not in reader.shapes:
       raise ValueError(
@@ -224,7 +237,7 @@ def restore(variables, path):
 
 def read_global_step(path):
   """Step of the run that wrote a checkpoint, 0 if it does not say."""
-  reader = _open(path)
+  reader = open_reader(path)
   if GLOBAL_STEP not in reader.shapes:
     return 0
   return int(reader.get_tensor(GLOBAL_STEP))
@@ -252,17 +265,25 @@ def _read_extra(prefix):
 # Readers ----------------------------------------------------------------------
 
 
-def _open(path):
+def open_reader(path):
   """Opens what a user may pass as a checkpoint.
 
   Returns:
     A reader: `path`; `shapes`, a dict from upstream's name to a list of int;
-    `get_tensor(name)`, which reads that one tensor; and `ignored`, a dict from
-    the name of a tensor that upstream has no name for to the reason.
+    `get_tensor(name)`, which reads that one tensor; `source_name(name)`, what
+    the file calls it; `ignored`, a dict from the name of a tensor that upstream
+    has no name for to the reason; and `architecture`, the class of transformers
+    that the file says it is of, or None.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it cannot be read.
   """
   found = resolve(path)
-  if found.endswith(_SAFETENSORS_SUFFIX):
-    return _SafetensorsReader(found)
+  if found.endswith(hugging_face.SUFFIXES):
+    return hugging_face.Reader(found)
+  if found.endswith(_KERAS_SUFFIXES):
+    return _KerasReader(found)
   return _CheckpointReader(found)
 
 
@@ -270,6 +291,7 @@ class _CheckpointReader:
   """Upstream's format; every tensor has upstream's name."""
 
   ignored = {}
+  architecture = None
 
   def __init__(self, prefix):
     reader = tf.train.load_checkpoint(prefix)
@@ -277,129 +299,75 @@ class _CheckpointReader:
     self.shapes = reader.get_variable_to_shape_map()
     self.get_tensor = reader.get_tensor
 
+  def source_name(self, name):
+    return name
 
-class _SafetensorsReader:
-  """A BERT of Hugging Face's transformers, under upstream's names."""
+
+class _KerasReader:
+  """A `.keras` or `.weights.h5` file of a model of `modeling`."""
+
+  ignored = {}
+  architecture = None
 
   def __init__(self, path):
     self.path = path
-    self.shapes = {}
-    self.ignored = {}
-    self._their_names = {}
-    try:
-      self._file = safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-      raise ValueError(
-        f"{path} is no complete safetensors file ({error}); download it again"
-      ) from error
-    for their_name in self._file.keys():
-      self._add(their_name)
-
-  def _add(self, their_name):
-    name = _upstream_name(their_name)
-    if not name:
-      self.ignored[their_name] = _why_untranslated(their_name)
-      return
-    if name in self._their_names:
-      raise ValueError(
-        f"{self.path} holds {name} twice, as {self._their_names[name]} and as "
-        f"{their_name}; remove one of them"
-      )
-    tensor = self._file.get_slice(their_name)  # Reads nothing yet.
-    if tensor.get_dtype() not in _FLOAT_TYPES:
-      raise ValueError(
-        f"{self.path}: {their_name} has type {tensor.get_dtype()}, as quantised"
-        f" weights have; take a model in one of {', '.join(_FLOAT_TYPES)}"
-      )
-    shape = tensor.get_shape()
-    self._their_names[name] = their_name
-    self.shapes[name] = shape[::-1] if _is_transposed(name) else shape
+    self._variables = modeling.named_variables(_load_keras_model(path))
+    self.shapes = {name: list(x.shape) for name, x in self._variables.items()}
 
   def get_tensor(self, name):
-    """Returns a float32 array, whatever type the file has."""
-    tensor = self._file.get_tensor(self._their_names[name])
-    tensor = tensor.astype(np.float32, copy=False)
-    return tensor.T if _is_transposed(name) else tensor
+    return self._variables[name].numpy()
+
+  def source_name(self, name):
+    return name
 
 
-# Hugging Face's names ---------------------------------------------------------
+def _load_keras_model(path):
+  """The model that a file of Keras holds.
 
-# Scopes of upstream. With dots for slashes they are modules of transformers'
-# modeling_bert.py; N stands for the number of a layer.
-_LAYER_NORMS = (
-  "bert/embeddings/LayerNorm",
-  "bert/encoder/layer_N/attention/output/LayerNorm",
-  "bert/encoder/layer_N/output/LayerNorm",
-  "cls/predictions/transform/LayerNorm",
-)
-_DENSE_LAYERS = (
-  "bert/encoder/layer_N/attention/self/query",
-  "bert/encoder/layer_N/attention/self/key",
-  "bert/encoder/layer_N/attention/self/value",
-  "bert/encoder/layer_N/attention/output/dense",
-  "bert/encoder/layer_N/intermediate/dense",
-  "bert/encoder/layer_N/output/dense",
-  "bert/pooler/dense",
-  "cls/predictions/transform/dense",
-)
-_EMBEDDINGS = (
-  "bert/embeddings/word_embeddings",
-  "bert/embeddings/position_embeddings",
-  "bert/embeddings/token_type_embeddings",
-)
-_HEADS = {
-  "cls.predictions.bias": "cls/predictions/output_bias",
-  "cls.seq_relationship.weight": "cls/seq_relationship/output_weights",
-  "cls.seq_relationship.bias": "cls/seq_relationship/output_bias",
-  "classifier.weight": "output_weights",
-  "classifier.bias": "output_bias",
-  "qa_outputs.weight": "cls/squad/output_weights",
-  "qa_outputs.bias": "cls/squad/output_bias",
-}
-_UNTRANSLATED = {
-  "cls.predictions.decoder.*": "tied to the word embeddings and output bias",
-  "*.position_ids": "a constant, not a weight",
-}
+  Raises:
+    FileNotFoundError: there is no config beside weights without architecture.
+    ValueError: it is none of ours, or damaged.
+  """
+  config = None
+  if path.endswith(".h5"):
+    folder = os.path.dirname(path)
+    config = modeling.BertConfig.from_json_file(
+      os.path.join(folder, "bert_config.json")
+    )
+  try:
+    if not config:
+      model = keras.saving.load_model(path, compile=False)
+    else:
+      model = _make_keras_model(path, config)
+      model.load_weights(path)
+  except Exception as error:  # Keras, HDF5 and zip raise many kinds.
+    raise ValueError(
+      f"{path} is no file that Keras saved of a model of modeling.py, or its "
+      f"config is another's: {error}"
+    ) from error
+  if not isinstance(model, modeling.MODELS):
+    raise ValueError(
+      f"{path} holds a {type(model).__name__}, which is no model of modeling.py"
+    )
+  return model
 
 
-def _their_module(scope):
-  return scope.replace("layer_N", "layer.N").replace("/", ".")
-
-
-_UPSTREAM_NAMES = {
-  **{f"{_their_module(x)}.weight": x for x in _EMBEDDINGS},
-  **{f"{_their_module(x)}.weight": f"{x}/gamma" for x in _LAYER_NORMS},
-  **{f"{_their_module(x)}.bias": f"{x}/beta" for x in _LAYER_NORMS},
-  **{f"{_their_module(x)}.weight": f"{x}/kernel" for x in _DENSE_LAYERS},
-  **{f"{_their_module(x)}.bias": f"{x}/bias" for x in _DENSE_LAYERS},
-  **_HEADS,
-}
-
-
-def _upstream_name(their_name):
-  """Name of a tensor of transformers' BERT upstream, "" if it has none."""
-  name = their_name
-  # An encoder saved on its own has no prefix.
-  if name.startswith(("embeddings.", "encoder.", "pooler.")):
-    name = f"bert.{name}"
-  # Files from before 2019's pytorch-transformers.
-  name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-  name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-  number = "".join(re.findall(r"\.layer\.(\d+)\.", name))
-  name = re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
-  return _UPSTREAM_NAMES.get(name, "").replace("layer_N", f"layer_{number}")
-
-
-def _is_transposed(name):
-  """PyTorch's linear layers are [out, in], as upstream's heads already are."""
-  return name.endswith("/kernel")
-
-
-def _why_untranslated(their_name):
-  for pattern, reason in _UNTRANSLATED.items():
-    if fnmatch.fnmatchcase(their_name, pattern):
-      return reason
-  return "unknown to BERT"
+def _make_keras_model(path, config):
+  """The model that a `.weights.h5` is of, told by the groups it has."""
+  with h5py.File(path) as file:
+    if "bert" not in file:
+      return modeling.BertModel(config)
+    if "layers/masked_lm_head" in file:
+      return modeling.BertPretrainer(config)
+    if "vars/0" in file:
+      return modeling.BertClassifier(config, file["vars/0"].shape[0])
+    # Keras walks attributes by name: `choice` before `layers`, `token` after.
+    if "choice" in file:
+      return modeling.BertMultipleChoice(config)
+    head = file["layers/output_projection/vars"]
+    if head.attrs["name"] == "token":
+      return modeling.BertTokenClassifier(config, head["0"].shape[0])
+    return modeling.BertSpanLabeler(config)
 
 
 # Writing ----------------------------------------------------------------------

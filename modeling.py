@@ -1114,6 +1114,16 @@ class BertMultipleChoice(_HeadModel):
     }
 
 
+MODELS = (
+  BertModel,
+  BertPretrainer,
+  BertClassifier,
+  BertSpanLabeler,
+  BertTokenClassifier,
+  BertMultipleChoice,
+)
+
+
 def freeze_layers(model, parts):
   """Makes parts of a model's encoder untrainable.
 

@@ -11,6 +11,7 @@ LIBRARIES = [
   "graph_encoder",
   "graph_squad",
   "graph_tokenization",
+  "hugging_face",
   "input_pipeline",
   "litert_export",
   "model_export",
@@ -56,6 +57,7 @@ setup(
   install_requires=[
     "absl-py>=2.1",
     "google-crc32c>=1.5",
+    "h5py>=3.11",
     # The behaviour listed in the README was verified on these minor versions.
     "keras>=3.15,<3.16",
     "numpy>=2.0",

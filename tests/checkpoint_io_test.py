@@ -1,7 +1,9 @@
 """Checkpoints: upstream's names, full match, atomicity, rotation, imports."""
 
+import json
 import os
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
@@ -142,6 +144,15 @@ def test_a_directory_with_a_released_model_resolves(tmp_path, variables):
   )
 
 
+def test_a_finished_runs_last_word_is_its_best(tmp_path, variables):
+  checkpoint_io.CheckpointDirectory(str(tmp_path)).save(variables, 5, {})
+  checkpoint_io.save(str(tmp_path / "bert_model.ckpt"), variables)
+  best = str(tmp_path / "bert_model.ckpt")
+  assert checkpoint_io.resolve(str(tmp_path)) == best
+  newest = checkpoint_io.resolve(str(tmp_path / "checkpoint"))
+  assert newest == str(tmp_path / "model.ckpt-5")
+
+
 def test_nothing_there_names_the_path(tmp_path):
   with pytest.raises(FileNotFoundError, match="no checkpoint at .*nowhere"):
     checkpoint_io.resolve(str(tmp_path / "nowhere"))
@@ -229,6 +240,10 @@ CONFIG = {
   "type_vocab_size": 2,
 }
 HEAD_NAMES = {
+  "cls/token/output_weights": "classifier.weight",
+  "cls/token/output_bias": "classifier.bias",
+  "cls/choice/output_weights": "classifier.weight",
+  "cls/choice/output_bias": "classifier.bias",
   "cls/predictions/output_bias": "cls.predictions.bias",
   "cls/seq_relationship/output_weights": "cls.seq_relationship.weight",
   "cls/seq_relationship/output_bias": "cls.seq_relationship.bias",
@@ -237,6 +252,10 @@ HEAD_NAMES = {
   "cls/squad/output_weights": "qa_outputs.weight",
   "cls/squad/output_bias": "qa_outputs.bias",
 }
+
+
+DECODER_WEIGHT = "cls.predictions.decoder.weight"
+DECODER_BIAS = "cls.predictions.decoder.bias"
 
 
 def their_name(name):
@@ -336,9 +355,10 @@ def test_the_first_files_names_of_layer_norms_are_known(tmp_path):
 
 def test_the_report_gives_the_reason_for_hugging_faces_extras(tmp_path):
   variables = random_model()
-  tensors = their_tensors(variables) | {
-    "cls.predictions.decoder.weight": np.zeros([20, 8], np.float32),
-    "cls.predictions.decoder.bias": np.zeros([20], np.float32),
+  tensors = their_tensors(variables)
+  tensors |= {
+    DECODER_WEIGHT: tensors["bert.embeddings.word_embeddings.weight"],
+    DECODER_BIAS: tensors["cls.predictions.bias"],
     "bert.embeddings.position_ids": np.arange(6)[None],
     "logit_scale": np.zeros([1], np.float32),
     "classifier.weight": np.zeros([3, 8], np.float32),
@@ -356,6 +376,171 @@ def test_the_report_gives_the_reason_for_hugging_faces_extras(tmp_path):
     "output_weights": "a head this model does not have",
   }
   assert "ignored, unknown to BERT: 1 (logit_scale)" in str(report)
+
+
+@pytest.mark.parametrize("name", [DECODER_WEIGHT, DECODER_BIAS])
+def test_an_output_layer_that_is_not_tied_is_refused(tmp_path, name):
+  variables = random_model()
+  tensors = their_tensors(variables)
+  shape = [20, 8] if name == DECODER_WEIGHT else [20]
+  tensors[name] = np.zeros(shape, np.float32)
+  path = write_safetensors(tmp_path, tensors)
+  with pytest.raises(ValueError, match=f"{name} differs from .*ties"):
+    checkpoint_io.load_weights(variables, path)
+
+
+def test_an_output_bias_may_have_its_other_name_only(tmp_path):
+  variables = random_model()
+  tensors = their_tensors(variables)
+  tensors[DECODER_BIAS] = tensors.pop("cls.predictions.bias")
+  loaded = zeros_like(variables)
+  checkpoint_io.load_weights(loaded, write_safetensors(tmp_path, tensors))
+  assert_equal(loaded, variables)
+
+
+def write_config(directory, **values):
+  config = {**CONFIG, "model_type": "bert", **values}
+  (directory / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+  ("head", "arguments", "architecture"),
+  [
+    (modeling.BertClassifier, {"num_labels": 2}, "BertForJointIntents"),
+    (
+      modeling.BertClassifier,
+      {"num_labels": 2},
+      "BertForSequenceClassification",
+    ),
+    (
+      modeling.BertTokenClassifier,
+      {"num_labels": 2},
+      "BertForTokenClassification",
+    ),
+    (modeling.BertMultipleChoice, {}, "BertForMultipleChoice"),
+  ],
+)
+def test_the_config_says_what_a_classifier_is(
+  tmp_path, head, arguments, architecture
+):
+  variables = random_model(head, **arguments)
+  write_safetensors(tmp_path, their_tensors(variables))
+  write_config(tmp_path, architectures=[architecture])
+  loaded = zeros_like(variables)
+  report = checkpoint_io.load_weights(loaded, str(tmp_path))
+  assert_equal(loaded, variables)
+  assert (report.initialised, report.ignored) == ((), {})
+
+
+def write_shards(directory, tensors):
+  """Three files and an index; the last tensor's file comes first."""
+  names = [f"model-0000{i}-of-00003.safetensors" for i in (3, 1, 2)]
+  weight_map = {
+    tensor: names[number % 3] for number, tensor in enumerate(tensors)
+  }
+  for name in names:
+    part = {x: tensors[x] for x in tensors if weight_map[x] == name}
+    safetensors.numpy.save_file(part, directory / name)
+  index = directory / "model.safetensors.index.json"
+  index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+  return index
+
+
+@pytest.mark.parametrize("by", ["directory", "index"])
+def test_shards_arrive(tmp_path, by):
+  variables = random_model()
+  index = write_shards(tmp_path, their_tensors(variables))
+  loaded = zeros_like(variables)
+  path = tmp_path if by == "directory" else index
+  report = checkpoint_io.load_weights(loaded, str(path))
+  assert_equal(loaded, variables)
+  assert report.prefix == str(index)
+
+
+def test_a_missing_shard_is_named(tmp_path):
+  variables = random_model()
+  write_shards(tmp_path, their_tensors(variables))
+  (tmp_path / "model-00002-of-00003.safetensors").unlink()
+  with pytest.raises(ValueError, match="model-00002-of.* is missing, which"):
+    checkpoint_io.load_weights(variables, str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}'])
+def test_a_broken_index_is_named(tmp_path, text):
+  path = tmp_path / "model.safetensors.index.json"
+  path.write_text(text)
+  with pytest.raises(ValueError, match="index.json is no index of safeten"):
+    checkpoint_io.load_weights({}, str(tmp_path))
+
+
+# Keras
+
+KERAS_MODELS = {
+  "model": (modeling.BertModel, {}),
+  "pretrainer": (modeling.BertPretrainer, {}),
+  "classifier": (modeling.BertClassifier, {"num_labels": 3}),
+  "span": (modeling.BertSpanLabeler, {}),
+  "token": (modeling.BertTokenClassifier, {"num_labels": 4}),
+  "choice": (modeling.BertMultipleChoice, {}),
+}
+
+
+@pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
+@pytest.mark.parametrize("kind", KERAS_MODELS)
+def test_keras_files_arrive(tmp_path, kind, suffix):
+  head, arguments = KERAS_MODELS[kind]
+  config = modeling.BertConfig.from_dict(
+    modeling.BertConfig(9).to_dict() | CONFIG
+  )
+  model = head(config, **arguments)
+  for number, weight in enumerate(model.weights):
+    weight.assign(np.full(weight.shape, number))
+  path = str(tmp_path / f"model.{suffix}")
+  if suffix == "keras":
+    model.compile(optimizer="adam")
+    model.save(path)
+  else:
+    model.save_weights(path)
+    (tmp_path / "bert_config.json").write_text(config.to_json_string())
+  variables = modeling.named_variables(model)
+  loaded = zeros_like(variables)
+  report = checkpoint_io.load_weights(loaded, path)
+  assert_equal(loaded, variables)
+  assert report == checkpoint_io.LoadReport(path, tuple(variables), (), {})
+
+
+def test_keras_weights_need_their_config(tmp_path):
+  model = modeling.BertModel(modeling.BertConfig.from_dict(CONFIG))
+  path = str(tmp_path / "model.weights.h5")
+  model.save_weights(path)
+  with pytest.raises(
+    FileNotFoundError, match="no BERT config at .*bert_config"
+  ):
+    checkpoint_io.load_weights(modeling.named_variables(model), path)
+  other = modeling.BertConfig.from_dict({**CONFIG, "hidden_size": 6})
+  (tmp_path / "bert_config.json").write_text(other.to_json_string())
+  with pytest.raises(ValueError, match="model.weights.h5 is no file that Ker"):
+    checkpoint_io.load_weights(modeling.named_variables(model), path)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
+def test_a_broken_keras_file_is_named(tmp_path, suffix):
+  write_config(tmp_path)
+  (tmp_path / "config.json").rename(tmp_path / "bert_config.json")
+  path = tmp_path / f"model.{suffix}"
+  path.write_bytes(b"PK nothing")
+  with pytest.raises(ValueError, match=f"model.{suffix} is no file that Keras"):
+    checkpoint_io.load_weights({}, str(path))
+
+
+def test_another_model_of_keras_is_refused(tmp_path):
+  path = str(tmp_path / "model.keras")
+  keras.Sequential([keras.layers.Dense(2)]).save(path)
+  with pytest.raises(ValueError, match="holds a Sequential, which is no model"):
+    checkpoint_io.load_weights({}, path)
+
+
+# Other networks
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 LAYERS = {
   "tokenization": 0,
+  "hugging_face": 0,
   "modeling": 0,
   "optimization": 0,
   "predictor": 0,
@@ -46,6 +47,7 @@ WITHOUT_TENSORFLOW = [
   "classifier_data",
   "example_files",
   "fine_tuning",
+  "hugging_face",
   "predictor",
   "squad_data",
   "squad_decoding",

@@ -1,0 +1,376 @@
+"""BERT as transformers writes it: names, layouts, files.
+
+A directory has `config.json` and `model.safetensors`, or several such files and
+`model.safetensors.index.json`. The tensors are upstream's under other names,
+linear layers transposed.
+"""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import re
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+SUFFIXES = (".safetensors", ".safetensors.index.json")
+_FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # safetensors' spelling
+
+
+# Names ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """A class of transformers.
+
+  Attributes:
+    heads: scopes of upstream, and ours, that its head has.
+    has_pooler: whether its encoder has one.
+    prefix: of the encoder's names.
+  """
+
+  heads: tuple = ()
+  has_pooler: bool = True
+  prefix: str = "bert."
+
+
+ARCHITECTURES = {
+  "BertModel": Architecture(prefix=""),
+  "BertForPreTraining": Architecture(
+    ("cls/predictions", "cls/seq_relationship")
+  ),
+  "BertForMaskedLM": Architecture(("cls/predictions",), has_pooler=False),
+  "BertForNextSentencePrediction": Architecture(("cls/seq_relationship",)),
+  "BertForSequenceClassification": Architecture(("classifier",)),
+  "BertForQuestionAnswering": Architecture(("cls/squad",), has_pooler=False),
+  "BertForTokenClassification": Architecture(("cls/token",), has_pooler=False),
+  "BertForMultipleChoice": Architecture(("cls/choice",)),
+}
+# What a file is taken for whose config.json is not there or names a class of
+# somebody's own.
+DEFAULT_ARCHITECTURE = "BertForSequenceClassification"
+
+# Scopes of upstream. With dots for slashes they are modules of transformers'
+# modeling_bert.py; N stands for the number of a layer.
+_LAYER_NORMS = (
+  "bert/embeddings/LayerNorm",
+  "bert/encoder/layer_N/attention/output/LayerNorm",
+  "bert/encoder/layer_N/output/LayerNorm",
+  "cls/predictions/transform/LayerNorm",
+)
+_DENSE_LAYERS = (
+  "bert/encoder/layer_N/attention/self/query",
+  "bert/encoder/layer_N/attention/self/key",
+  "bert/encoder/layer_N/attention/self/value",
+  "bert/encoder/layer_N/attention/output/dense",
+  "bert/encoder/layer_N/intermediate/dense",
+  "bert/encoder/layer_N/output/dense",
+  "bert/pooler/dense",
+  "cls/predictions/transform/dense",
+)
+_EMBEDDINGS = (
+  "bert/embeddings/word_embeddings",
+  "bert/embeddings/position_embeddings",
+  "bert/embeddings/token_type_embeddings",
+)
+# Upstream's classifier has its two variables at the root.
+_HEADS = {
+  "cls/seq_relationship/": "cls.seq_relationship",
+  "": "classifier",
+  "cls/squad/": "qa_outputs",
+  "cls/token/": "classifier",
+  "cls/choice/": "classifier",
+}
+_UNTRANSLATED = {
+  "cls.predictions.decoder.*": "tied to the word embeddings and output bias",
+  "*.position_ids": "a constant, not a weight",
+}
+_PREDICTIONS_BIAS = "cls.predictions.bias"
+# The masked-LM head's output layer, in older files, and what it equals.
+_DECODER_BIAS = "cls.predictions.decoder.bias"
+_TIED = {
+  "cls.predictions.decoder.weight": (
+    "bert.embeddings.word_embeddings.weight",
+    "embeddings.word_embeddings.weight",
+  ),
+  _DECODER_BIAS: (_PREDICTIONS_BIAS,),
+}
+
+
+def _their_module(scope):
+  return scope.replace("layer_N", "layer.N").replace("/", ".")
+
+
+# From upstream's name to theirs.
+_THEIR_NAMES = {
+  **{x: f"{_their_module(x)}.weight" for x in _EMBEDDINGS},
+  **{f"{x}/gamma": f"{_their_module(x)}.weight" for x in _LAYER_NORMS},
+  **{f"{x}/beta": f"{_their_module(x)}.bias" for x in _LAYER_NORMS},
+  **{f"{x}/kernel": f"{_their_module(x)}.weight" for x in _DENSE_LAYERS},
+  **{f"{x}/bias": f"{_their_module(x)}.bias" for x in _DENSE_LAYERS},
+  "cls/predictions/output_bias": _PREDICTIONS_BIAS,
+  **{f"{x}output_weights": f"{theirs}.weight" for x, theirs in _HEADS.items()},
+  **{f"{x}output_bias": f"{theirs}.bias" for x, theirs in _HEADS.items()},
+}
+
+
+def head_of(name):
+  """Scope of the head that a variable of upstream's is part of, or None."""
+  if name in ("output_weights", "output_bias"):
+    return "classifier"
+  match = re.match(r"cls/\w+", name)
+  return match.group() if match else None
+
+
+def belongs_to(name, architecture):
+  """Whether a class of transformers has a variable of upstream's.
+
+  Args:
+    name: of the variable.
+    architecture: key of ARCHITECTURES.
+  """
+  described = ARCHITECTURES[architecture]
+  if name.startswith("bert/pooler/"):
+    return described.has_pooler
+  return name.startswith("bert/") or head_of(name) in described.heads
+
+
+def find_architecture(names):
+  """The class of transformers whose heads variables of upstream's make up.
+
+  Args:
+    names: of the variables.
+
+  Returns:
+    Key of ARCHITECTURES.
+
+  Raises:
+    ValueError: there is no such class.
+  """
+  heads = {head_of(name) for name in names} - {None}
+  for architecture, described in ARCHITECTURES.items():
+    if heads == set(described.heads):
+      return architecture
+  raise ValueError(
+    f"no class of transformers has the heads {', '.join(sorted(heads))} "
+    "together; choose those to convert with --architecture, one of "
+    f"{', '.join(ARCHITECTURES)}"
+  )
+
+
+def their_name(name, architecture):
+  """Name of a variable of upstream's in a class of transformers.
+
+  Args:
+    name: of a variable that upstream or this project has.
+    architecture: key of ARCHITECTURES.
+  """
+  number = "".join(re.findall(r"/layer_(\d+)/", name))
+  general = re.sub(r"/layer_\d+/", "/layer_N/", name)
+  theirs = _THEIR_NAMES[general].replace(".layer.N.", f".layer.{number}.")
+  if theirs.startswith("bert."):
+    prefix = ARCHITECTURES[architecture].prefix
+    theirs = prefix + theirs.removeprefix("bert.")
+  return theirs
+
+
+def upstream_name(name, architecture):
+  """Name of a tensor of transformers' BERT upstream, "" if it has none.
+
+  Args:
+    name: of the tensor.
+    architecture: key of ARCHITECTURES; tells what a `classifier` is.
+  """
+  # An encoder saved on its own has no prefix.
+  if name.startswith(("embeddings.", "encoder.", "pooler.")):
+    name = f"bert.{name}"
+  # Files from before 2019's pytorch-transformers.
+  name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+  name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+  number = "".join(re.findall(r"\.layer\.(\d+)\.", name))
+  name = re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
+  found = _upstream_names(architecture).get(name, "")
+  return found.replace("layer_N", f"layer_{number}")
+
+
+def _upstream_names(architecture):
+  """_THEIR_NAMES turned round; the class says which head `classifier` is."""
+  is_classifier = _THEIR_NAMES["output_weights"], _THEIR_NAMES["output_bias"]
+  return {
+    theirs: ours
+    for ours, theirs in _THEIR_NAMES.items()
+    if theirs not in is_classifier
+    or head_of(ours) == _classifier_head(architecture)
+  }
+
+
+def _classifier_head(architecture):
+  (head,) = ARCHITECTURES[architecture].heads[:1] or ("classifier",)
+  return head if head in ("cls/token", "cls/choice") else "classifier"
+
+
+def is_transposed(name):
+  """PyTorch's linear layers are [out, in], as upstream's heads already are."""
+  return name.endswith("/kernel")
+
+
+def why_untranslated(name):
+  """Why upstream has no name for a tensor of theirs."""
+  for pattern, reason in _UNTRANSLATED.items():
+    if fnmatch.fnmatchcase(name, pattern):
+      return reason
+  return "unknown to BERT"
+
+
+# Reading ----------------------------------------------------------------------
+
+
+class Reader:
+  """A BERT of transformers, under upstream's names.
+
+  Args:
+    path: of a `.safetensors` file, or of the index of several; local.
+
+  Attributes:
+    path: the same.
+    architecture: key of ARCHITECTURES, from the config.json beside the file.
+    shapes: dict from upstream's name to a list of int.
+    ignored: dict from the name of a tensor that upstream has none for to the
+      reason.
+
+  Raises:
+    ValueError: a file is damaged or missing, or is not of this BERT.
+  """
+
+  def __init__(self, path):
+    self.path = path
+    self.architecture = read_architecture(os.path.dirname(path))
+    self.shapes = {}
+    self._their_names = {}
+    self.ignored = {}
+    self._files = {}  # by name of the tensor
+    for file_path in _list_files(path):
+      file = _open(file_path)
+      self._files.update(dict.fromkeys(file.keys(), file))
+    self._check_ties()
+    for name in sorted(self._files):
+      self._add(name)
+
+  def _check_ties(self):
+    """Refuses an output layer that is not tied."""
+    files = self._files
+    for name, tied_names in _TIED.items():
+      tied = next((x for x in tied_names if x in files), None)
+      if name in files and tied:
+        if not np.array_equal(self._read(name), self._read(tied)):
+          raise ValueError(
+            f"{self.path}: {name} differs from {tied}, to which BERT ties it; "
+            "this is the model of another architecture"
+          )
+
+  def _add(self, their_name):
+    name = upstream_name(their_name, self.architecture)
+    if their_name == _DECODER_BIAS and _PREDICTIONS_BIAS not in self._files:
+      name = "cls/predictions/output_bias"  # under its other name only
+    if not name:
+      self.ignored[their_name] = why_untranslated(their_name)
+      return
+    if name in self._their_names:
+      raise ValueError(
+        f"{self.path} holds {name} twice, as {self._their_names[name]} and as "
+        f"{their_name}; remove one of them"
+      )
+    tensor = self._files[their_name].get_slice(their_name)  # Reads nothing yet.
+    if tensor.get_dtype() not in _FLOAT_TYPES:
+      raise ValueError(
+        f"{self.path}: {their_name} has type {tensor.get_dtype()}, as quantised"
+        f" weights have; take a model in one of {', '.join(_FLOAT_TYPES)}"
+      )
+    shape = tensor.get_shape()
+    self._their_names[name] = their_name
+    self.shapes[name] = shape[::-1] if is_transposed(name) else shape
+
+  def source_name(self, name):
+    """What the file calls it."""
+    return self._their_names[name]
+
+  def get_tensor(self, name):
+    """Returns a float32 array, whatever type the file has."""
+    tensor = self._read(self._their_names[name])
+    return tensor.T if is_transposed(name) else tensor
+
+  def _read(self, their_name):
+    tensor = self._files[their_name].get_tensor(their_name)
+    return tensor.astype(np.float32, copy=False)
+
+
+def read_architecture(directory):
+  """The class of transformers that a directory's config.json names.
+
+  Returns:
+    Key of ARCHITECTURES; DEFAULT_ARCHITECTURE if there is no config.json, or it
+    names a class of somebody's own.
+  """
+  try:
+    with open(os.path.join(directory, CONFIG), encoding="utf-8") as reader:
+      names = json.load(reader).get("architectures") or []
+  # What is wrong with it says BertConfig, which every model needs.
+  except (OSError, ValueError, AttributeError):
+    names = []
+  known = [name for name in names if name in ARCHITECTURES]
+  return known[0] if known else DEFAULT_ARCHITECTURE
+
+
+def _list_files(path):
+  """Paths of the safetensors files that an index names, or the file itself."""
+  if not path.endswith(".json"):
+    return [path]
+  try:
+    with open(path, encoding="utf-8") as reader:
+      names = sorted(set(json.load(reader)["weight_map"].values()))
+  except (ValueError, KeyError, TypeError, AttributeError):
+    raise ValueError(
+      f"{path} is no index of safetensors: it has no weight_map; download it "
+      "again"
+    ) from None
+  paths = [os.path.join(os.path.dirname(path), name) for name in names]
+  for part in paths:
+    if not os.path.isfile(part):
+      raise ValueError(f"{part} is missing, which {path} names; download it")
+  return paths
+
+
+def _open(path):
+  try:
+    return safetensors.safe_open(path, framework="numpy")
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f"{path} is no complete safetensors file ({error}); download it again"
+    ) from error
+
+
+# Writing ----------------------------------------------------------------------
+
+
+def write_weights(path, tensors, architecture):
+  """Writes a safetensors file that transformers loads into a class of its own.
+
+  Args:
+    path: of the file; local.
+    tensors: dict from upstream's name to array, all that the class has.
+    architecture: key of ARCHITECTURES.
+  """
+  theirs = {}
+  for name, tensor in tensors.items():
+    tensor = np.asarray(tensor, np.float32)
+    tensor = tensor.T if is_transposed(name) else tensor
+    # save_file writes the memory as it lies.
+    theirs[their_name(name, architecture)] = np.ascontiguousarray(tensor)
+  # transformers refuses a file that does not say which framework it is for.
+  safetensors.numpy.save_file(theirs, path, metadata={"format": "pt"})
