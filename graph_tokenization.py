@@ -35,6 +35,8 @@ _SQUAD_SPACES = " \t\r\n\u202f"
 _UNASSIGNED = {"Cn", "Co", "Cs"}
 # Stands in a rule for the code point that it is applied to.
 _ITSELF = -1
+# The "id" of all that is no special token.
+_NOT_SPECIAL = -1
 # What a code point is to a capital sigma beside it, see `_sigma_role`.
 _UNSEEN, _CASED, _CASELESS = range(3)
 # More bytes than a word of 200 characters has. A longer word is replaced by
@@ -43,6 +45,11 @@ _MAX_WORD_BYTES = 800
 _ENDLESS_WORD = "x" * (_MAX_WORD_BYTES + 1)
 # tensorflow_text refuses a vocabulary with a longer token.
 _MAX_PIECE_BYTES = 256
+# RE2's: a run of characters that Python's UTF-8 knows, or a byte of no such.
+_CHARACTERS_OR_BYTE = r"([\x{0}-\x{D7FF}\x{E000}-\x{10FFFF}]+)|\C"
+# All that may be a special token. It is separated from its neighbours without
+# harm if it is none: brackets are words of their own, and no rule looks past.
+_IN_BRACKETS = r"(\[[^\[\]]+\])"
 # No Python statement depends on a tensor's value here.
 _GRAPH_OF_TEXTS = tf.function(
   input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
@@ -253,16 +260,18 @@ class GraphTokenizer(tf.Module):
     FileNotFoundError: there is no such vocabulary file.
     ImportError: tensorflow_text is not installed.
     ValueError: the vocabulary is empty, is not UTF-8, lacks "[UNK]" or has a
-      token of more than 256 bytes.
+      token of more than 256 bytes, or a special token is none of it.
   """
 
-  def __init__(self, vocab, do_lower_case=True):
+  def __init__(self, vocab, do_lower_case=True, special_tokens=()):
     """Makes the constants.
 
     Args:
       vocab: a vocabulary file, or a dict from token to id like the `vocab` of
         tokenization.FullTokenizer.
       do_lower_case: whether to lower-case and strip accents.
+      special_tokens: list of str, which tokens in square brackets are kept as
+        one, see the attribute of tokenization.FullTokenizer.
     """
     super().__init__()
     if not isinstance(vocab, dict):
@@ -278,6 +287,10 @@ class GraphTokenizer(tf.Module):
       )
       self._utf8_lengths = tf.constant(_make_utf8_lengths())
       self._wordpiece, self._ids = _make_wordpiece(vocab, self._max_word_chars)
+      self._special_ids = _make_special_ids(vocab, special_tokens)
+    if self._special_ids:
+      # Not refused in there: saving a model traces all functions of its parts.
+      self.tokenize_with_offsets = _refuse_offsets
 
   @_GRAPH_OF_TEXTS
   def tokenize(self, texts):
@@ -290,12 +303,27 @@ class GraphTokenizer(tf.Module):
       int32 RaggedTensor [batch, (tokens)].
     """
     with tf.device("CPU"):
+      if self._special_ids:
+        texts = _set_brackets_apart(texts)
       strings, numbers = _split(texts)
-      pieces = self._split_words(self._normalize(strings))
-      ids = tf.RaggedTensor.from_row_splits(
-        pieces.ids, pieces.row_splits, validate=False
-      )
+      ids = self._encode(strings)
       return _merge(numbers, tf.gather(ids, numbers.values))
+
+  def _encode(self, strings):
+    """Strings without spaces to an int32 RaggedTensor [strings, (tokens)]."""
+    special_ids = None
+    if self._special_ids:
+      special_ids = self._special_ids.lookup(strings)
+      strings = tf.where(special_ids == _NOT_SPECIAL, strings, "")
+    pieces = self._split_words(self._normalize(strings))
+    ids = tf.RaggedTensor.from_row_splits(
+      pieces.ids, pieces.row_splits, validate=False
+    )
+    if special_ids is None:
+      return ids
+    special_ids = special_ids[:, tf.newaxis]
+    kept = tf.ragged.boolean_mask(special_ids, special_ids != _NOT_SPECIAL)
+    return tf.concat([ids, kept], axis=1)
 
   @_GRAPH_OF_TEXTS
   def tokenize_with_offsets(self, texts):
@@ -312,6 +340,9 @@ class GraphTokenizer(tf.Module):
       Dict of int32 RaggedTensors [batch, (tokens)]: `ids`; `starts`, the first
       character; `ends`, the one after the last; `words`, the number of the word
       in the text.
+
+    Raises:
+      ValueError: there are special tokens, which SQuAD's words know nothing of.
     """
     with tf.device("CPU"):
       strings, numbers = _split(texts)
@@ -537,6 +568,34 @@ def _make_wordpiece(vocab, max_word_chars):
   return wordpiece, tf.constant([vocab[x] for x in tokens], tf.int32)
 
 
+def _make_special_ids(vocab, special_tokens):
+  """A table from special token to id, None if there are none.
+
+  Raises:
+    ValueError: one is not in the vocabulary or not in square brackets.
+  """
+  unknown = {*special_tokens} - {*tokenization.find_special_tokens(vocab)}
+  if unknown:
+    raise ValueError(
+      f"{min(unknown)!r} can be no special token: it is not in the vocabulary,"
+      " or not in square brackets"
+    )
+  if not special_tokens:
+    return None
+  ids = tf.constant([vocab[x] for x in special_tokens], tf.int32)
+  return tf.lookup.StaticHashTable(
+    tf.lookup.KeyValueTensorInitializer(tf.constant(special_tokens), ids),
+    _NOT_SPECIAL,
+  )
+
+
+def _refuse_offsets(texts):
+  raise ValueError(
+    f"special tokens have no offsets, so {len(texts)} texts cannot be"
+    " tokenized with them; make a GraphTokenizer without special_tokens"
+  )
+
+
 def _is_usable(token, max_word_chars):
   """Whether a word can have this piece; others are kept from tensorflow_text.
 
@@ -554,6 +613,15 @@ def _is_usable(token, max_word_chars):
       " no other token's id"
     )
   return True
+
+
+def _set_brackets_apart(texts):
+  """Texts with spaces around all that is in brackets, invalid bytes gone.
+
+  What is left of "[MA\\xffSK]" is a mask, in Python as well.
+  """
+  texts = tf.strings.regex_replace(texts, _CHARACTERS_OR_BYTE, r"\1")
+  return tf.strings.regex_replace(texts, _IN_BRACKETS, r" \1 ")
 
 
 def _split(texts):

@@ -9,6 +9,7 @@ import itertools
 import json
 import pathlib
 import random
+import re
 import subprocess
 import sys
 
@@ -374,6 +375,92 @@ def test_offsets_by_hand(tmp_path):
     "words": [[0, 0, 0, 1], [], [0, 1]],
   }
   assert {values.dtype for values in result.values()} == {tf.int32}
+
+
+# Special tokens
+
+SPECIAL = ["[MASK]", "[SEP]", "[unused1]", "[E-1]", "[\xc9]", f"[{'x' * 210}]"]
+# What stands beside and within them, and is not them.
+NO_SPECIAL = (
+  *("[", "]", "[]", "[mask]", "[MASK", "MASK]", "[ MASK ]", "[foo]", "[\xe9]"),
+  *("a", "Of", " ", "  ", "\n", "\u2028", "\xa0", "\x0b", "\x00", "\ufffe"),
+  *("\u03a3", "\u0301", "\u302e", "\U0001d165", "\u4e2d", ".", "[E\u03011]"),
+)
+INVALID = (b"\xff", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0")
+
+
+@functools.cache
+def both_with_special_tokens(do_lower_case):
+  path = OWN / "vocab.txt"
+  vocab = tokenization.load_vocab(path)
+  for token in SPECIAL:
+    vocab.setdefault(token, len(vocab))
+  python = tokenization.FullTokenizer(path, do_lower_case, "keep")
+  # As one of a file with these lines would be.
+  python.vocab, python.special_tokens = vocab, SPECIAL
+  python._special_tokens = re.compile(f"({'|'.join(map(re.escape, SPECIAL))})")
+  return python, graph_tokenization.GraphTokenizer(
+    vocab, do_lower_case, python.special_tokens
+  )
+
+
+def random_special_texts(seed, count):
+  """Special tokens among all that may disturb them, as UTF-8 and nearly so."""
+  rng = random.Random(seed)
+  plain = random_texts(seed, count)
+  for text in plain:
+    parts = [x.encode() for x in rng.choices(SPECIAL + [*NO_SPECIAL], k=8)]
+    parts.append(text.encode())
+    rng.shuffle(parts)
+    whole = b"".join(parts)
+    for _ in range(rng.randrange(3)):
+      place = rng.randrange(len(whole) + 1)
+      whole = whole[:place] + rng.choice(INVALID) + whole[place:]
+    yield whole
+
+
+def test_special_tokens_are_kept_as_in_python(lower):
+  python, graph = both_with_special_tokens(lower)
+  texts = list(random_special_texts(6, 3000))
+  assert_same_ids(python, graph, texts)
+  kept = [x for text in texts for x in python.tokenize(text) if x in SPECIAL]
+  assert set(kept) == set(SPECIAL)
+
+
+def test_special_tokens_by_hand(tmp_path):
+  tokens = ["[UNK]", "[MASK]", "[", "]", "mask", "##s", "a", "[X]"]
+  vocab = write_vocab(tmp_path, tokens)
+  python = tokenization.FullTokenizer(vocab, True, "keep")
+  texts = ["a[MASK]s [mask]", b"[MA\xffSK]", "[[MASK]]", "[MASK][X]A", ""]
+  expected = [[6, 1, 0, 2, 4, 3], [1], [2, 1, 3], [1, 7, 6], []]
+  graph = graph_tokenization.GraphTokenizer(
+    vocab, special_tokens=python.special_tokens
+  )
+  assert graph.tokenize(texts).to_list() == expected
+  one = graph_tokenization.GraphTokenizer(vocab, special_tokens=["[MASK]"])
+  assert one.tokenize(["[MASK][X]"]).to_list() == [[1, 2, 0, 3]]
+  none = graph_tokenization.GraphTokenizer(vocab)
+  assert none.tokenize(["[MASK]"]).to_list() == [[2, 4, 3]]
+
+
+@pytest.mark.parametrize("token", ["[X]", "a"])
+def test_a_special_token_is_one_of_the_vocabulary(tmp_path, token):
+  vocab = write_vocab(tmp_path, ["[UNK]", "a"])
+  with pytest.raises(ValueError, match="can be no special token"):
+    graph_tokenization.GraphTokenizer(vocab, special_tokens=[token])
+
+
+def test_special_tokens_have_no_offsets(lower):
+  graph = both_with_special_tokens(lower)[1]
+  with pytest.raises(ValueError, match="special tokens have no offsets"):
+    graph.tokenize_with_offsets(["[MASK]"])
+
+
+def test_special_tokens_cost_nothing_where_there_are_none():
+  graph = graph_tokenization.GraphTokenizer(OWN / "vocab.txt")
+  function = graph.tokenize.get_concrete_function()
+  names = [x.type for x in function.graph.get_operations()]
+  assert not [x for x in names if "Regex" in x or "LookupTable" in x]
 
 
 # Shapes
