@@ -1,6 +1,7 @@
 from setuptools import setup
 
 LIBRARIES = [
+  "attention_report",
   "checkpoint_io",
   "classifier_data",
   "classifier_results",

@@ -18,6 +18,7 @@ LAYERS = {
   "checkpoint_io": 1,
   "example_files": 1,
   "input_pipeline": 1,
+  "attention_report": 2,
   "graph_tokenization": 2,
   "training_loop": 2,
   "classifier_data": 3,
@@ -44,6 +45,7 @@ LAYERS = {
 SCRIPTS = [name for name, layer in LAYERS.items() if layer == 7]
 MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
 WITHOUT_TENSORFLOW = [
+  "attention_report",
   "classifier_data",
   "example_files",
   "fine_tuning",
