@@ -13,10 +13,6 @@ import tensorflow as tf
 
 import graph_tokenization
 
-# What stands for a masked word in a text. The tokenizer, as upstream's, would
-# make three tokens of it.
-MASK = "[MASK]"
-
 
 class SpecialIds(typing.NamedTuple):
   """Ids of `[CLS]`, `[SEP]` and `[MASK]`."""
@@ -92,7 +88,7 @@ class GraphMaskFiller(tf.Module):
   """The masked-LM and the next-sentence head on strings.
 
   Args:
-    encoder: GraphEncoder.
+    encoder: GraphEncoder, whose tokenizer keeps `[MASK]` as one token.
     predict: function from a dict as of GraphEncoder's `encode`, with int32
       `masked_lm_positions` [batch, predictions], to a dict of
       `masked_lm_logits` [batch, predictions, vocab_size] and
@@ -119,7 +115,7 @@ class GraphMaskFiller(tf.Module):
       `probabilities`, float32 of that shape. Texts with fewer masks than
       others, or with masks beyond max_seq_length, have "" and 0 there.
     """
-    batch = self._encoder.pack(self._tokenize_with_masks(text))
+    batch = self._encoder.pack(self._encoder.tokenizer.tokenize(text))
     is_mask = tf.equal(batch["input_ids"], self._encoder.special_ids.mask)
     columns = tf.range(tf.shape(is_mask)[1])
     columns = tf.broadcast_to(columns, tf.shape(is_mask))
@@ -134,24 +130,6 @@ class GraphMaskFiller(tf.Module):
       "tokens": tf.where(is_there, tf.gather(self._tokens, ids), ""),
       "probabilities": tf.where(is_there, best, 0.0),
     }
-
-  def _tokenize_with_masks(self, text):
-    """int32 RaggedTensor [batch, (tokens)]; a text's `[MASK]`s are one each."""
-    parts = tf.strings.split(text, MASK)
-    ids = self._encoder.tokenizer.tokenize(parts.values)
-    is_last = tf.scatter_nd(
-      parts.row_limits()[:, tf.newaxis] - 1,
-      tf.ones_like(parts.row_limits()),
-      tf.shape(parts.values, tf.int64),
-    )
-    masks = tf.RaggedTensor.from_row_lengths(
-      tf.fill([tf.reduce_sum(1 - is_last)], self._encoder.special_ids.mask),
-      1 - is_last,
-    )
-    ids = tf.concat([ids, masks], axis=1)
-    return tf.RaggedTensor.from_row_splits(
-      ids.values, tf.gather(ids.row_splits, parts.row_splits)
-    )
 
   def score_pair(self, text, text_pair):
     """How likely one text follows the other.

@@ -590,9 +590,10 @@ def _make_special_ids(vocab, special_tokens):
 
 
 def _refuse_offsets(texts):
+  del texts
   raise ValueError(
-    f"special tokens have no offsets, so {len(texts)} texts cannot be"
-    " tokenized with them; make a GraphTokenizer without special_tokens"
+    "special tokens have no offsets; make a GraphTokenizer without"
+    " special_tokens for texts that need them"
   )
 
 

@@ -23,10 +23,13 @@ import predictor
 
 # Tokens for each mask of a text.
 MASK_TOP_K = 10
+# Kept as one token by models that fill them, whatever else is.
+MASK = "[MASK]"
 
 _TEXTS = tf.TensorSpec([None], tf.string)
 _IDS = tf.TensorSpec([None, None], tf.int32)
 _SEQUENCES = ("input_ids", "input_mask", "segment_ids")
+_MASKED_SEQUENCES = (*_SEQUENCES, "masked_lm_positions")
 
 
 class _Export(tf.Module):
@@ -71,7 +74,7 @@ def export_classifier(
   """
   root = _Export(model)
   classifier = graph_classifier.GraphClassifier(
-    _graph_tokenizer(tokenizer),
+    _graph_tokenizer(tokenizer, tokenizer.special_tokens),
     lambda batch: root.call(batch)["logits"],
     description["labels"],
     description["problem_type"],
@@ -118,7 +121,7 @@ def export_reader(
     return outputs["start_logits"], outputs["end_logits"]
 
   reader = graph_squad.GraphReader(
-    _graph_tokenizer(tokenizer),
+    _graph_tokenizer(tokenizer, tokenizer.special_tokens),
     compute_logits,
     graph_squad.WindowingConfig(
       description["max_seq_length"],
@@ -143,7 +146,10 @@ def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
   Signatures: `serving_default` takes `text` and fills its `[MASK]`s, see
   graph_encoder.GraphMaskFiller; `pair` takes `text` and `text_pair` and says
   whether one follows the other; `encode` takes `text`, `tokens` ids, and both
-  return what graph_encoder.GraphEncoder does.
+  return what graph_encoder.GraphEncoder does; `predict` takes ids and int32
+  `masked_lm_positions` [batch, predictions] and returns what the model does.
+  `[MASK]` is one token in all of their texts. For those who tokenize in Python
+  the export also has the vocabulary.
 
   Args:
     export_dir: directory to make, local or remote.
@@ -156,7 +162,8 @@ def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
     ValueError: the directory holds something that is no export.
   """
   root = _Export(model)
-  encoder = _graph_encoder(root, tokenizer, description)
+  special_tokens = tokenizer.special_tokens or [MASK]
+  encoder = _graph_encoder(root, tokenizer, description, special_tokens)
   size = max(tokenizer.inv_vocab) + 1
   tokens = [tokenizer.inv_vocab.get(number, "") for number in range(size)]
   filler = graph_encoder.GraphMaskFiller(encoder, root.call, tokens, MASK_TOP_K)
@@ -166,8 +173,14 @@ def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
     "pair": _on_texts(filler.score_pair, ["text", "text_pair"]),
     "encode": _on_texts(encoder.encode, ["text"]),
     "tokens": _on_tokens(encoder.encode_tokens),
+    "predict": _on_tokens(
+      lambda *ids: root.call(_batch(*ids)), _MASKED_SEQUENCES
+    ),
   }
-  _save(root, signatures, export_dir, "pretrainer", description)
+  table = tokenizer.basic_tokenizer.table
+  description = {"do_lower_case": table.do_lower_case, **description}
+  files = {predictor.VOCAB_FILE: _vocab_lines(tokenizer)}
+  _save(root, signatures, export_dir, "pretrainer", description, files)
   _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
@@ -188,7 +201,9 @@ def export_encoder(export_dir, model, tokenizer, description, litert=None):
     ValueError: the directory holds something that is no export.
   """
   root = _Export(model)
-  encoder = _graph_encoder(root, tokenizer, description)
+  encoder = _graph_encoder(
+    root, tokenizer, description, tokenizer.special_tokens
+  )
   root.parts.append(encoder)
   signatures = {
     "serving_default": _on_texts(encoder.encode, ["text"]),
@@ -198,27 +213,43 @@ def export_encoder(export_dir, model, tokenizer, description, litert=None):
   _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
-def _graph_encoder(root, tokenizer, description):
+def _graph_encoder(root, tokenizer, description, special_tokens):
   return graph_encoder.GraphEncoder(
-    _graph_tokenizer(tokenizer),
+    _graph_tokenizer(tokenizer, special_tokens),
     root.encode,
     description["max_seq_length"],
     _special_ids(tokenizer),
   )
 
 
-def _graph_tokenizer(tokenizer):
+def _graph_tokenizer(tokenizer, special_tokens):
   table = tokenizer.basic_tokenizer.table
-  return graph_tokenization.GraphTokenizer(tokenizer.vocab, table.do_lower_case)
+  return graph_tokenization.GraphTokenizer(
+    tokenizer.vocab, table.do_lower_case, special_tokens
+  )
 
 
 def _special_ids(tokenizer):
-  names = ["[CLS]", "[SEP]", "[MASK]"]
+  names = ["[CLS]", "[SEP]", MASK]
   return graph_encoder.SpecialIds(*tokenizer.convert_tokens_to_ids(names))
 
 
+def _vocab_lines(tokenizer):
+  """The vocabulary as a file that tokenization.load_vocab reads as the same.
+
+  A line whose token stands on a later line as well has no id of its own, and
+  any token of a later line may take its place.
+  """
+  token, lines = None, []
+  for number in range(max(tokenizer.inv_vocab), -1, -1):
+    token = tokenizer.inv_vocab.get(number, token)
+    lines.append(f"{token}\n")
+  return "".join(reversed(lines))
+
+
 def _batch(*ids):
-  return dict(zip(_SEQUENCES, ids, strict=True))
+  """The features by name: those of a sequence, perhaps with positions."""
+  return dict(zip(_MASKED_SEQUENCES, ids, strict=False))
 
 
 def _on_texts(function, names):
@@ -227,9 +258,9 @@ def _on_texts(function, names):
   return tf.function(function, input_signature=specs)
 
 
-def _on_tokens(function):
+def _on_tokens(function, names=_SEQUENCES):
   """A signature of ids [batch, length] with the features' names."""
-  specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in _SEQUENCES]
+  specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in names]
   return tf.function(function, input_signature=specs)
 
 
@@ -243,18 +274,30 @@ def _add_litert(root, function, export_dir, tokenizer, litert):
 # Files ------------------------------------------------------------------------
 
 
-def _save(root, signatures, export_dir, kind, description):
-  """Writes a SavedModel and model.json; the directory is whole or not there."""
+def _save(root, signatures, export_dir, kind, description, files=None):
+  """Writes a SavedModel and model.json; the directory is whole or not there.
+
+  Args:
+    root: tf.Module.
+    signatures: dict from name to tf.function.
+    export_dir: where.
+    kind: of model, for model.json.
+    description: dict, for model.json as well.
+    files: dict from name to text of what else there is to be.
+  """
   model_files.check_export_dir(export_dir)
   # With a slash at its end the new directory would lie in the old one.
   export_dir = export_dir.rstrip("/")
   temporary = f"{export_dir}.incomplete-{os.getpid()}"
   tf.saved_model.save(root, temporary, signatures=signatures)
-  path = os.path.join(temporary, predictor.DESCRIPTION_FILE)
-  tf.io.gfile.makedirs(os.path.dirname(path))
-  with tf.io.gfile.GFile(path, "w") as writer:
-    content = _describe(signatures, kind, description)
-    writer.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+  content = _describe(signatures, kind, description)
+  content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+  files = {predictor.DESCRIPTION_FILE: content, **(files or {})}
+  for name, text in files.items():
+    path = os.path.join(temporary, name)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path, "w") as writer:
+      writer.write(text)
   if tf.io.gfile.exists(export_dir):
     old = f"{export_dir}.old-{os.getpid()}"
     tf.io.gfile.rename(export_dir, old)

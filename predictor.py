@@ -16,6 +16,8 @@ import sys
 import tqdm
 
 DESCRIPTION_FILE = "assets.extra/model.json"
+# Of models that fill masks.
+VOCAB_FILE = "assets.extra/vocab.txt"
 # Of model.json; to be raised when an old reader would misread a new file.
 FORMAT_VERSION = 1
 

@@ -130,6 +130,45 @@ def test_pairs_are_scored_as_the_model_does(signatures, model, tokenizer):
     assert found["is_next"][row].numpy() == pytest.approx(share, abs=1e-6)
 
 
+def test_ids_are_predicted_as_the_model_does(signatures, model, tokenizer):
+  batch = pack(tokenizer, ["the", "[MASK]", "sat", "[SEP]", "[MASK]"])
+  batch["segment_ids"] = tf.constant([[0, 0, 0, 0, 0, 1, 1]])
+  for places in ([[2, 5]], [[]]):
+    batch["masked_lm_positions"] = tf.constant(places, tf.int32)
+    found, expected = signatures["predict"](**batch), model(batch)
+    assert set(found) == {"masked_lm_logits", "next_sentence_logits"}
+    for name, logits in found.items():
+      assert logits.shape == expected[name].shape
+      # The same operations, compiled together.
+      np.testing.assert_allclose(logits, expected[name], atol=1e-5)
+
+
+def test_masks_are_one_token_in_every_text(signatures):
+  masked = signatures["encode"](text=tf.constant(["the [MASK]", "the cat"]))
+  assert masked["sequence_output"].shape[1] == 4  # [CLS] the [MASK] [SEP]
+
+
+@pytest.mark.parametrize(
+  "lines",
+  [
+    [*VOCAB],
+    ["the", *VOCAB, "cat", "", "", "cat", "", "\u2028x", "a\x0bb", "\u3000"],
+    ["", "", *VOCAB, "a", "a", ""],
+  ],
+)
+def test_the_vocabulary_of_an_export_reads_as_the_models(lines, tmp_path):
+  ours, theirs = tmp_path / "ours.txt", tmp_path / "theirs.txt"
+  ours.write_text("\n".join(lines) + "\n", encoding="utf-8")
+  content = model_export._vocab_lines(tokenization.FullTokenizer(str(ours)))
+  theirs.write_text(content, encoding="utf-8", newline="")
+  assert tokenization.load_vocab(theirs) == tokenization.load_vocab(ours)
+
+
+def test_the_vocabulary_lies_in_the_export(export_dir, tokenizer):
+  path = os.path.join(export_dir, predictor.VOCAB_FILE)
+  assert tokenization.load_vocab(path) == tokenizer.vocab
+
+
 def test_texts_are_encoded_as_the_model_does(signatures, model, tokenizer):
   found = signatures["encode"](text=tf.constant(["the cats", "a"]))
   for row, tokens in enumerate((["the", "cat", "##s"], ["a"])):
@@ -183,8 +222,15 @@ def test_the_description_says_what_it_is(export_dir):
     "pair": ["text", "text_pair"],
     "encode": ["text"],
     "tokens": ["input_ids", "input_mask", "segment_ids"],
+    "predict": [
+      "input_ids",
+      "input_mask",
+      "segment_ids",
+      "masked_lm_positions",
+    ],
   }
   assert description["max_seq_length"] == 12
+  assert description["do_lower_case"] is False
   assert set(description["versions"]) == {
     "tensorflow",
     "tensorflow_text",
