@@ -55,7 +55,7 @@ _SECONDS_PER_PROGRESS_LINE = 2
 
 
 def define_flags():
-  """Declares upstream's flags and --verbose_examples."""
+  """Declares upstream's flags and two more."""
   flags.DEFINE_string(
     "input_file",
     None,
@@ -97,6 +97,7 @@ def define_flags():
   flags.DEFINE_integer(
     "verbose_examples", 0, "How many records to print in readable form."
   )
+  cli_flags.define_special_tokens_flag()
   flags.mark_flags_as_required(["input_file", "output_file", "vocab_file"])
 
 
@@ -114,7 +115,7 @@ def main():
   output_files = values.output_file.split(",")
   cli_flags.check_output_files("output_file", output_files, input_files)
   tokenizer = tokenization.FullTokenizer(
-    values.vocab_file, values.do_lower_case
+    values.vocab_file, values.do_lower_case, values.special_tokens_in_text
   )
 
   documents = read_documents(input_files, tokenizer)

@@ -58,13 +58,16 @@ class Setup:
   is_padded: bool
 
 
-def open_model(config, device_config, output_dir=None):
+def open_model(
+  config, device_config, output_dir=None, special_tokens_in_text="split"
+):
   """Finds, reads and checks the files of a model.
 
   Args:
     config: FineTuningConfig.
     device_config: training_loop.DeviceConfig.
     output_dir: where a trained model may lie, if not in the config's.
+    special_tokens_in_text: see tokenization.FullTokenizer.
 
   Returns:
     Setup.
@@ -90,7 +93,11 @@ def open_model(config, device_config, output_dir=None):
   )
   bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
   tokenizer = model_files.open_tokenizer(
-    found.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
+    found.vocab_file,
+    config.do_lower_case,
+    bert_config,
+    config.init_checkpoint,
+    special_tokens_in_text,
   )
   model_files.check_length(config.max_seq_length, bert_config)
   # A TPU wants one shape.

@@ -52,6 +52,7 @@ SETTINGS = (
   "xnli_language",
   "skip_bad_rows",
   "long_text",
+  "special_tokens_in_text",
   "class_weights",
   "label_smoothing",
 )
@@ -95,6 +96,7 @@ def define_flags():
   )
   cli_flags.define_training_flags()
   cli_flags.define_fine_tuning_flags()
+  cli_flags.define_special_tokens_flag()
   cli_flags.define_export_flags()
   cli_flags.define_device_flags()
 
@@ -167,6 +169,7 @@ class ClassifierConfig(fine_tuning.FineTuningConfig):
   eval_file: str | None = None
   predict_file: str | None = None
   long_text: str = "truncate"
+  special_tokens_in_text: str = "split"
   xnli_language: str = "zh"
   skip_bad_rows: bool = False
   text_a: str = "text"
@@ -372,7 +375,9 @@ def classify(config, task, device_config, training_config, settings):
 
 def open_job(config, task, device_config, training_config, settings):
   """Finds, reads and checks all files; arguments as those of `classify`."""
-  setup = fine_tuning.open_model(config, device_config, run_path(config, 0))
+  setup = fine_tuning.open_model(
+    config, device_config, run_path(config, 0), config.special_tokens_in_text
+  )
   files = find_splits(config, task)
   task, examples = read_splits(config, task, files, setup.files.labels_file)
   make_split = functools.partial(
@@ -462,7 +467,7 @@ def run_once(job, training_config):
 
 def model_settings(task):
   """Settings that a model must share with those who use it."""
-  names = ("problem_type", "do_lower_case")
+  names = ("problem_type", "do_lower_case", "special_tokens_in_text")
   # A model trained on one file format may answer about another.
   is_own = task.name in classifier_data.OWN_FORMATS
   return names if is_own else ("task_name", *names)
@@ -617,6 +622,7 @@ def export(job, model, results):
       "labels": list(task.labels),
       "problem_type": task.problem_type,
       "do_lower_case": config.do_lower_case,
+      "special_tokens_in_text": config.special_tokens_in_text,
       "max_seq_length": config.max_seq_length,
       "long_text": config.long_text,
     },

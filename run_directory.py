@@ -15,6 +15,9 @@ import modeling
 MANIFEST = "run_manifest.json"
 CONFIG = "bert_config.json"
 FINAL_CHECKPOINT = "bert_model.ckpt"
+# Settings that came later than the first runs, and what these did. A manifest
+# without one, or a script without such a flag, means the same.
+LATER_SETTINGS = {"special_tokens_in_text": "split"}
 # What --overwrite_output_dir deletes. bert_config.json is written again anyway,
 # and may be the very file that --bert_config_file names.
 RUN_FILES = (
@@ -120,7 +123,7 @@ class RunDirectory:
     found = self._read()
     if not found:
       return
-    theirs, ours = found["settings"], self.manifest["settings"]
+    theirs, ours = _settings(found), _settings(self.manifest)
     for name in names:
       if theirs.get(name) != ours.get(name):
         raise ValueError(
@@ -163,7 +166,7 @@ class RunDirectory:
 
   def _check_same_run(self, found):
     remedy = "choose another --output_dir, or pass --overwrite_output_dir"
-    theirs, ours = found["settings"], self.manifest["settings"]
+    theirs, ours = _settings(found), _settings(self.manifest)
     different = [
       f"--{name}={theirs.get(name)} (now {ours.get(name)})"
       for name in sorted({*theirs, *ours})
@@ -183,6 +186,10 @@ class RunDirectory:
         f"{changed[0]} is not what the run in {self.path} was started with; "
         f"{remedy} to delete that run"
       )
+
+
+def _settings(manifest):
+  return {**LATER_SETTINGS, **manifest["settings"]}
 
 
 def _to_json(manifest):

@@ -449,6 +449,22 @@ def test_the_script_as_a_whole(folder, tmp_path):
   assert run.stdout.startswith("Example 0\n  tokens: [CLS] ")
 
 
+@pytest.mark.parametrize(("mode", "count"), [("keep", 1), ("split", 3)])
+def test_special_tokens_in_text(tmp_path, mode, count):
+  tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[E1]", "a", "b", "."]
+  (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n")
+  (tmp_path / "text.txt").write_text("a [E1] .\nb .\n\na .\nb b .\n")
+  run = run_script(
+    f"--input_file={tmp_path}/text.txt",
+    f"--output_file={tmp_path}/records",
+    f"--vocab_file={tmp_path}/vocab.txt",
+    f"--special_tokens_in_text={mode}",
+  )
+  assert run.returncode == 0, run.stderr
+  # "a", "b", "a", "b", "b", four full stops, and [E1] or what it is split into.
+  assert f"4 sentences, {9 + count} tokens" in run.stdout
+
+
 def test_a_mistake_is_one_sentence_and_leaves_nothing(folder, tmp_path):
   run = run_script(
     f"--input_file={folder}/first.txt",

@@ -778,6 +778,41 @@ def test_an_export_answers_elsewhere_as_the_model_does(folder, options):
     assert row == pytest.approx(values, abs=1e-5)
 
 
+def test_special_tokens_are_kept_by_model_and_export(folder):
+  """An entry of the vocabulary in brackets, [E1], in place of "plot"."""
+  for path in (folder / "model" / "vocab.txt", *folder.glob("*.csv")):
+    path.write_text(path.read_text().replace("plot", "[E1]"))
+  with open(folder / "test.csv", "a") as file:
+    file.write("x,a good [E1],+,0,kind\ny,a good [E2],+,0,kind\n")
+  export_dir = str(folder / "export")
+  options = {"special_tokens_in_text": "keep", "do_predict": True}
+  run(folder, **options, do_train=True, do_export=True, export_dir=export_dir)
+  with open(folder / "test.csv", newline="") as file:
+    texts = [row["review"] for row in csv.DictReader(file)]
+  expected = predictions(folder)
+  # Apart, both would be three unknown tokens.
+  assert expected[-1]["probabilities"] != expected[-2]["probabilities"]
+  model = predictor.Predictor(export_dir)
+  assert model.description["special_tokens_in_text"] == "keep"
+  for line, result in zip(expected, model.predict(texts), strict=True):
+    assert result["label"] == line["label"]
+    assert result["probabilities"] == pytest.approx(
+      line["probabilities"], abs=1e-5
+    )
+  with pytest.raises(ValueError, match="with --special_tokens_in_text=keep"):
+    run(folder, do_predict=True)
+
+
+def test_a_run_from_before_special_tokens_goes_on(folder, capsys):
+  run(folder, do_train=True, num_train_epochs=1.0)
+  path = folder / "out" / "run_manifest.json"
+  manifest = json.loads(path.read_text())
+  del manifest["settings"]["special_tokens_in_text"]
+  path.write_text(json.dumps(manifest))
+  run(folder, do_train=True, do_predict=True, num_train_epochs=1.0)
+  assert "training is skipped" in capsys.readouterr().out
+
+
 def test_an_old_output_dir_is_exported_without_training(folder):
   run(folder, do_train=True)
   stamp = os.path.getmtime(folder / "out" / "bert_model.ckpt.index")

@@ -51,6 +51,21 @@ def test_other_flags_are_named(tmp_path, data_file):
     other.open()
 
 
+def test_a_setting_that_came_later_has_its_default_in_old_runs(
+  tmp_path, data_file
+):
+  open_run(tmp_path, data_file).claim()
+  name = "special_tokens_in_text"
+  split = open_run(tmp_path, data_file, {**SETTINGS, name: "split"})
+  assert split.open() == "unfinished"
+  split.check_settings([name])
+  keep = open_run(tmp_path, data_file, {**SETTINGS, name: "keep"})
+  with pytest.raises(ValueError, match=r"--special\w+=split \(now keep\)"):
+    keep.open()
+  with pytest.raises(ValueError, match=r"with --special\w+=split, not keep"):
+    keep.check_settings([name])
+
+
 def test_changed_data_is_named(tmp_path, data_file):
   open_run(tmp_path, data_file).claim()
   with open(data_file, "ab") as file:
