@@ -7,6 +7,7 @@ batch can be had without reading what came before it.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import io
@@ -660,10 +661,30 @@ def write_atomically(path, content):
     path: where, local or remote.
     content: str or bytes.
   """
-  temporary_path = f"{path}.incomplete-{os.getpid()}"
-  mode = "wb" if isinstance(content, bytes) else "w"
-  with tf.io.gfile.GFile(temporary_path, mode) as writer:
+  with open_atomically(path) as writer:
     writer.write(content)
+
+
+@contextlib.contextmanager
+def open_atomically(path):
+  """A file to write that appears under its name only when complete.
+
+  An exception inside the block removes what was written.
+
+  Args:
+    path: where, local or remote.
+
+  Yields:
+    tf.io.gfile.GFile; its `write` takes bytes, and str as UTF-8.
+  """
+  temporary_path = f"{path}.incomplete-{os.getpid()}"
+  try:
+    with tf.io.gfile.GFile(temporary_path, "wb") as writer:
+      yield writer
+  except BaseException:
+    if tf.io.gfile.exists(temporary_path):
+      tf.io.gfile.remove(temporary_path)
+    raise
   tf.io.gfile.rename(temporary_path, path, overwrite=True)
 
 

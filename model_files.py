@@ -26,7 +26,7 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
   """Finds what flags do not name beside the weights, or in an output_dir.
 
   Args:
-    output_dir: directory of a run, which may have been trained.
+    output_dir: directory of a run, which may have been trained, or None.
     init_checkpoint: what checkpoint_io.resolve accepts, or None.
     bert_config_file: path, or None to look for it.
     vocab_file: path, or None to look for it.
@@ -40,21 +40,22 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
   places = [init_checkpoint, output_dir]
   found = {
     "bert_config_file": bert_config_file
-    or _find_beside(["bert_config.json", "config.json"], places),
-    "vocab_file": vocab_file or _find_beside(["vocab.txt"], places),
+    or find_beside(["bert_config.json", "config.json"], places),
+    "vocab_file": vocab_file or find_beside(["vocab.txt"], places),
   }
   for flag, path in found.items():
     if not path:
+      elsewhere = f" and none in {output_dir}" if output_dir else ""
       raise FileNotFoundError(
         f"pass --{flag}: there is none beside --init_checkpoint="
-        f"{init_checkpoint} and none in {output_dir}"
+        f"{init_checkpoint}{elsewhere}"
       )
   # A run's own labels go before those of the weights it began with.
-  labels_file = _find_beside(["labels.txt"], reversed(places))
+  labels_file = find_beside(["labels.txt"], reversed(places))
   return ModelFiles(**found, labels_file=labels_file)
 
 
-def _find_beside(names, places):
+def find_beside(names, places):
   """Path of the first name in the first place that has one, or None.
 
   A place is a directory, or a file or prefix whose directory is meant.

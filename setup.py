@@ -31,6 +31,7 @@ LIBRARIES = [
 SCRIPTS = [
   "build_vocab",
   "create_pretraining_data",
+  "extract_features",
   "run_classifier",
   "run_predict",
   "run_pretraining",

@@ -37,6 +37,7 @@ LAYERS = {
   "model_export": 6,
   "build_vocab": 7,
   "create_pretraining_data": 7,
+  "extract_features": 7,
   "run_classifier": 7,
   "run_predict": 7,
   "run_pretraining": 7,
