@@ -198,11 +198,12 @@ def load_weights(variables, path):
     prefix=reader.path,
     loaded=tuple(loaded),
     initialised=tuple(missing),
-    ignored=reader.ignored | {name: _why_ignored(name) for name in unused},
+    ignored=reader.ignored | {name: why_ignored(name) for name in unused},
   )
 
 
-def _why_ignored(name):
+def why_ignored(name):
+  """Why a variable of a checkpoint is not loaded."""
   if name.endswith(SLOT_SUFFIXES) or name == GLOBAL_STEP:
     return "state of the run that wrote it"
   if name.startswith("bert/"):
@@ -272,8 +273,8 @@ def open_reader(path):
     A reader: `path`; `shapes`, a dict from upstream's name to a list of int;
     `get_tensor(name)`, which reads that one tensor; `source_name(name)`, what
     the file calls it; `ignored`, a dict from the name of a tensor that upstream
-    has no name for to the reason; and `architecture`, the class of transformers
-    that the file says it is of, or None.
+    has no name for to the reason; and `bert_config`, None unless the file
+    itself has one.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -291,7 +292,7 @@ class _CheckpointReader:
   """Upstream's format; every tensor has upstream's name."""
 
   ignored = {}
-  architecture = None
+  bert_config = None
 
   def __init__(self, prefix):
     reader = tf.train.load_checkpoint(prefix)
@@ -307,11 +308,12 @@ class _KerasReader:
   """A `.keras` or `.weights.h5` file of a model of `modeling`."""
 
   ignored = {}
-  architecture = None
 
   def __init__(self, path):
+    model = _load_keras_model(path)
     self.path = path
-    self._variables = modeling.named_variables(_load_keras_model(path))
+    self.bert_config = model.config
+    self._variables = modeling.named_variables(model)
     self.shapes = {name: list(x.shape) for name, x in self._variables.items()}
 
   def get_tensor(self, name):

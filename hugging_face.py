@@ -239,7 +239,6 @@ class Reader:
 
   Attributes:
     path: the same.
-    architecture: key of ARCHITECTURES, from the config.json beside the file.
     shapes: dict from upstream's name to a list of int.
     ignored: dict from the name of a tensor that upstream has none for to the
       reason.
@@ -248,9 +247,11 @@ class Reader:
     ValueError: a file is damaged or missing, or is not of this BERT.
   """
 
+  bert_config = None  # It is in another file.
+
   def __init__(self, path):
     self.path = path
-    self.architecture = read_architecture(os.path.dirname(path))
+    self._architecture = _read_architecture(os.path.dirname(path))
     self.shapes = {}
     self._their_names = {}
     self.ignored = {}
@@ -275,7 +276,7 @@ class Reader:
           )
 
   def _add(self, their_name):
-    name = upstream_name(their_name, self.architecture)
+    name = upstream_name(their_name, self._architecture)
     if their_name == _DECODER_BIAS and _PREDICTIONS_BIAS not in self._files:
       name = "cls/predictions/output_bias"  # under its other name only
     if not name:
@@ -310,7 +311,7 @@ class Reader:
     return tensor.astype(np.float32, copy=False)
 
 
-def read_architecture(directory):
+def _read_architecture(directory):
   """The class of transformers that a directory's config.json names.
 
   Returns:

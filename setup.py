@@ -17,6 +17,7 @@ LIBRARIES = [
   "litert_export",
   "model_export",
   "model_files",
+  "model_growth",
   "modeling",
   "optimization",
   "predictor",
@@ -27,9 +28,11 @@ LIBRARIES = [
   "task_metrics",
   "tokenization",
   "training_loop",
+  "weight_conversion",
 ]
 SCRIPTS = [
   "build_vocab",
+  "convert_checkpoint",
   "create_pretraining_data",
   "extract_features",
   "run_classifier",

@@ -19,6 +19,7 @@ LAYERS = {
   "example_files": 1,
   "input_pipeline": 1,
   "attention_report": 2,
+  "model_growth": 1,
   "graph_tokenization": 2,
   "training_loop": 2,
   "classifier_data": 3,
@@ -31,11 +32,13 @@ LAYERS = {
   "classifier_results": 4,
   "fine_tuning": 4,
   "squad_decoding": 4,
+  "weight_conversion": 4,
   "graph_squad": 5,
   "litert_export": 5,
   "squad_results": 5,
   "model_export": 6,
   "build_vocab": 7,
+  "convert_checkpoint": 7,
   "create_pretraining_data": 7,
   "extract_features": 7,
   "run_classifier": 7,
@@ -51,6 +54,7 @@ WITHOUT_TENSORFLOW = [
   "example_files",
   "fine_tuning",
   "hugging_face",
+  "model_growth",
   "predictor",
   "squad_data",
   "squad_decoding",
@@ -96,7 +100,7 @@ def test_importing_costs_no_tensorflow(name):
   heavy = re.compile(
     r"tensorflow|keras|modeling|optimization|checkpoint_io|input_pipeline|"
     r"classifier_results|graph_|litert_export|model_export|model_files|"
-    r"run_directory|training_loop"
+    r"run_directory|training_loop|weight_conversion"
   )
   assert [x for x in _imports(name, True) if heavy.match(x)] == []
 

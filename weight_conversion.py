@@ -1,0 +1,593 @@
+"""A pretrained model, from any format into any other.
+
+    model, rows = weight_conversion.read("uncased_L-12_H-768_A-12")
+    architecture = hugging_face.find_architecture(model.tensors)
+    rows += weight_conversion.write_hugging_face("out", model, architecture)
+    print(weight_conversion.format_table(rows))
+
+Between the formats a model is a `Model`: arrays under upstream's names.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import checkpoint_io
+import classifier_data
+import hugging_face
+import model_files
+import model_growth
+import modeling
+import tokenization
+
+FORMATS = ("tf1", "hugging_face")
+ACTIONS = ("matched", "transposed", "initialised", "ignored")
+# transformers' names of the problem types of classifiers.
+_PROBLEM_TYPES = {
+  "single_label": "single_label_classification",
+  "multi_label": "multi_label_classification",
+  "regression": "regression",
+}
+# What transformers calls a label without a name.
+_NAMELESS_LABEL = re.compile(r"LABEL_\d+")
+# Reading it any other way would give "gelu" another meaning.
+_THEIR_ACTIVATIONS = {
+  "gelu": "gelu_new",
+  "gelu_exact": "gelu",
+  "": "linear",
+  None: "linear",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model at rest.
+
+  Attributes:
+    config: modeling.BertConfig.
+    tensors: dict from upstream's name to float32 array: a whole encoder, maybe
+      without pooler, and any heads.
+    vocab_file: path of its vocabulary, or None.
+    vocab: list of str, the lines of vocab.txt, or None.
+    do_lower_case: whether the vocabulary is of lower-cased text; None without
+      one.
+    labels: list of str, what the logits of its classifier mean, or None.
+    problem_type: of its classifier, as modeling.BertClassifier calls it.
+    sources: dict from upstream's name to the name where it comes from.
+    is_torch: whether linear layers are [out, in] there.
+  """
+
+  config: modeling.BertConfig
+  tensors: dict
+  vocab_file: str | None = None
+  vocab: list | None = None
+  do_lower_case: bool | None = None
+  labels: list | None = None
+  problem_type: str | None = None
+  sources: dict = dataclasses.field(default_factory=dict)
+  is_torch: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """What became of one tensor.
+
+  Attributes:
+    action: one of ACTIONS.
+    source: its name where it comes from, "" for a new one.
+    target: its name where it goes, "" for none.
+    reason: why, a few words.
+  """
+
+  action: str
+  source: str
+  target: str
+  reason: str
+
+
+# Reading ----------------------------------------------------------------------
+
+
+def read(path, bert_config_file=None, vocab_file=None):
+  """Reads a model with what lies beside it.
+
+  Args:
+    path: what checkpoint_io.resolve accepts.
+    bert_config_file: path, or None to look for it beside the weights.
+    vocab_file: path, or None to look for it.
+
+  Returns:
+    (Model, Rows of what is left out).
+
+  Raises:
+    FileNotFoundError: there are no weights, or no config.
+    ValueError: weights, config and vocabulary do not belong together.
+  """
+  reader = checkpoint_io.open_reader(path)
+  config = _read_config(reader, bert_config_file)
+  names, ignored = _select(reader, config)
+  model = Model(
+    config=config,
+    tensors={name: reader.get_tensor(name) for name in names},
+    sources={name: reader.source_name(name) for name in names},
+    is_torch=isinstance(reader, hugging_face.Reader),
+    **_read_companions(reader.path, vocab_file),
+  )
+  _check_vocab(model, reader.path)
+  return model, ignored
+
+
+def _read_config(reader, bert_config_file):
+  if reader.bert_config and not bert_config_file:
+    return reader.bert_config
+  found = bert_config_file or model_files.find_beside(
+    ["bert_config.json", hugging_face.CONFIG], [reader.path]
+  )
+  if not found:
+    raise FileNotFoundError(
+      f"pass --bert_config_file: there is none beside {reader.path}"
+    )
+  return modeling.BertConfig.from_json_file(found)
+
+
+def _select(reader, config):
+  """Names of the tensors that make the model up, and Rows of the others.
+
+  Raises:
+    ValueError: a tensor is missing or has another shape than the config says.
+  """
+  expected = _expected_shapes(config)
+  ignored = [Row("ignored", x, "", why) for x, why in reader.ignored.items()]
+  names = []
+  for name, shape in sorted(reader.shapes.items()):
+    if name not in expected:
+      reason = checkpoint_io.why_ignored(name)
+      ignored.append(Row("ignored", reader.source_name(name), "", reason))
+      continue
+    wanted = expected[name]
+    pairs = zip(shape, wanted, strict=False)
+    if len(shape) != len(wanted) or any(y not in (None, x) for x, y in pairs):
+      raise ValueError(
+        f"{reader.path}: {reader.source_name(name)} has shape {shape}, the "
+        f"config says {wanted}; they do not belong together"
+      )
+    names.append(name)
+  _check_complete(reader.path, names, expected)
+  return names, ignored
+
+
+def _expected_shapes(config):
+  """Shapes of all a model may have, None for any number of labels."""
+  config.validate()
+  variables = modeling.named_variables(modeling.BertPretrainer(config))
+  shapes = {name: list(variable.shape) for name, variable in variables.items()}
+  rows = {"": None, "cls/squad/": 2, "cls/token/": None, "cls/choice/": 1}
+  for scope, number in rows.items():
+    shapes[f"{scope}output_weights"] = [number, config.hidden_size]
+    shapes[f"{scope}output_bias"] = [number]
+  return shapes
+
+
+def _check_complete(path, names, expected):
+  """Refuses half an encoder or half a head; a pooler may be missing."""
+  parts = {_part(name) for name in names} | {"encoder"}
+  for name in expected:
+    if name not in names and _part(name) in parts:
+      raise ValueError(
+        f"{path} lacks {name}; it holds another network, or a part of one"
+      )
+
+
+def _part(name):
+  """What a variable is missed together with."""
+  if name.startswith("bert/pooler/"):
+    return "pooler"
+  return hugging_face.head_of(name) or "encoder"
+
+
+def _read_companions(path, vocab_file):
+  """Vocabulary, casing and labels from the files beside the weights."""
+  vocab_file = vocab_file or model_files.find_beside(["vocab.txt"], [path])
+  vocab = list(tokenization.read_lines(vocab_file)) if vocab_file else None
+  their_config = _read_json_beside(path, hugging_face.CONFIG)
+  settings = _read_json_beside(path, "run_manifest.json").get("settings", {})
+  tokenizer = _read_json_beside(path, "tokenizer_config.json")
+  labels_file = model_files.find_beside(["labels.txt"], [path])
+  labels = list(tokenization.read_lines(labels_file)) if labels_file else None
+  problem_types = {theirs: ours for ours, theirs in _PROBLEM_TYPES.items()}
+  return {
+    "vocab_file": vocab_file,
+    "vocab": vocab,
+    "do_lower_case": tokenizer.get(
+      "do_lower_case", settings.get("do_lower_case", guess_case(vocab))
+    ),
+    "labels": labels or _their_labels(their_config),
+    "problem_type": problem_types.get(
+      their_config.get("problem_type"), settings.get("problem_type")
+    ),
+  }
+
+
+def _read_json_beside(path, name):
+  """Contents of a JSON file beside the weights, {} without one."""
+  found = model_files.find_beside([name], [path])
+  if not found:
+    return {}
+  try:
+    content = json.loads(_read_bytes(found))
+  except ValueError as error:
+    raise ValueError(f"{found} is not valid JSON: {error}") from error
+  return content if isinstance(content, dict) else {}
+
+
+def guess_case(vocab):
+  """Whether a vocabulary is of lower-cased text: no token has a capital.
+
+  Args:
+    vocab: list of str, or None.
+  """
+  if vocab is None:
+    return None
+  special = set(tokenization.find_special_tokens(vocab))
+  return not any(x != x.lower() for x in vocab if x not in special)
+
+
+def _read_bytes(path):
+  with tf.io.gfile.GFile(path, "rb") as reader:
+    return reader.read()
+
+
+def _their_labels(config):
+  """Labels of a config.json, None if nobody named them."""
+  names = config.get("id2label") or {}
+  labels = [str(names[number]) for number in sorted(names, key=int)]
+  return None if all(map(_NAMELESS_LABEL.fullmatch, labels)) else labels
+
+
+def _check_vocab(model, path):
+  if model.vocab is None:
+    return
+  size = len(model.vocab)
+  rows = model.config.vocab_size
+  if not 0 <= rows - size < model_files.MAX_PADDED_VOCAB:
+    raise ValueError(
+      f"the vocabulary has {size} tokens, but vocab_size of {path} is {rows}; "
+      "pass the right one with --vocab_file"
+    )
+
+
+# Choosing and growing ---------------------------------------------------------
+
+
+def select(model, architecture):
+  """Keeps what a class of transformers has; draws a pooler if it needs one.
+
+  Args:
+    model: Model.
+    architecture: key of hugging_face.ARCHITECTURES.
+
+  Returns:
+    (Model, Rows of what is left out).
+
+  Raises:
+    ValueError: the model does not have the class's head.
+  """
+  for head in hugging_face.ARCHITECTURES[architecture].heads:
+    if head not in map(hugging_face.head_of, model.tensors):
+      raise ValueError(
+        f"{architecture} has the head {head}, which these weights do not have; "
+        "fine-tune first, or choose another --architecture"
+      )
+  kept, rows = {}, []
+  for name, tensor in model.tensors.items():
+    if hugging_face.belongs_to(name, architecture):
+      kept[name] = tensor
+    else:
+      reason = f"{architecture} has no such part"
+      rows.append(Row("ignored", model.sources[name], "", reason))
+  has_pooler = hugging_face.ARCHITECTURES[architecture].has_pooler
+  if has_pooler and not any(name.startswith("bert/pooler/") for name in kept):
+    kept.update(_draw_pooler(model.config))
+  return dataclasses.replace(model, tensors=kept), rows
+
+
+def _draw_pooler(config):
+  width = config.hidden_size
+  # Seeded: the same source gives the same file.
+  draw = keras.initializers.TruncatedNormal(
+    stddev=config.initializer_range, seed=0
+  )
+  return {
+    "bert/pooler/dense/kernel": draw([width, width]).numpy(),
+    "bert/pooler/dense/bias": np.zeros([width], np.float32),
+  }
+
+
+def extend_vocab(model, new_tokens):
+  """Gives new tokens rows of their own; see model_growth.
+
+  Args:
+    model: Model.
+    new_tokens: list of str.
+
+  Returns:
+    (Model, model_growth.VocabGrowth).
+
+  Raises:
+    ValueError: a token can occur in no text, or there is no vocabulary.
+  """
+  if not model.vocab_file:
+    raise ValueError(
+      "--extend_vocab needs the vocabulary of the model; pass --vocab_file"
+    )
+  tokenizer = tokenization.FullTokenizer(model.vocab_file, model.do_lower_case)
+  growth = model_growth.plan_vocab(tokenizer, model.vocab, new_tokens)
+  tensors = model_growth.grow_vocab(model.tensors, growth)
+  size = len(tensors[model_growth.WORD_EMBEDDINGS])
+  grown = dataclasses.replace(
+    model,
+    config=_with(model.config, vocab_size=size),
+    tensors=tensors,
+    vocab=growth.lines,
+  )
+  return grown, growth
+
+
+def extend_positions(model, max_position_embeddings):
+  """Repeats position embeddings until there are enough; see model_growth.
+
+  Raises:
+    ValueError: there are more already.
+  """
+  return dataclasses.replace(
+    model,
+    config=_with(model.config, max_position_embeddings=max_position_embeddings),
+    tensors=model_growth.grow_positions(model.tensors, max_position_embeddings),
+  )
+
+
+def _with(config, **changes):
+  return modeling.BertConfig.from_dict({**config.to_dict(), **changes})
+
+
+# Writing ----------------------------------------------------------------------
+
+
+def write_tf1(output_dir, model):
+  """Writes a checkpoint as upstream's, its config, vocabulary and labels.
+
+  Args:
+    output_dir: directory to make, local or remote.
+    model: Model.
+
+  Raises:
+    ValueError: the directory is not empty.
+  """
+  with _new_directory(output_dir) as directory:
+    prefix = os.path.join(directory, "bert_model.ckpt")
+    checkpoint_io.save(prefix, model.tensors)
+    _write(directory, "bert_config.json", model.config.to_json_string())
+    _write_vocab(directory, model)
+    if model.labels:
+      labels = classifier_data.format_labels(model.labels)
+      _write(directory, "labels.txt", labels)
+
+
+def write_hugging_face(output_dir, model, architecture):
+  """Writes a directory that transformers' `from_pretrained` takes.
+
+  Args:
+    output_dir: directory to make, local.
+    model: Model that `select` made for the class.
+    architecture: key of hugging_face.ARCHITECTURES.
+
+  Raises:
+    ValueError: the directory is not empty, or not local.
+  """
+  if "://" in output_dir:
+    raise ValueError(
+      f"--output_dir={output_dir} is not local, as safetensors must be; write "
+      "it to a local disk and copy it"
+    )
+  config = hugging_face_config(model, architecture)
+  with _new_directory(output_dir) as directory:
+    path = os.path.join(directory, hugging_face.WEIGHTS)
+    hugging_face.write_weights(path, model.tensors, architecture)
+    _write(directory, hugging_face.CONFIG, _to_json(config))
+    # safetensors makes files that nobody else may read.
+    shutil.copymode(os.path.join(directory, hugging_face.CONFIG), path)
+    _write_vocab(directory, model)
+    if model.vocab is not None:
+      content = _tokenizer_config(model)
+      _write(directory, "tokenizer_config.json", _to_json(content))
+
+
+def hugging_face_config(model, architecture):
+  """The dict of a model's config.json.
+
+  Args:
+    model: Model.
+    architecture: key of hugging_face.ARCHITECTURES.
+
+  Raises:
+    ValueError: there are more or fewer labels than logits.
+  """
+  config = model.config.to_dict()
+  activation = config["hidden_act"]
+  return {
+    **config,
+    **modeling.FIXED_BY_BERT,
+    "architectures": [architecture],
+    "hidden_act": _THEIR_ACTIVATIONS.get(activation, activation),
+    **_label_config(model, architecture),
+  }
+
+
+# Classes whose logits have names, and the variable that tells how many.
+_LABELLED = {
+  "BertForSequenceClassification": "output_bias",
+  "BertForTokenClassification": "cls/token/output_bias",
+}
+
+
+def _label_config(model, architecture):
+  if architecture not in _LABELLED:
+    return {}
+  number = len(model.tensors[_LABELLED[architecture]])
+  labels = model.labels or [f"LABEL_{i}" for i in range(number)]
+  if len(labels) != number:
+    raise ValueError(
+      f"{len(labels)} labels lie beside the weights, but there are {number} "
+      "logits; mend labels.txt, or the id2label of config.json"
+    )
+  names = {
+    "id2label": {str(i): label for i, label in enumerate(labels)},
+    "label2id": {label: i for i, label in enumerate(labels)},
+  }
+  if architecture == "BertForSequenceClassification" and model.problem_type:
+    names["problem_type"] = _PROBLEM_TYPES[model.problem_type]
+  return names
+
+
+def _tokenizer_config(model):
+  return {
+    "tokenizer_class": "BertTokenizer",
+    "do_lower_case": model.do_lower_case,
+    "model_max_length": model.config.max_position_embeddings,
+  }
+
+
+@contextlib.contextmanager
+def _new_directory(output_dir):
+  """A directory to fill, which has its name once it is complete."""
+  path = output_dir.rstrip("/")
+  check_new(path)
+  temporary = f"{path}.incomplete-{os.getpid()}"
+  tf.io.gfile.makedirs(temporary)
+  try:
+    yield temporary
+  except BaseException:
+    tf.io.gfile.rmtree(temporary)
+    raise
+  if tf.io.gfile.exists(path):
+    tf.io.gfile.rmtree(path)  # It is empty.
+  tf.io.gfile.rename(temporary, path)
+
+
+def check_new(output_dir):
+  """Makes sure that nothing would be overwritten.
+
+  Raises:
+    ValueError: there is something.
+  """
+  gfile = tf.io.gfile
+  is_empty_directory = gfile.isdir(output_dir) and not gfile.listdir(output_dir)
+  if gfile.exists(output_dir) and not is_empty_directory:
+    raise ValueError(
+      f"--output_dir={output_dir} is not empty; name a new directory"
+    )
+
+
+def _write_vocab(directory, model):
+  if model.vocab is not None:
+    lines = "".join(f"{line}\n" for line in model.vocab)
+    _write(directory, "vocab.txt", lines)
+
+
+def _write(directory, name, text):
+  with tf.io.gfile.GFile(os.path.join(directory, name), "w") as writer:
+    writer.write(text)
+
+
+def _to_json(content):
+  return (
+    json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+  )
+
+
+# The table --------------------------------------------------------------------
+
+_LAYER_NUMBER = re.compile(r"(?<=[/.]layer[_.])\d+(?=[/.])")
+
+
+def describe(model, architecture=None):
+  """What becomes of a model's tensors when it is written.
+
+  Args:
+    model: Model.
+    architecture: the class of transformers it is written for, None for TF1.
+
+  Returns:
+    List of Row.
+  """
+  return [_row(model, name, architecture) for name in model.tensors]
+
+
+def _row(model, name, architecture):
+  target = name
+  if architecture:
+    target = hugging_face.their_name(name, architecture)
+  source = model.sources.get(name)
+  if not source:
+    reason = (
+      f"{architecture} has a pooler, the source has none; drawn at random"
+    )
+    return Row("initialised", "", target, reason)
+  is_kernel = hugging_face.is_transposed(name)
+  if is_kernel and model.is_torch != bool(architecture):
+    return Row("transposed", source, target, "kernels are [out, in] in PyTorch")
+  return Row("matched", source, target, "same layout")
+
+
+def notes(model, to_torch):
+  """Sentences about what the formats do not have in common.
+
+  Args:
+    model: Model.
+    to_torch: whether it is written for transformers.
+  """
+  found = []
+  if model.vocab is None:
+    found.append("no vocabulary lies beside the weights: none is written")
+  elif to_torch:
+    found.append(f"the tokenizer's do_lower_case: {model.do_lower_case}")
+  if not to_torch and model.config.hidden_act == "gelu_exact":
+    found.append(
+      "hidden_act is gelu_exact, Hugging Face's gelu. The original's code only "
+      'knows the tanh form: for it, write "gelu" into bert_config.json; outputs '
+      "then differ by about a thousandth"
+    )
+  return found
+
+
+def format_table(rows):
+  """Text of what became of every tensor; layers share a line.
+
+  Args:
+    rows: list of Row.
+  """
+  blocks = {}  # lines by action and reason, and how often each occurs
+  for row in rows:
+    source = _LAYER_NUMBER.sub("N", row.source) or "(new)"
+    target = _LAYER_NUMBER.sub("N", row.target) or "(nowhere)"
+    lines = blocks.setdefault((row.action, row.reason), collections.Counter())
+    lines[source, target] += 1
+  text = []
+  for (action, reason), lines in sorted(blocks.items()):
+    text.append(f"{action}: {reason}")
+    width = max(len(source) for source, _ in lines)
+    text += [
+      f"{number:>5}  {source:<{width}}  {target}"
+      for (source, target), number in lines.items()
+    ]
+  counts = {x: sum(row.action == x for row in rows) for x in ACTIONS}
+  total = ", ".join(f"{number} {action}" for action, number in counts.items())
+  return "\n".join([*text, f"{len(rows)} tensors: {total}"])
