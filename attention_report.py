@@ -169,7 +169,8 @@ def _to_json(number, sentence):
   rounded = np.minimum(rounded, 255).astype(np.uint8)
   fields = {
     "number": number,
-    "tokens": list(sentence.tokens),
+    # Lone surrogates, which a text of JSON may hold, become question marks.
+    "tokens": [x.encode("utf-8", "replace").decode() for x in sentence.tokens],
     "num_first": int(sentence.num_first),
     "attention": base64.b64encode(zlib.compress(rounded)).decode(),
   }
@@ -386,9 +387,9 @@ const report = JSON.parse(byId("report-data").textContent);
 
 // What is shown: a sentence, its weights as uint8 [layers, heads, length,
 // length], those of the head as [length, length], the token pointed at, and the
-// drawing that waits for the screen.
+// drawing that waits.
 const view = {
-  sentence: null, bytes: null, weights: null, pointedAt: null, frame: null,
+  sentence: null, bytes: null, weights: null, pointedAt: null, timer: null,
 };
 
 // Pickers and the fragment --------------------------------------------------
@@ -536,8 +537,8 @@ function describe(token) {
 function pointAt(token) {
   if (token === view.pointedAt) return;
   view.pointedAt = token;
-  view.frame ??= requestAnimationFrame(() => {
-    view.frame = null;
+  view.timer ??= setTimeout(() => {
+    view.timer = null;
     draw();
   });
 }
