@@ -331,6 +331,7 @@ class FeatureExtractor:
     import model_files
     import modeling
 
+    checkpoint_io.resolve(config.init_checkpoint)
     files = model_files.find(
       None, config.init_checkpoint, config.bert_config_file, config.vocab_file
     )

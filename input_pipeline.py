@@ -680,6 +680,7 @@ def open_atomically(path):
   temporary_path = f"{path}.incomplete-{os.getpid()}"
   try:
     with tf.io.gfile.GFile(temporary_path, "wb") as writer:
+      writer.write(b"")  # Only this creates the file.
       yield writer
   except BaseException:
     if tf.io.gfile.exists(temporary_path):
