@@ -1,8 +1,8 @@
 """More words and more positions for a pretrained model, as arrays.
 
-Words of a field that the vocabulary splits into many pieces get rows of their
-own, which begin as the mean of the pieces' rows. Long texts get positions, which
-begin as copies of the trained ones. Both are meant to be trained further.
+Words that the vocabulary splits into many pieces get rows of their own, which
+begin as the mean of the pieces' rows. Long texts get positions, which begin as
+copies of the trained ones. Both are meant to be trained further.
 """
 
 import dataclasses

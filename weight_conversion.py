@@ -428,7 +428,14 @@ def hugging_face_config(model, architecture):
     "architectures": [architecture],
     "hidden_act": _THEIR_ACTIVATIONS.get(activation, activation),
     **_label_config(model, architecture),
+    **_padding_config(model),
   }
+
+
+def _padding_config(model):
+  if model.vocab is None or "[PAD]" not in model.vocab:
+    return {}
+  return {"pad_token_id": model.vocab.index("[PAD]")}
 
 
 # Classes whose logits have names, and the variable that tells how many.
@@ -562,8 +569,8 @@ def notes(model, to_torch):
   if not to_torch and model.config.hidden_act == "gelu_exact":
     found.append(
       "hidden_act is gelu_exact, Hugging Face's gelu. The original's code only "
-      'knows the tanh form: for it, write "gelu" into bert_config.json; outputs '
-      "then differ by about a thousandth"
+      'knows the tanh form: for it, write "gelu" into bert_config.json, which '
+      "changes outputs by about a thousandth"
     )
   return found
 
