@@ -308,7 +308,8 @@ const waiting = setInterval(() => {
 def browser(tmp_path_factory):
   """Runs a page; what flags ask for is its standard output."""
   names = ("chromium", "chromium-browser", "google-chrome")
-  program = next(filter(None, map(shutil.which, names)), None)
+  programs = filter(None, map(shutil.which, names))
+  program = next(filter(_answers, programs), None)
   if program is None:
     pytest.skip(f"none of {', '.join(names)} is installed")
   folder = tmp_path_factory.mktemp("browser")
@@ -332,6 +333,12 @@ def browser(tmp_path_factory):
     ).stdout
 
   return run
+
+
+def _answers(program):
+  """Ubuntu has a chromium-browser that asks for snap, which containers lack."""
+  command = [program, "--version"]
+  return subprocess.run(command, capture_output=True).returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -475,6 +482,27 @@ def test_browser_reads_out_the_cell_pointed_at(drawn):
   assert tooltip["text"] == f"gall → milk: {weights[6]:.3f}"
   assert "hidden" not in tooltip
   assert line_count(page) == (weights >= FAINTEST).sum()
+
+
+def test_browser_draws_512_tokens_with_a_bounded_number_of_lines(browser):
+  # Ten weights of 0.1 a row, and a row of one of 1.
+  attention = np.zeros([1, 1, 512, 512], np.float32)
+  attention[..., :10] = 0.1
+  attention[..., 7, :] = np.eye(512)[300]
+  tokens = [f"token{i}" for i in range(512)]
+  report = attention_report.AttentionReport("long")
+  report.add(attention_report.Sentence(tokens, 256, attention))
+  pages = [
+    Page(browser(report.html(), fragment, "--dump-dom"))
+    for fragment in ("", "#token=7")
+  ]
+  assert [line_count(page) for page in pages] == [511 * 10 + 1, 1]
+  (threshold,) = pages[0].find("span", id="threshold")
+  # 512 / 6000: what sums to 1 in 512 rows has 6000 such weights at most.
+  assert threshold["text"] == "Weights under 0.085 have no line."
+  (canvas,) = pages[0].find("canvas", id="matrix")
+  # 3 for each token, 104 for labels, 1 for the border.
+  assert int(canvas["width"]) == 512 * 3 + 104 + 1
 
 
 def test_browser_opens_an_empty_report(browser):
