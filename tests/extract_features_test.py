@@ -140,16 +140,26 @@ def test_json_lines_equal_upstreams(run, goldens, name, options):
   assert_same_lines(path, expected, 5 * PRINTED)
 
 
-def test_rounding_is_that_of_python():
+@pytest.mark.parametrize("largest", [2, 3, np.inf, np.nan])
+def test_numbers_are_written_as_by_python(largest):
   rng = np.random.default_rng(0)
-  values = rng.normal(size=20000) * 10.0 ** rng.integers(-8, 3, 20000)
+  values = rng.normal(size=30000) * 10.0 ** rng.integers(-9, 2, 30000)
   ties = (2 * np.arange(-300, 300) + 1) / 2**7  # 0.0078125 and the like
-  values = np.concatenate([values, ties, [0.0, -0.0, -1e-9]])
-  values = values.astype(np.float32)
-  expected = [round(float(x), 6) for x in values]
-  assert json.dumps(extract_features.round_as_upstream(values)) == json.dumps(
-    expected
-  )
+  edges = [0.0, -0.0, -1e-9, 99.5, 1e-4, 9.9e-5, 1.0, -7.0, -5e-6, 0.1]
+  values = np.concatenate([values, ties, edges, -values[:2], [10.0**largest]])
+  values = np.clip(values, -99.999, None)
+  values = values.astype(np.float32)[: len(values) // 9 * 9].reshape([-1, 9])
+  values[3, 3] = 10.0**largest - (largest == 2)
+  expected = [[round(float(x), 6) for x in row] for row in values]
+  found = extract_features.format_rows(values)
+  assert [f"[{row}]" for row in found] == [json.dumps(x) for x in expected]
+
+
+@pytest.mark.parametrize("pooling", ["none", "mean"])
+def test_lines_are_written_as_by_json(run, pooling):
+  lines = pathlib.Path(run(pooling=pooling)).read_text().splitlines()
+  assert len(lines) == 11
+  assert [json.dumps(json.loads(line)) for line in lines] == lines
 
 
 def test_lines_are_upstreams(tmp_path):
