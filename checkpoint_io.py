@@ -248,9 +248,15 @@ def _assign(variables, names, reader):
   for name in names:
     shape, expected = reader.shapes[name], list(variables[name].shape)
     if shape != expected:
+      remedy = (
+        "the BERT config or the vocabulary is that of another checkpoint"
+        if hugging_face.head_of(name) in (None, "cls/predictions")
+        else "that head is for another number of labels; take the encoder "
+        "alone, which convert_checkpoint.py --architecture=BertModel writes"
+      )
       raise ValueError(
         f"{reader.path}: {name} has shape {shape}, the model needs {expected}; "
-        "the BERT config or the vocabulary is that of another checkpoint"
+        f"{remedy}"
       )
   for name in names:
     variables[name].assign(reader.get_tensor(name))

@@ -16,6 +16,7 @@ import sys
 import numpy as np
 import tqdm
 
+import hugging_face
 import tokenization
 from example_files import READERS as READERS
 from example_files import BadRow as BadRow
@@ -365,7 +366,7 @@ def with_saved_labels(task, labels_file):
   """The task with the labels a model was trained on, unless it has its own.
 
   Raises:
-    FileNotFoundError: there is no labels.txt (None).
+    FileNotFoundError: there is no file of labels (None).
     ValueError: columns of labels are others than the model's.
   """
   is_own = task.name in OWN_FORMATS
@@ -374,15 +375,23 @@ def with_saved_labels(task, labels_file):
   if not labels_file:
     raise FileNotFoundError(
       "there is no model to use: neither --output_dir nor the directory of "
-      "--init_checkpoint holds a labels.txt; train with --do_train first"
+      "--init_checkpoint holds a labels.txt, or a config.json that names "
+      "labels; train with --do_train first"
     )
-  labels = tuple(tokenization.read_lines(labels_file))
+  labels = tuple(read_labels(labels_file))
   if task.labels and set(task.labels) != set(labels):
     raise ValueError(
       f"--label_column names {', '.join(task.labels)}, but the model tells "
       f"{', '.join(labels)} apart"
     )
   return dataclasses.replace(task, labels=labels)
+
+
+def read_labels(labels_file):
+  """List of the labels in a labels.txt, or in a config.json of transformers."""
+  if labels_file.endswith(".json"):
+    return hugging_face.read_labels(labels_file)
+  return list(tokenization.read_lines(labels_file))
 
 
 def format_labels(labels):

@@ -19,6 +19,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 SUFFIXES = (".safetensors", ".safetensors.index.json")
+# What transformers calls a label without a name.
+_NAMELESS_LABEL = re.compile(r"LABEL_\d+")
 _FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # safetensors' spelling
 
 
@@ -326,6 +328,24 @@ def _read_architecture(directory):
     names = []
   known = [name for name in names if name in ARCHITECTURES]
   return known[0] if known else DEFAULT_ARCHITECTURE
+
+
+def read_labels(config_file):
+  """Labels that a config.json names, in the order of the logits.
+
+  Args:
+    config_file: path; local.
+
+  Returns:
+    List of str; None if nobody named them.
+  """
+  try:
+    with open(config_file, encoding="utf-8") as reader:
+      names = json.load(reader).get("id2label") or {}
+    labels = [str(names[number]) for number in sorted(names, key=int)]
+  except (OSError, ValueError, AttributeError):
+    return None
+  return None if all(map(_NAMELESS_LABEL.fullmatch, labels)) else labels
 
 
 def _list_files(path):

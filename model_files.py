@@ -1,11 +1,13 @@
 """The files a model comes with: architecture, vocabulary, labels."""
 
 import dataclasses
+import json
 import os
 
 import tensorflow as tf
 
 import checkpoint_io
+import hugging_face
 import predictor
 import tokenization
 
@@ -15,7 +17,7 @@ MAX_PADDED_VOCAB = 128
 
 @dataclasses.dataclass(frozen=True)
 class ModelFiles:
-  """Where they are; `labels_file` is None if there is none."""
+  """Where they are; `labels_file` may be a config.json, or None."""
 
   bert_config_file: str
   vocab_file: str
@@ -51,8 +53,19 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
         f"{init_checkpoint}{elsewhere}"
       )
   # A run's own labels go before those of the weights it began with.
-  labels_file = find_beside(["labels.txt"], reversed(places))
+  labels_file = find_labels(list(reversed(places)))
   return ModelFiles(**found, labels_file=labels_file)
+
+
+def find_labels(places):
+  """Path of a labels.txt, or of a config.json that names labels, or None.
+
+  Args:
+    places: see `find_beside`.
+  """
+  config = find_beside([hugging_face.CONFIG], places)
+  is_named = config and "://" not in config and hugging_face.read_labels(config)
+  return find_beside(["labels.txt"], places) or (config if is_named else None)
 
 
 def find_beside(names, places):
@@ -111,6 +124,7 @@ def open_tokenizer(
     tokenization.validate_case_matches_checkpoint(
       do_lower_case, init_checkpoint
     )
+  _check_casing(do_lower_case, init_checkpoint)
   tokenizer = tokenization.FullTokenizer(
     vocab_file, do_lower_case, special_tokens_in_text
   )
@@ -122,6 +136,23 @@ def open_tokenizer(
       f"{bert_config.vocab_size}; they do not belong together"
     )
   return tokenizer
+
+
+def _check_casing(do_lower_case, init_checkpoint):
+  """Refuses another casing than Hugging Face's tokenizer of the weights has."""
+  path = find_beside(["tokenizer_config.json"], [init_checkpoint])
+  if not path:
+    return
+  with tf.io.gfile.GFile(path) as reader:
+    try:
+      expected = json.load(reader).get("do_lower_case", do_lower_case)
+    except (ValueError, AttributeError):
+      return  # Nothing else is taken from this file.
+  if bool(expected) != bool(do_lower_case):
+    raise ValueError(
+      f"{path} says do_lower_case {bool(expected)}; pass "
+      f"--do_lower_case={bool(expected)}, or change that file"
+    )
 
 
 def check_length(max_seq_length, bert_config):

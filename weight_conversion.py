@@ -36,8 +36,6 @@ _PROBLEM_TYPES = {
   "multi_label": "multi_label_classification",
   "regression": "regression",
 }
-# What transformers calls a label without a name.
-_NAMELESS_LABEL = re.compile(r"LABEL_\d+")
 # Reading it any other way would give "gelu" another meaning.
 _THEIR_ACTIVATIONS = {
   "gelu": "gelu_new",
@@ -200,8 +198,7 @@ def _read_companions(path, vocab_file):
   their_config = _read_json_beside(path, hugging_face.CONFIG)
   settings = _read_json_beside(path, "run_manifest.json").get("settings", {})
   tokenizer = _read_json_beside(path, "tokenizer_config.json")
-  labels_file = model_files.find_beside(["labels.txt"], [path])
-  labels = list(tokenization.read_lines(labels_file)) if labels_file else None
+  labels_file = model_files.find_labels([path])
   problem_types = {theirs: ours for ours, theirs in _PROBLEM_TYPES.items()}
   return {
     "vocab_file": vocab_file,
@@ -209,7 +206,7 @@ def _read_companions(path, vocab_file):
     "do_lower_case": tokenizer.get(
       "do_lower_case", settings.get("do_lower_case", guess_case(vocab))
     ),
-    "labels": labels or _their_labels(their_config),
+    "labels": labels_file and classifier_data.read_labels(labels_file),
     "problem_type": problem_types.get(
       their_config.get("problem_type"), settings.get("problem_type")
     ),
@@ -243,13 +240,6 @@ def guess_case(vocab):
 def _read_bytes(path):
   with tf.io.gfile.GFile(path, "rb") as reader:
     return reader.read()
-
-
-def _their_labels(config):
-  """Labels of a config.json, None if nobody named them."""
-  names = config.get("id2label") or {}
-  labels = [str(names[number]) for number in sorted(names, key=int)]
-  return None if all(map(_NAMELESS_LABEL.fullmatch, labels)) else labels
 
 
 def _check_vocab(model, path):

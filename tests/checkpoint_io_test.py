@@ -120,6 +120,13 @@ def test_another_shape_is_refused_before_anything_changes(tmp_path, variables):
   np.testing.assert_array_equal(variables["bert/a/kernel"], [[1.0, 2.0]])
 
 
+def test_a_head_for_other_labels_tells_the_way_out(tmp_path, variables):
+  prefix = str(tmp_path / "bert_model.ckpt")
+  checkpoint_io.save(prefix, {**variables, "output_bias": tf.zeros([3])})
+  with pytest.raises(ValueError, match="another number of labels; .*BertModel"):
+    checkpoint_io.load_weights(variables, prefix)
+
+
 def test_resuming_needs_every_variable(tmp_path, variables):
   prefix = str(tmp_path / "model.ckpt-1")
   checkpoint_io.save(prefix, variables)

@@ -1,7 +1,10 @@
 """Finding a model's files, and seeing that they belong together."""
 
+import pathlib
+
 import pytest
 
+import classifier_data
 import model_files
 import modeling
 
@@ -35,6 +38,31 @@ def test_a_prefix_means_its_directory(place, suffix):
   found = model_files.find("/none", weights + suffix)
   assert found.bert_config_file == f"{weights}/bert_config.json"
   assert found.labels_file is None
+
+
+def test_labels_may_be_in_hugging_faces_config(place):
+  weights = place("weights", "config.json", "vocab.txt")
+  config = pathlib.Path(weights, "config.json")
+  config.write_text('{"id2label": {"1": "good", "0": "bad"}}')
+  found = model_files.find("/none", weights)
+  assert found.labels_file == str(config)
+  assert classifier_data.read_labels(found.labels_file) == ["bad", "good"]
+  config.write_text('{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}')
+  assert model_files.find("/none", weights).labels_file is None
+
+
+def test_another_casing_than_the_tokenizers_is_refused(place):
+  weights = place("weights", "vocab.txt", "tokenizer_config.json")
+  vocab = f"{weights}/vocab.txt"
+  config = modeling.BertConfig(3)
+  tokenizer = pathlib.Path(weights, "tokenizer_config.json")
+  tokenizer.write_text('{"do_lower_case": false}')
+  with pytest.raises(ValueError, match="says do_lower_case False; pass --do_l"):
+    model_files.open_tokenizer(vocab, True, config, weights)
+  model_files.open_tokenizer(vocab, False, config, weights)
+  for text in ("", "[]", "{}", '{"do_lower_case": true}'):
+    tokenizer.write_text(text)
+    model_files.open_tokenizer(vocab, True, config, weights)
 
 
 def test_flags_go_before_everything(place):
