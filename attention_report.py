@@ -18,7 +18,7 @@ import zlib
 
 import numpy as np
 
-# A browser reads this within a second. BERT-Base has about 1 MB for a sentence
+# A browser opens this in about two seconds. BERT-Base has about 1 MB a sentence
 # of 128 tokens.
 DEFAULT_MAX_BYTES = 32 * 2**20
 # Softmax in half precision sums to 1 only so far.
@@ -255,8 +255,9 @@ token to all tokens; rows sum to 1.</p>
     a piece that continues the word before. <code>[CLS]</code> stands before
     all, <code>[SEP]</code> after each text.</dd>
     <dt>Layer</dt>
-    <dd>The model works in steps. Each takes the vectors of all tokens from the
-    step before and makes new ones. Layer 1 is the first.</dd>
+    <dd>The model works in steps. A token is a list of numbers to it, a vector;
+    each step makes new vectors of those from the step before. Layer 1 is the
+    first.</dd>
     <dt>Head</dt>
     <dd>In each layer several heads look at the tokens, independently of one
     another. "Mean of all heads" is the average of their weights.</dd>
