@@ -268,42 +268,112 @@ def test_slots_and_buffers_do_not_travel(testdata, tmp_path):
   }
 
 
-@pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
-def test_keras_to_both(tmp_path, suffix):
-  model = write_random("BertForTokenClassification", tmp_path / "tf1")
-  (tmp_path / "keras").mkdir()
-  path = str(tmp_path / "keras" / f"model.{suffix}")
-  if suffix == "keras":
-    model.save(path)
-  else:
-    model.save_weights(path)
-    shutil.copy(tmp_path / "tf1" / "bert_config.json", tmp_path / "keras")
-  convert(path, tmp_path / "a", "tf1")
-  expected = read_tf1(tmp_path / "tf1")
-  del expected["global_step"]
-  assert_bitwise(read_tf1(tmp_path / "a"), expected)
-  convert(path, tmp_path / "b", "hugging_face")
-  convert(tmp_path / "tf1", tmp_path / "c", "hugging_face")
-  assert_bitwise(
-    read_safetensors(tmp_path / "b"), read_safetensors(tmp_path / "c")
+# Every way --------------------------------------------------------------------
+
+
+def from_tf1(directory, model, variables):
+  checkpoint_io.save(str(directory / "bert_model.ckpt"), variables, 7)
+  return directory
+
+
+def from_slots(directory, model, variables):
+  slots = {f"{name}/adam_m": x for name, x in variables.items()}
+  slots |= {f"{name}/adam_v": x for name, x in variables.items()}
+  prefix = str(directory / "model.ckpt-9")
+  checkpoint_io.save(prefix, {**variables, **slots}, 9)
+  return prefix
+
+
+def from_output_dir(directory, model, variables):
+  """A run that is finished: its best weights are not its newest."""
+  newest = {name: x + 1.0 for name, x in variables.items()}
+  checkpoint_io.CheckpointDirectory(str(directory)).save(newest, 9, {})
+  return from_tf1(directory, model, variables)
+
+
+def from_unfinished_run(directory, model, variables):
+  run = checkpoint_io.CheckpointDirectory(str(directory))
+  run.save({name: x + 1.0 for name, x in variables.items()}, 5, {})
+  run.save(variables, 9, {})
+  return directory
+
+
+def from_hugging_face(directory, model, variables):
+  hugging_face.write_weights(
+    str(directory / "model.safetensors"),
+    {name: x.numpy() for name, x in variables.items()},
+    "BertForPreTraining",
   )
+  return directory
 
 
-def test_shards_to_tf1(testdata, tmp_path):
-  whole = testdata / "parity" / "heads" / "BertForPreTraining"
-  tensors = read_safetensors(whole)
-  shutil.copy(whole / "config.json", tmp_path)
+def from_safetensors(directory, model, variables):
+  return from_hugging_face(directory, model, variables) / "model.safetensors"
+
+
+def from_shards(directory, model, variables):
+  tensors = read_safetensors(from_hugging_face(directory, model, variables))
+  (directory / "model.safetensors").unlink()
   names = sorted(tensors)
   weight_map = {}
   for number, part in enumerate((names[::2], names[1::2])):
     file = f"model-{number}.safetensors"
     weight_map |= dict.fromkeys(part, file)
-    safetensors.numpy.save_file({x: tensors[x] for x in part}, tmp_path / file)
-  index = tmp_path / "model.safetensors.index.json"
+    safetensors.numpy.save_file({x: tensors[x] for x in part}, directory / file)
+  index = directory / "model.safetensors.index.json"
   index.write_text(json.dumps({"weight_map": weight_map}))
-  convert(tmp_path, tmp_path / "a", "tf1")
-  convert(whole, tmp_path / "b", "tf1")
-  assert_bitwise(read_tf1(tmp_path / "a"), read_tf1(tmp_path / "b"))
+  return directory
+
+
+def from_keras(directory, model, variables):
+  (directory / "bert_config.json").unlink()  # The file has it.
+  model.save(directory / "model.keras")
+  return directory / "model.keras"
+
+
+def from_keras_weights(directory, model, variables):
+  model.save_weights(directory / "model.weights.h5")
+  return directory / "model.weights.h5"
+
+
+SOURCES = [
+  from_tf1,
+  from_slots,
+  from_output_dir,
+  from_unfinished_run,
+  from_hugging_face,
+  from_safetensors,
+  from_shards,
+  from_keras,
+  from_keras_weights,
+]
+
+
+@pytest.mark.parametrize("target", ["init_checkpoint", "tf1", "hugging_face"])
+@pytest.mark.parametrize("make_source", SOURCES, ids=lambda x: x.__name__)
+def test_every_cell_of_the_table_in_readme(tmp_path, make_source, target):
+  folder = tmp_path / "source"
+  model = write_random("BertForPreTraining", folder)
+  for file in folder.glob("bert_model.ckpt*"):
+    file.unlink()
+  variables = modeling.named_variables(model)
+  source = make_source(folder, model, variables)
+  expected = {name: x.numpy() for name, x in variables.items()}
+  if target == "init_checkpoint":
+    loaded = {name: tf.Variable(x * 0.0) for name, x in expected.items()}
+    checkpoint_io.load_weights(loaded, str(source))
+    assert_bitwise({name: x.numpy() for name, x in loaded.items()}, expected)
+    return
+  convert(source, tmp_path / "out", target)
+  if target == "tf1":
+    assert_bitwise(read_tf1(tmp_path / "out"), expected)
+  else:
+    (tmp_path / "expected").mkdir()
+    from_hugging_face(tmp_path / "expected", model, variables)
+    assert_bitwise(
+      read_safetensors(tmp_path / "out"),
+      read_safetensors(tmp_path / "expected"),
+    )
 
 
 def test_tensorflow_1_reads_a_converted_checkpoint(testdata, tmp_path):
