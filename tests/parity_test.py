@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch_oracle
 
+import checkpoint_io
 import modeling
+import tokenization
 
 
 def check_forward(oracle):
@@ -43,3 +45,34 @@ def test_forward_equals_recorded_pytorch(testdata):
 @pytest.mark.parity
 def test_forward_equals_pytorch():
   check_forward(torch_oracle.compute())
+
+
+@pytest.mark.parity
+@pytest.mark.slow
+def test_minilms_outputs_equal_pytorch_on_real_sentences(testdata, minilm_dir):
+  """59 of 1 to 256 tokens, every token's vector, and the pooled ones."""
+  import torch
+  import transformers
+
+  theirs = transformers.BertModel.from_pretrained(minilm_dir).eval()
+  config = modeling.BertConfig.from_json_file(f"{minilm_dir}/config.json")
+  ours = modeling.BertModel(config)
+  checkpoint_io.load_weights(modeling.named_variables(ours), minilm_dir)
+  tokenizer = tokenization.FullTokenizer(f"{minilm_dir}/vocab.txt")
+  path = testdata / "extract_features" / "sentences.txt"
+  lengths = set()
+  for line in tokenization.read_lines(path):
+    ids = [101, *tokenizer.encode(line)[:254], 102]
+    lengths.add(len(ids))
+    with torch.no_grad():
+      expected = theirs(torch.tensor([ids]))
+    found = ours({"input_ids": np.array([ids])})
+    for name, their_name in (
+      ("sequence_output", "last_hidden_state"),
+      ("pooled_output", "pooler_output"),
+    ):
+      values = expected[their_name].numpy()
+      error = np.abs(found[name] - values).max()
+      # float32 rounding over six layers, as a share of the largest value.
+      assert error <= 1e-5 * np.abs(values).max()
+  assert min(lengths) <= 3 and max(lengths) == 256 and len(lengths) > 30
