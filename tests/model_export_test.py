@@ -152,6 +152,7 @@ def test_masks_are_one_token_in_every_text(signatures):
   "lines",
   [
     [*VOCAB],
+    ["the", *VOCAB, "cat"],
     ["the", *VOCAB, "cat", "", "", "cat", "", "\u2028x", "a\x0bb", "\u3000"],
     ["", "", *VOCAB, "a", "a", ""],
   ],
