@@ -168,10 +168,11 @@ def check_flags(config):
   _ = config.layer_indexes
   if config.normalize and config.pooling == "none":
     raise ValueError("--normalize needs --pooling=cls, mean or max")
-  if "://" not in config.input_file and not os.path.isfile(config.input_file):
-    raise FileNotFoundError(
-      f"--input_file={config.input_file}: there is no such file"
-    )
+  path = config.input_file
+  # Not isfile: it may be a pipe.
+  is_missing = not os.path.exists(path) or os.path.isdir(path)
+  if "://" not in path and is_missing:
+    raise FileNotFoundError(f"--input_file={path}: there is no such file")
   inputs = [config.input_file]
   cli_flags.check_output_files("output_file", [config.output_file], inputs)
   if config.attention_report:
@@ -375,11 +376,12 @@ class FeatureExtractor:
     bytes_per_token = 0 if is_pooled else 4 * len(self.layers) * self.width
     return make_chunks(lines, self._config.batch_size, bytes_per_token)
 
-  def compute(self, lines):
+  def compute(self, lines, advance=lambda count: None):
     """The vectors of some lines.
 
     Args:
       lines: list of Line.
+      advance: function that is told how many more are done, batch by batch.
 
     Returns:
       List of float32 [tokens, layers, width], or with pooling [layers, width].
@@ -399,6 +401,7 @@ class FeatureExtractor:
           vectors = vectors[: len(lines[number].ids)]
         # Not a view, which would keep its batch's padding.
         found[number] = vectors.copy()
+      advance(len(numbers))
     return found
 
   def attention(self, line):
@@ -847,12 +850,12 @@ def write_features(config, extractor, page=None):
   with input_pipeline.open_atomically(config.output_file) as file, bar:
     writer = open_writer(config, extractor, file)
     for lines in extractor.read():
-      for line, vectors in zip(lines, extractor.compute(lines), strict=True):
+      found = extractor.compute(lines, advance=bar.update)
+      for line, vectors in zip(lines, found, strict=True):
         writer.write(line, vectors)
         if page:
           page.offer(line)
       num_lines += len(lines)
-      bar.update(len(lines))
     writer.close()
   return num_lines
 
