@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import json
@@ -26,6 +27,10 @@ _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
 # Bytes read at a time while indexing. Remote reads cost a round trip each.
 _INDEX_CHUNK_BYTES = 1 << 24
+# And while looking for the record behind a damaged one, a dozen bytes each.
+_SEARCH_CHUNK_BYTES = 1 << 20
+# Bad records of a file that are described; all are counted.
+SHOWN_BAD_RECORDS = 5
 # Records permuted together. At 1 kB a record two cached blocks take 32 MB.
 BLOCK_RECORDS = 1 << 14
 # Shapes that batches of mixed lengths may have. XLA compiles each of them.
@@ -44,26 +49,68 @@ SEQUENCE_FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-  """One feature of a record: `length` numbers of `dtype`, padded with 0."""
+  """One feature of a record: `length` numbers of `dtype`, padded with 0.
+
+  Floats are finite. Integers are 0 to `limit` - 1 if there is a limit, and
+  `limited_by` says where it comes from.
+  """
 
   name: str
   length: int
   dtype: str = "int64"  # or "float32", the two kinds a record can hold
+  limit: int | None = None
+  limited_by: str = ""
 
   @property
   def batch_dtype(self):
     """Type in a batch: ids travel as int32, which XLA and TPUs want."""
     return np.int32 if self.dtype == "int64" else np.float32
 
+  def is_wrong(self, values):
+    """Which of an array of values a record cannot have, as an array of bool."""
+    if self.dtype == "float32":
+      return ~np.isfinite(values)
+    if self.limit is None:
+      return np.zeros(np.shape(values), bool)
+    return (values < 0) | (values >= self.limit)
 
-def pretraining_features(max_seq_length, max_predictions_per_seq):
-  """Features of create_pretraining_data.py's records, in upstream's order."""
+  @property
+  def expected(self):
+    """What values it has, in words."""
+    if self.dtype == "float32":
+      return "finite numbers"
+    reason = f" ({self.limited_by})" if self.limited_by else ""
+    return f"0 to {self.limit - 1}{reason}"
+
+
+def pretraining_features(
+  max_seq_length,
+  max_predictions_per_seq,
+  vocab_size=None,
+  type_vocab_size=None,
+  config_file="the BERT config",
+):
+  """Features of create_pretraining_data.py's records, in upstream's order.
+
+  Args:
+    max_seq_length: tokens of a record.
+    max_predictions_per_seq: masked tokens of a record.
+    vocab_size: ids lie below it; None if it is not known.
+    type_vocab_size: likewise for segments.
+    config_file: where the last two are from, for errors.
+  """
+  tokens = vocab_size, f"vocab_size in {config_file}"
+  segments = type_vocab_size, f"type_vocab_size in {config_file}"
+  places = max_seq_length, "--max_seq_length"
+  num_masked = max_predictions_per_seq
   return (
-    *(FeatureSpec(name, max_seq_length) for name in SEQUENCE_FEATURES),
-    FeatureSpec("masked_lm_positions", max_predictions_per_seq),
-    FeatureSpec("masked_lm_ids", max_predictions_per_seq),
-    FeatureSpec("masked_lm_weights", max_predictions_per_seq, "float32"),
-    FeatureSpec("next_sentence_labels", 1),
+    FeatureSpec("input_ids", max_seq_length, "int64", *tokens),
+    FeatureSpec("input_mask", max_seq_length, "int64", 2),
+    FeatureSpec("segment_ids", max_seq_length, "int64", *segments),
+    FeatureSpec("masked_lm_positions", num_masked, "int64", *places),
+    FeatureSpec("masked_lm_ids", num_masked, "int64", *tokens),
+    FeatureSpec("masked_lm_weights", num_masked, "float32"),
+    FeatureSpec("next_sentence_labels", 1, "int64", 2),
   )
 
 
@@ -400,51 +447,92 @@ class RecordWriter:
 class RecordSource:
   """Random access to the records of many TFRecord files, parsed.
 
-  Records are numbered through all files in the order given.
+  Records are numbered through all files in the order given, bad ones that are
+  skipped not counted. Where a record is named, its number is that within its
+  file, from 0.
 
   Args:
     paths: list of TFRecord files, local or remote.
     specs: tuple of FeatureSpec that every record must have.
     known_index: what an earlier `save_index` wrote, from `load_index`; files
       whose size or time has changed since are scanned again.
+    skip_bad_records: read every record once to find those that are damaged or
+      not as `specs` say, and leave them out.
+
+  Attributes:
+    bad_records: int, how many are left out.
+    problems: list of str, what is wrong with the first few of each file.
 
   Raises:
-    ValueError: a file is truncated, or there is no record at all.
+    OSError: a file cannot be read.
+    ValueError: a file is truncated and bad records are not skipped, or there is
+      no record that can be used.
   """
 
-  def __init__(self, paths, specs, known_index=None):
+  def __init__(self, paths, specs, known_index=None, skip_bad_records=False):
     self.paths = list(paths)
     self.specs = specs
     self.block_size = BLOCK_RECORDS
     self.variable_features = ()  # Records are padded already.
     known_index = known_index or {}
+    checked = specs if skip_bad_records else None
     self._index = {
-      path: _file_entry(path, known_index.get(path)) for path in self.paths
-    }
-    self._offsets = [
-      np.concatenate([[0], np.cumsum(self._index[path]["sizes"])]).astype(int)
+      path: _file_entry(path, known_index.get(path), checked)
       for path in self.paths
+    }
+    entries = [self._index[path] for path in self.paths]
+    self._offsets = [_offsets(entry["sizes"]) for entry in entries]
+    # Numbers, within each file, of the records that are used.
+    self._used = [
+      np.delete(np.arange(len(entry["sizes"])), entry["bad"])
+      for entry in entries
     ]
-    counts = [len(offsets) - 1 for offsets in self._offsets]
+    counts = [len(used) for used in self._used]
     self._first_record = np.concatenate([[0], np.cumsum(counts)])
     self._blocks = collections.OrderedDict()
+    self.bad_records = sum(len(x["bad"]) for x in self._index.values())
+    self.problems = [
+      f"{path}: {problem}"
+      for path, entry in self._index.items()
+      for problem in entry["problems"]
+    ]
     if not len(self):
-      raise ValueError(f"no record in {', '.join(self.paths)}")
+      self._refuse()
+
+  def _refuse(self):
+    paths = ", ".join(self.paths)
+    if not self.bad_records:
+      raise ValueError(
+        f"no record in {paths}; expected what create_pretraining_data.py writes"
+      )
+    raise ValueError(
+      f"none of the {self.bad_records} records in {paths} can be used; "
+      f"{self.problems[0]}; check the flags and the vocabulary, or create the "
+      "file again"
+    )
 
   def __len__(self):
     return int(self._first_record[-1])
 
   def save_index(self, path):
-    """Keeps the record sizes in an .npz file, to spare a next run the scan."""
+    """Keeps what is known of the files, to spare a next run the scan.
+
+    An .npz file with the size of every record and the numbers of the bad ones.
+    """
+    arrays = ("sizes", "bad")
     about = {
-      file: {"bytes": entry["bytes"], "mtime": entry["mtime"]}
+      file: {name: entry[name] for name in entry if name not in arrays}
       for file, entry in self._index.items()
     }
     content = io.BytesIO()
     np.savez_compressed(
       content,
       about=json.dumps(about),
-      **{f"sizes_{i}": x["sizes"] for i, x in enumerate(self._index.values())},
+      **{
+        f"{name}_{i}": entry[name]
+        for i, entry in enumerate(self._index.values())
+        for name in arrays
+      },
     )
     write_atomically(path, content.getvalue())
 
@@ -458,15 +546,15 @@ class RecordSource:
       Dict from feature name to an array [batch, spec.length].
 
     Raises:
-      ValueError: a record is corrupt or has not the features of `specs`.
+      ValueError: a record is damaged or not as `specs` say; names file and
+        number, and what was expected.
     """
     serialized = self.read(record_numbers)
-    try:
-      return parse_examples(serialized, self.specs)
-    except tf.errors.InvalidArgumentError:
-      raise ValueError(
-        self._explain_mismatch(serialized, record_numbers)
-      ) from None
+    batch = _parse_valid(serialized, self.specs)
+    if batch is None:
+      places = [self.locate(int(number)) for number in record_numbers]
+      self._raise_for(serialized, places)
+    return batch
 
   def read(self, record_numbers):
     """Returns the records' bytes, checked against their CRC."""
@@ -477,19 +565,35 @@ class RecordSource:
     file_number = int(
       np.searchsorted(self._first_record, record_number, side="right") - 1
     )
-    first = int(self._first_record[file_number])
-    return self.paths[file_number], record_number - first
+    place = record_number - int(self._first_record[file_number])
+    return self.paths[file_number], int(self._used[file_number][place])
 
   def head(self, path, count):
     """Reads the first `count` records of a file, and nothing else.
 
     Returns:
       List of bytes; shorter if the file is.
+
+    Raises:
+      ValueError: one is damaged.
     """
-    offsets = self._offsets[self.paths.index(path)][: count + 1]
-    if len(offsets) < 2:
+    number = self.paths.index(path)
+    count = min(count, len(self._used[number]))
+    if not count:
       return []
-    return [data[:-_FOOTER_BYTES] for data in _read_records(path, offsets)]
+    places = self._used[number][:count].tolist()
+    pairs = zip(self._read_used(number, 0, count), places, strict=True)
+    return [_check_crc(data, path, place) for data, place in pairs]
+
+  def check_head(self, path, records):
+    """Compares what `head` returned with `specs`.
+
+    Raises:
+      ValueError: a record is not as they say; names file and number.
+    """
+    if _parse_valid(records, self.specs) is None:
+      used = self._used[self.paths.index(path)]
+      self._raise_for(records, [(path, place) for place in used.tolist()])
 
   def _record(self, number):
     block_number = number // self.block_size
@@ -499,42 +603,69 @@ class RecordSource:
         self._blocks.popitem(last=False)
       self._blocks[block_number] = self._read_block(block_number)
     data = self._blocks[block_number][number % self.block_size]
-    record, (crc,) = data[:-4], struct.unpack("<I", data[-4:])
-    if _masked_crc(record) != crc:
-      path, position = self.locate(number)
-      raise ValueError(
-        f"{path}: record {position} is corrupt (its checksum does not match); "
-        "create the file again"
-      )
-    return record
+    return _check_crc(data, *self.locate(number))
 
   def _read_block(self, block_number):
     """The records of a block, each followed by its CRC."""
     start = block_number * self.block_size
     end = min(start + self.block_size, len(self))
     records = []
-    for file_number, path in enumerate(self.paths):
-      first = int(self._first_record[file_number])
-      offsets = self._offsets[file_number]
-      low = max(start - first, 0)
-      high = min(end - first, len(offsets) - 1)
+    for number, used in enumerate(self._used):
+      first = int(self._first_record[number])
+      low, high = max(start - first, 0), min(end - first, len(used))
       if low < high:
-        records.extend(_read_records(path, offsets[low : high + 1]))
+        records.extend(self._read_used(number, low, high))
     return records
 
-  def _explain_mismatch(self, serialized, record_numbers):
-    """One sentence about the first record that `specs` do not describe."""
-    for record, number in zip(serialized, record_numbers, strict=True):
-      problem = describe_mismatch(record, self.specs)
+  def _read_used(self, file_number, low, high):
+    """Used records `low` to `high` - 1 of a file, each followed by its CRC."""
+    places = self._used[file_number][low:high]
+    first, last = places[0], places[-1]
+    offsets = self._offsets[file_number][first : last + 2]
+    records = _read_records(self.paths[file_number], offsets)
+    return [records[place] for place in (places - first).tolist()]
+
+  def _raise_for(self, serialized, places):
+    """Raises ValueError for the first record that is not as `specs` say.
+
+    Args:
+      serialized: list of bytes.
+      places: list of (path, number within the file), not shorter.
+    """
+    for record, (path, place) in zip(serialized, places, strict=False):
+      problem = find_problem(record, self.specs)
       if problem:
-        path, position = self.locate(int(number))
-        return f"{path}: record {position} {problem}"
-    return f"records of {self.paths[0]} cannot be parsed"
+        raise ValueError(f"{path}: {_name(place)} {problem}; {_REMEDY}")
+
+
+_REMEDY = "create the file again, or leave it out with --skip_bad_records"
+_BAD_CHECKSUM = "is corrupt (its checksum does not match)"
+
+
+def _name(place):
+  return f"record {place} (counting from 0)"
 
 
 def _masked_crc(data):
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _is_intact(data):
+  """Whether the CRC that follows a record is its own."""
+  crc = struct.pack("<I", _masked_crc(data[:-_FOOTER_BYTES]))
+  return data[-_FOOTER_BYTES:] == crc
+
+
+def _check_crc(data, path, place):
+  """The record without its CRC; ValueError if that is another's."""
+  if not _is_intact(data):
+    raise ValueError(f"{path}: {_name(place)} {_BAD_CHECKSUM}; {_REMEDY}")
+  return data[:-_FOOTER_BYTES]
+
+
+def _offsets(sizes):
+  return np.concatenate([[0], np.cumsum(sizes)]).astype(int)
 
 
 def _read_records(path, offsets):
@@ -548,31 +679,92 @@ def _read_records(path, offsets):
   ]
 
 
+# What is where in a file ------------------------------------------------------
+
+
 def load_index(path):
-  """Reads what `RecordSource.save_index` wrote; empty if there is nothing."""
+  """Reads what `RecordSource.save_index` wrote.
+
+  Empty if there is nothing, or if it is damaged, which is printed: the files
+  are scanned again then.
+  """
   if not tf.io.gfile.exists(path):
     return {}
-  with tf.io.gfile.GFile(path, "rb") as reader:
-    content = np.load(io.BytesIO(reader.read()))
-  about = json.loads(str(content["about"]))
-  return {
-    file: {**entry, "sizes": content[f"sizes_{i}"]}
-    for i, (file, entry) in enumerate(about.items())
-  }
+  try:
+    with tf.io.gfile.GFile(path, "rb") as reader:
+      content = np.load(io.BytesIO(reader.read()))
+    about = json.loads(str(content["about"]))
+    return {
+      file: _known_entry(entry, content, i)
+      for i, (file, entry) in enumerate(about.items())
+    }
+  # A damaged zip file makes zipfile and NumPy raise almost anything.
+  except Exception as error:
+    print(f"{path} is damaged and is made again ({error})")
+    return {}
 
 
-def _file_entry(path, known):
-  stat = tf.io.gfile.stat(path)
-  entry = {"bytes": stat.length, "mtime": stat.mtime_nsec}
-  if known and {key: known[key] for key in entry} == entry:
-    return known
-  sizes = _scan_record_sizes(path, stat.length)
-  return {**entry, "sizes": np.array(sizes, np.int64)}
+def _known_entry(entry, content, number):
+  sizes = content[f"sizes_{number}"]
+  if sizes.sum() != entry["bytes"]:
+    raise ValueError(f"its sizes do not add up to {entry['bytes']}")
+  # Both came later than the first indexes.
+  bad = content.get(f"bad_{number}", np.zeros(0, np.int64))
+  return {"checked": "", "problems": [], **entry, "sizes": sizes, "bad": bad}
 
 
-def _scan_record_sizes(path, file_bytes):
-  """Sizes in bytes, framing included, of a file's records."""
-  sizes = []
+def _file_entry(path, known, specs):
+  """What is to be known of a file.
+
+  Args:
+    path: the file.
+    known: an earlier entry, or None.
+    specs: what every record is compared with, to leave out bad ones; None to
+      look at no record, and to refuse a file that is not whole.
+
+  Returns:
+    Dict of `bytes` and `mtime`, of the file; `checked`, a hash of specs; the
+    arrays `sizes`, of all records, and `bad`, numbers of records; `problems`,
+    list of str.
+  """
+  try:
+    stat = tf.io.gfile.stat(path)
+    if stat.is_directory:
+      raise IsADirectoryError(f"{path} is a directory; name record files")
+    entry = {"bytes": stat.length, "mtime": stat.mtime_nsec, "checked": ""}
+    if specs:
+      entry["checked"] = hashlib.sha256(repr(specs).encode()).hexdigest()
+    if known and {key: known.get(key) for key in entry} == entry:
+      return known
+    sizes, problems = _scan_record_sizes(path, stat.length, bool(specs))
+    if specs:
+      problems |= _find_bad_records(path, sizes, problems, specs)
+  except tf.errors.OpError as error:
+    raise OSError(
+      f"{path} cannot be read ({error.message}); check the path and its "
+      "permissions"
+    ) from error
+  bad = sorted(problems)
+  shown = [f"{_name(x)} {problems[x]}" for x in bad[:SHOWN_BAD_RECORDS]]
+  bad = np.array(bad, np.int64)
+  return {**entry, "sizes": sizes, "bad": bad, "problems": shown}
+
+
+def _scan_record_sizes(path, file_bytes, skips=False):
+  """Finds a file's records by their lengths.
+
+  What lies between a damaged length and the next record counts as one record.
+
+  Args:
+    path: the file.
+    file_bytes: its size.
+    skips: whether to go on after a damaged length.
+
+  Returns:
+    (int64 [records], sizes in bytes, framing included; dict from the numbers of
+    damaged ones to what is wrong).
+  """
+  sizes, problems = [], {}
   position = 0
   chunk_start, chunk = 0, b""
   with tf.io.gfile.GFile(path, "rb") as reader:
@@ -582,13 +774,19 @@ def _scan_record_sizes(path, file_bytes):
         chunk_start, chunk = position, reader.read(_INDEX_CHUNK_BYTES)
       size = _record_size(chunk, position - chunk_start)
       if size is None or position + size > file_bytes:
-        raise ValueError(
-          f"{path} is truncated or no TFRecord file: record {len(sizes)} at "
-          f"byte {position} does not fit; create the file again"
+        if not skips:
+          raise ValueError(
+            f"{path} is truncated or no TFRecord file: {_name(len(sizes))} at "
+            f"byte {position} does not fit; {_REMEDY}"
+          )
+        size = _find_header(reader, position + 1, file_bytes) - position
+        problems[len(sizes)] = (
+          f"at byte {position} is damaged or cut off: {size} bytes lost"
         )
+        chunk_start, chunk = 0, b""  # The reader has moved.
       sizes.append(size)
       position += size
-  return sizes
+  return np.array(sizes, np.int64), problems
 
 
 def _record_size(chunk, start):
@@ -601,24 +799,135 @@ def _record_size(chunk, start):
   return _HEADER_BYTES + length + _FOOTER_BYTES
 
 
+def _find_header(reader, start, file_bytes):
+  """Where the first record from byte `start` on begins; else the file's end.
+
+  A length and its CRC agree by chance once in four billion bytes.
+  """
+  while start + _HEADER_BYTES <= file_bytes:
+    reader.seek(start)
+    chunk = reader.read(_SEARCH_CHUNK_BYTES)
+    data = np.frombuffer(chunk, np.uint8)
+    count = len(data) - _HEADER_BYTES + 1
+    # Records are shorter than 4 GB, and padding is no empty record.
+    is_zero = np.stack([data[i : i + count] == 0 for i in range(8)])
+    possible = is_zero[4:].all(axis=0) & ~is_zero[:4].all(axis=0)
+    for place in np.flatnonzero(possible).tolist():
+      size = _record_size(chunk, place)
+      if size is not None and start + place + size <= file_bytes:
+        return start + place
+    start += count
+  return file_bytes
+
+
+def _find_bad_records(path, sizes, unreadable, specs):
+  """Looks at every record of a file.
+
+  Args:
+    path: the file.
+    sizes: int64 [records].
+    unreadable: collection of the numbers of those that have no framing.
+    specs: what the others are compared with.
+
+  Returns:
+    Dict from number to what is wrong.
+  """
+  problems = {}
+  offsets = _offsets(sizes)
+  for low, high in _stretches(offsets, unreadable):
+    records = _read_records(path, offsets[low : high + 1])
+    is_intact = [_is_intact(data) for data in records]
+    records = [data[:-_FOOTER_BYTES] for data in records]
+    intact = list(itertools.compress(records, is_intact))
+    if all(is_intact) and _parse_valid(intact, specs) is not None:
+      continue
+    for number, record in enumerate(records, start=low):
+      problem = _BAD_CHECKSUM
+      if is_intact[number - low]:
+        problem = find_problem(record, specs)
+      if problem:
+        problems[number] = problem
+  return problems
+
+
+def _stretches(offsets, unreadable):
+  """Yields first and end of records to be read together, all but some."""
+  low = 0
+  for high in [*sorted(unreadable), len(offsets) - 1]:
+    while low < high:
+      limit = offsets[low] + _INDEX_CHUNK_BYTES
+      end = np.searchsorted(offsets, limit, side="right") - 1
+      end = int(min(max(end, low + 1), high))
+      yield low, end
+      low = end
+    low = high + 1
+
+
+# Parsing ----------------------------------------------------------------------
+
+
 def parse_examples(serialized, specs):
   """Parses serialized Examples into arrays [batch, spec.length].
 
+  Values are not looked at; `find_problem` does.
+
   Raises:
-    tf.errors.InvalidArgumentError: a record lacks a feature of `specs` or has
-      it in another length or type.
+    ValueError: a record lacks a feature of `specs` or has it in another length
+      or type.
   """
-  parsed = tf.io.parse_example(
-    tf.constant(serialized, shape=[len(serialized)], dtype=tf.string),
-    {
-      spec.name: tf.io.FixedLenFeature([spec.length], tf.as_dtype(spec.dtype))
-      for spec in specs
-    },
-  )
-  return {
-    spec.name: parsed[spec.name].numpy().astype(spec.batch_dtype)
+  parsed = _parse(serialized, specs)
+  if parsed is None:
+    for number, record in enumerate(serialized):
+      problem = find_problem(record, specs)
+      if problem:
+        raise ValueError(f"example {number} (counting from 0) {problem}")
+  return _as_batch(parsed, specs)
+
+
+def _parse(serialized, specs):
+  """Int64 and float32 arrays, None if a record has not the form of `specs`."""
+  kinds = {
+    spec.name: tf.io.FixedLenFeature([spec.length], tf.as_dtype(spec.dtype))
     for spec in specs
   }
+  records = tf.constant(serialized, shape=[len(serialized)], dtype=tf.string)
+  try:
+    parsed = tf.io.parse_example(records, kinds)
+  # The latter where TensorFlow quotes a record that is no UTF-8.
+  except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+    return None
+  return {name: values.numpy() for name, values in parsed.items()}
+
+
+def _parse_valid(serialized, specs):
+  """As `parse_examples`, None if a record is not all that `specs` say."""
+  parsed = _parse(serialized, specs)
+  if parsed is None:
+    return None
+  # Before they become int32: 2**32 + 5 is no 5.
+  if any(spec.is_wrong(parsed[spec.name]).any() for spec in specs):
+    return None
+  return _as_batch(parsed, specs)
+
+
+def _as_batch(parsed, specs):
+  return {
+    spec.name: parsed[spec.name].astype(spec.batch_dtype) for spec in specs
+  }
+
+
+def find_problem(serialized, specs):
+  """Says how a record differs from `specs`, or returns None if it does not."""
+  parsed = _parse([serialized], specs)
+  if parsed is None:
+    problem = describe_mismatch(serialized, specs)
+    return problem or "is no tf.train.Example"
+  for spec in specs:
+    values = parsed[spec.name][0]
+    wrong = values[spec.is_wrong(values)]
+    if wrong.size:
+      return f"has {wrong[0]} in {spec.name!r}, not {spec.expected}"
+  return None
 
 
 def feature_lengths(serialized, kind="int64_list"):
@@ -637,7 +946,7 @@ def feature_lengths(serialized, kind="int64_list"):
 
 
 def describe_mismatch(serialized, specs):
-  """Says how a record differs from `specs`, or returns None if it does not."""
+  """Says how a record's form differs from `specs`, or returns None."""
   for spec in specs:
     kind = "float_list" if spec.dtype == "float32" else "int64_list"
     lengths = feature_lengths(serialized, kind)
@@ -652,6 +961,9 @@ def describe_mismatch(serialized, specs):
         f"{spec.length}"
       )
   return None
+
+
+# Writing small files ----------------------------------------------------------
 
 
 def write_atomically(path, content):

@@ -17,7 +17,10 @@ CONFIG = "bert_config.json"
 FINAL_CHECKPOINT = "bert_model.ckpt"
 # Settings that came later than the first runs, and what these did. A manifest
 # without one, or a script without such a flag, means the same.
-LATER_SETTINGS = {"special_tokens_in_text": "split"}
+LATER_SETTINGS = {
+  "skip_bad_records": False,
+  "special_tokens_in_text": "split",
+}
 # What --overwrite_output_dir deletes. bert_config.json is written again anyway,
 # and may be the very file that --bert_config_file names.
 RUN_FILES = (

@@ -22,6 +22,7 @@ SETTINGS = (
   "max_predictions_per_seq",
   "num_train_steps",
   "num_warmup_steps",
+  "skip_bad_records",
 )
 # Records of each file looked at before a run. A vocabulary that does not fit
 # shows at once.
@@ -67,6 +68,12 @@ def define_flags():
   flags.DEFINE_integer(
     "max_eval_steps", 100, "Batches to evaluate at most.", lower_bound=1
   )
+  flags.DEFINE_bool(
+    "skip_bad_records",
+    False,
+    "Leave out records that are damaged, or do not fit flags and model, and "
+    "say so; all records are read once before training.",
+  )
   cli_flags.define_training_flags()
   cli_flags.define_vocab_flags()
   cli_flags.define_export_flags()
@@ -95,6 +102,7 @@ class PretrainingConfig:
   do_export: bool = False
   export_dir: str | None = None
   export_format: tuple[str, ...] = ("savedmodel",)
+  skip_bad_records: bool = False
 
   @property
   def index_path(self):
@@ -260,17 +268,26 @@ def open_records(config, bert_config, paths):
   source = input_pipeline.RecordSource(
     paths,
     input_pipeline.pretraining_features(
-      config.max_seq_length, config.max_predictions_per_seq
+      config.max_seq_length,
+      config.max_predictions_per_seq,
+      bert_config.vocab_size,
+      bert_config.type_vocab_size,
+      config.bert_config_file,
     ),
     input_pipeline.load_index(config.index_path),
+    config.skip_bad_records,
   )
+  if source.bad_records:
+    shown = "\n  ".join(source.problems[: input_pipeline.SHOWN_BAD_RECORDS])
+    number = f"{source.bad_records} of {len(source) + source.bad_records}"
+    print(f"{number} records are bad and left out\n  {shown}")
   for path in source.paths:
-    check_file(config, bert_config, source, path)
+    check_file(config, source, path)
   return source
 
 
-def check_file(config, bert_config, source, path):
-  """Compares a file's first records with the flags and the vocabulary.
+def check_file(config, source, path):
+  """Compares a file's first records with the flags and the model.
 
   Raises:
     ValueError: they do not fit.
@@ -285,20 +302,10 @@ def check_file(config, bert_config, source, path):
     found, expected = lengths.get(feature), getattr(config, flag)
     if found and found != expected:
       raise ValueError(
-        f"the records of {path} were made with --{flag}={found}, not "
-        f"{expected}; pass --{flag}={found} or create them again"
+        f"{path}: record 0 (counting from 0) was made with --{flag}={found}, "
+        f"not {expected}; pass --{flag}={found} or create the file again"
       )
-  problem = input_pipeline.describe_mismatch(records[0], source.specs)
-  if problem:
-    raise ValueError(f"{path}: record 0 {problem}")
-  batch = input_pipeline.parse_examples(records, source.specs)
-  largest = max(batch["input_ids"].max(), batch["masked_lm_ids"].max())
-  if largest >= bert_config.vocab_size:
-    raise ValueError(
-      f"{path} holds token id {largest}, but vocab_size is "
-      f"{bert_config.vocab_size} in {config.bert_config_file}; the records "
-      "were made with another vocabulary"
-    )
+  source.check_head(path, records)
 
 
 def train(config, trainer, source, run):

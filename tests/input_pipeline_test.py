@@ -1,7 +1,11 @@
 """Records, their order, and what is said about bad ones."""
 
 import collections
+import dataclasses
 import itertools
+import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -297,7 +301,7 @@ def test_the_index_is_kept_and_renewed(three_files, tmp_path, monkeypatch):
   monkeypatch.setattr(
     input_pipeline,
     "_scan_record_sizes",
-    lambda path, size: scans.append(path) or scan(path, size),
+    lambda path, *rest: scans.append(path) or scan(path, *rest),
   )
   known = input_pipeline.load_index(index)
   assert len(input_pipeline.RecordSource(three_files, SPECS, known)) == 10
@@ -314,7 +318,9 @@ def test_a_missing_index_is_empty(tmp_path):
 def test_truncated_files_are_named_with_the_record(three_files):
   with open(three_files[2], "rb+") as file:
     file.truncate(file.seek(0, 2) - 3)
-  with pytest.raises(ValueError, match="2.tfrecord is truncated.*record 3"):
+  with pytest.raises(
+    ValueError, match="2.tfrecord is truncated.*record 3 .*from 0"
+  ):
     input_pipeline.RecordSource(three_files, SPECS)
 
 
@@ -332,7 +338,7 @@ def test_a_flipped_bit_is_named_with_the_record(three_files):
     byte = file.read(1)[0]
     file.seek(-10, 2)
     file.write(bytes([byte ^ 1]))
-  with pytest.raises(ValueError, match="2.tfrecord: record 3 is corrupt"):
+  with pytest.raises(ValueError, match="2.tfrecord: record 3 .*0. is corrupt"):
     source.take([9])
 
 
@@ -354,6 +360,226 @@ def test_records_of_another_kind_are_explained(three_files, specs, words):
   source = input_pipeline.RecordSource(three_files, tuple(specs))
   with pytest.raises(ValueError, match=f"1.tfrecord: record 0 .*{words}"):
     source.take([5, 6])
+
+
+LIMITED = (
+  input_pipeline.FeatureSpec("input_ids", 4, "int64", 13, "vocab_size in x"),
+  input_pipeline.FeatureSpec("weights", 2, "float32"),
+  input_pipeline.FeatureSpec("label", 1),
+)
+
+
+def test_values_out_of_range_are_named_with_what_was_expected(three_files):
+  """Record 9 holds the ids 9 to 12, the last one allowed."""
+  source = input_pipeline.RecordSource(three_files, LIMITED)
+  assert source.take([9])["input_ids"].max() == 12
+  source.specs = (dataclasses.replace(LIMITED[0], limit=12), *LIMITED[1:])
+  words = (
+    r"2.tfrecord: record 3 \(counting from 0\) has 12 in 'input_ids', not "
+  )
+  words += r"0 to 11 \(vocab_size in x\); .*--skip_bad_records"
+  with pytest.raises(ValueError, match=words):
+    source.take([0, 9])
+
+
+@pytest.mark.parametrize("value", [-1, 13, 2**32 + 5, -(2**63)])
+def test_no_integer_becomes_another_one(tmp_path, value):
+  """2**32 + 5 would be 5 in a batch."""
+  features = {**make_features(2)}
+  features["input_ids"] = features["input_ids"].copy()
+  features["input_ids"][1, 2] = value
+  path = write_records(tmp_path / "a", features)
+  source = input_pipeline.RecordSource([path], LIMITED)
+  with pytest.raises(
+    ValueError, match=f"record 1 .*has {value} in 'input_ids'"
+  ):
+    source.take([0, 1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_are_finite(tmp_path, value):
+  features = make_features(1)
+  path = write_records(tmp_path / "a", {**features, "weights": [[0, value]]})
+  source = input_pipeline.RecordSource([path], LIMITED)
+  with pytest.raises(ValueError, match="in 'weights', not finite numbers"):
+    source.take([0])
+
+
+def test_a_record_that_tensorflow_cannot_even_quote_is_named(tmp_path):
+  """Its error holds the record, and is no UTF-8."""
+  path = str(tmp_path / "noise")
+  with input_pipeline.RecordWriter(path) as writer:
+    writer.write(b"\xff\x00noise")
+  source = input_pipeline.RecordSource([path], SPECS)
+  with pytest.raises(ValueError, match="noise: record 0 .* no feature"):
+    source.take([0])
+
+
+# Bad records left out
+
+
+def edit(path, offset, new_bytes):
+  """Overwrites bytes; counts from the end if the offset is negative."""
+  with open(path, "rb+") as file:
+    file.seek(offset, 2 if offset < 0 else 0)
+    file.write(new_bytes)
+
+
+def skip(paths, specs=LIMITED, known=None):
+  return input_pipeline.RecordSource(paths, specs, known, skip_bad_records=True)
+
+
+def labels_of(source):
+  return source.take(np.arange(len(source)))["label"][:, 0].tolist()
+
+
+def record_size(path, count):
+  return os.path.getsize(path) // count
+
+
+def test_without_bad_records_nothing_is_left_out(three_files):
+  source = skip(three_files)
+  assert (len(source), source.bad_records, source.problems) == (10, 0, [])
+  assert labels_of(source) == list(range(10))
+
+
+@pytest.mark.parametrize(
+  ("offset", "words"),
+  [
+    (30, "is corrupt"),  # in the data
+    (0, "is damaged or cut off: .* bytes lost"),  # in the length
+    (9, "is damaged or cut off"),  # in its checksum
+    (-1, "is corrupt"),  # the data's checksum, of the last record
+  ],
+)
+def test_one_damaged_byte_costs_one_record(three_files, offset, words):
+  """Also where it hides how long the record is."""
+  size = record_size(three_files[0], 5)
+  place = 4 if offset < 0 else 2
+  start = offset if offset < 0 else 2 * size + offset
+  data = open(three_files[0], "rb").read()
+  edit(three_files[0], start, bytes([data[start] ^ 0x55]))
+  source = skip(three_files)
+  assert labels_of(source) == [x for x in range(10) if x != place]
+  (problem,) = source.problems
+  assert re.search(f"0.tfrecord: record {place} .*from 0. .*{words}", problem)
+  # Numbers in errors are still those of the file.
+  assert source.locate(3) == (three_files[0], 3 if place == 4 else 4)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 50, -5])
+def test_of_a_truncated_file_whole_records_are_left(three_files, cut):
+  with open(three_files[0], "rb+") as file:
+    end = file.seek(0, 2)
+    file.truncate(end - max(cut, 0))
+    file.write(b"\1" * -cut)  # Nothing, or the beginning of a record.
+  source = skip(three_files)
+  assert source.bad_records == 1
+  lost = [4] if cut > 0 else []
+  assert labels_of(source) == [x for x in range(10) if x not in lost]
+
+
+def test_records_of_another_kind_are_left_out(three_files, tmp_path):
+  other = write_records(
+    tmp_path / "other",
+    {"x": np.zeros([7, 1], int)},
+    (input_pipeline.FeatureSpec("x", 1),),
+  )
+  text = tmp_path / "text"
+  text.write_text("no records, but some text " * 100)
+  empty = write_records(tmp_path / "empty", make_features(0))
+  files = [other, three_files[0], str(text), empty, three_files[2]]
+  source = skip(files)
+  assert labels_of(source) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+  assert source.bad_records == 8
+  # Five of the first file, of which there are seven, and one of the text.
+  assert len(source.problems) == 6
+  assert "no feature 'input_ids'" in source.problems[0]
+
+
+def test_values_out_of_range_are_left_out(three_files):
+  specs = (dataclasses.replace(LIMITED[0], limit=11), *LIMITED[1:])
+  source = skip(three_files, specs)
+  assert labels_of(source) == list(range(8))
+  assert "record 2 (counting from 0) has 11 in" in source.problems[0]
+
+
+def test_if_every_record_is_bad_that_is_an_error(three_files):
+  specs = (input_pipeline.FeatureSpec("spans", 1),)
+  with pytest.raises(ValueError, match="none of the 10 records .*'spans'.*fla"):
+    skip(three_files, specs)
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 100])
+@pytest.mark.parametrize("chunk", [1, 100, 1 << 24])
+def test_bad_records_change_nothing_else(
+  three_files, monkeypatch, block_size, chunk
+):
+  """Whatever is read together, and in which order."""
+  monkeypatch.setattr(input_pipeline, "BLOCK_RECORDS", block_size)
+  monkeypatch.setattr(input_pipeline, "_INDEX_CHUNK_BYTES", max(chunk, 12))
+  size = record_size(three_files[0], 5)
+  for place in (0, 3):
+    edit(three_files[0], place * size + 20, b"\xff\xff")
+  edit(three_files[2], 0, b"\xff")
+  source = skip(three_files)
+  expected = [1, 2, 4, 5, 7, 8, 9]
+  assert len(source) == len(expected)
+  for number in (6, 0, 3, 5, 1, 4, 2):
+    assert source.take([number])["label"].tolist() == [[expected[number]]]
+
+
+def test_what_is_bad_is_kept_with_the_index(three_files, tmp_path, monkeypatch):
+  edit(three_files[0], 30, b"\xff\xff")
+  index = str(tmp_path / "index.npz")
+  first = skip(three_files)
+  first.save_index(index)
+  known = input_pipeline.load_index(index)
+
+  looked = []
+  find = input_pipeline._find_bad_records
+  monkeypatch.setattr(
+    input_pipeline,
+    "_find_bad_records",
+    lambda path, *rest: looked.append(path) or find(path, *rest),
+  )
+  again = skip(three_files, known=known)
+  assert looked == []
+  assert labels_of(again) == labels_of(first) == list(range(1, 10))
+  assert again.problems == first.problems
+
+  # Other limits, or a file that changed: they are looked at again.
+  specs = (dataclasses.replace(LIMITED[0], limit=12), *LIMITED[1:])
+  assert labels_of(skip(three_files, specs, known)) == list(range(1, 9))
+  assert looked == three_files
+  # And to who wants an error, a list of bad records is no excuse.
+  strict = input_pipeline.RecordSource(three_files, LIMITED, known)
+  with pytest.raises(ValueError, match="record 0 .* is corrupt"):
+    strict.take([0])
+
+
+def test_an_index_without_bad_records_is_as_it_was(three_files, tmp_path):
+  """That of a run which began before there was a flag."""
+  about, arrays = {}, {}
+  for i, path in enumerate(three_files):
+    stat = tf.io.gfile.stat(path)
+    about[path] = {"bytes": stat.length, "mtime": stat.mtime_nsec}
+    count = (5, 1, 4)[i]
+    arrays[f"sizes_{i}"] = np.full(count, stat.length // count)
+  index = str(tmp_path / "index.npz")
+  np.savez_compressed(index, about=json.dumps(about), **arrays)
+  known = input_pipeline.load_index(index)
+  source = input_pipeline.RecordSource(three_files, SPECS, known)
+  assert all(source._index[path] is known[path] for path in three_files)
+  assert labels_of(source) == list(range(10))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 no zip"])
+def test_a_damaged_index_is_made_again(tmp_path, capsys, content):
+  path = tmp_path / "index.npz"
+  path.write_bytes(content)
+  assert input_pipeline.load_index(str(path)) == {}
+  assert f"{path} is damaged and is made again" in capsys.readouterr().out
 
 
 # Order

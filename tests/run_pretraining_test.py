@@ -284,11 +284,97 @@ def test_a_record_that_is_corrupt_stops_training_with_its_number(
   with open(path, "rb+") as file:
     file.seek(size * 300 + 30)
     file.write(b"\xff\xff")
-  with pytest.raises(ValueError, match=r"long.tfrecord: record \d+ is corrupt"):
+  with pytest.raises(
+    ValueError, match=r"long.tfrecord: record 300 .*is corrupt"
+  ):
     pretrain(
       dataclasses.replace(config, input_file=path),
       schedule=optimization.LearningRateSchedule(1e-3, 60),
     )
+
+
+def bad_copy(path, bad_records):
+  """Records with junk among them, at those places, and a torn end."""
+  specs = input_pipeline.pretraining_features(16, 3)
+  source = input_pipeline.RecordSource([path], specs)
+  bad_path = path.replace("train", "bad")
+  (junk,) = input_pipeline.serialize_examples(
+    {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", 1),)
+  )
+  records = source.read(range(len(source)))
+  for place in bad_records:
+    records.insert(place, junk)
+  with input_pipeline.RecordWriter(bad_path) as writer:
+    for record in records:
+      writer.write(record)
+  with open(bad_path, "ab") as file:
+    file.write(b"torn")
+  return bad_path
+
+
+def test_bad_records_are_left_out_as_if_they_had_never_been(
+  config, capsys, monkeypatch
+):
+  """Same weights as without them, also after an interruption."""
+  clean = dataclasses.replace(config, output_dir=config.output_dir + "-clean")
+  pretrain(clean)
+  config = dataclasses.replace(
+    config,
+    input_file=bad_copy(config.input_file, [0, 3, 30]),
+    skip_bad_records=True,
+  )
+  settings = {"seed": 0, "skip_bad_records": True}
+  save = checkpoint_io.CheckpointDirectory.save
+
+  def save_and_stop(self, *args):
+    save(self, *args)
+    raise KeyboardInterrupt
+
+  capsys.readouterr()
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint_io.CheckpointDirectory, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+      pretrain(config, settings)
+  output = capsys.readouterr().out
+  assert "4 of 44 records are bad and left out\n" in output
+  assert "bad.tfrecord: record 3 (counting from 0) has no feature" in output
+
+  scanned = []
+  find = input_pipeline._find_bad_records
+  monkeypatch.setattr(
+    input_pipeline,
+    "_find_bad_records",
+    lambda path, *rest: scanned.append(path) or find(path, *rest),
+  )
+  pretrain(config, settings)
+  assert config.input_file not in scanned
+  output = capsys.readouterr().out
+  assert "resuming at step 5" in output
+  assert "4 of 44 records are bad and left out\n" in output
+  expected, found = final_weights(clean), final_weights(config)
+  assert all((expected[name] == found[name]).all() for name in expected)
+
+
+def test_bad_records_among_the_first_stop_a_run_before_it_begins(config):
+  path = bad_copy(config.input_file, [7])
+  config = dataclasses.replace(config, input_file=path)
+  with pytest.raises(ValueError, match="is truncated .*record 41 .*--skip_bad"):
+    pretrain(config)
+  with open(path, "rb+") as file:
+    file.truncate(os.path.getsize(path) - 4)
+  with pytest.raises(ValueError, match="record 7 .*another task.*--skip_bad"):
+    pretrain(config)
+  assert not os.path.exists(config.output_dir)
+
+
+def test_whether_bad_records_are_skipped_is_part_of_a_run(config):
+  """One that began before there was the flag did not skip any."""
+  settings = {"seed": 0}
+  pretrain(config, settings)
+  pretrain(config, {**settings, "skip_bad_records": False})
+  assert "skip_bad_records" in run_pretraining.SETTINGS
+  with pytest.raises(ValueError, match=r"--skip_bad_records=False \(now True"):
+    pretrain(config, {**settings, "skip_bad_records": True})
 
 
 def test_a_loss_that_explodes_stops_the_run_and_keeps_checkpoints(config):
@@ -347,7 +433,7 @@ def test_two_devices_train_the_same(config):
     (
       {"length": 8},
       {},
-      "bad.tfrecord were made with --max_seq_length=8, not 16",
+      "bad.tfrecord: record 0 .*made with --max_seq_length=8, not 16",
     ),
     (
       {"predictions": 5},
@@ -357,7 +443,8 @@ def test_two_devices_train_the_same(config):
     (
       {"vocab_size": 600},
       {},
-      "bad.tfrecord holds token id 599, but vocab_size is 60 in .*config.json",
+      "bad.tfrecord: record 0 .*in 'input_ids', not 0 to 59 .vocab_size in "
+      ".*config.json",
     ),
     (
       {"length": 32},
@@ -379,8 +466,8 @@ def test_records_that_do_not_fit_are_explained(
 @pytest.mark.parametrize(
   ("records", "words"),
   [
-    ({"length": 8}, "bad.tfrecord were made with"),
-    ({"vocab_size": 600}, "bad.tfrecord holds token id"),
+    ({"length": 8}, "bad.tfrecord: record 0 .* was made with"),
+    ({"vocab_size": 600}, "bad.tfrecord: record 0 .* not 0 to 59"),
   ],
 )
 def test_the_file_that_differs_from_the_others_is_named(
@@ -400,7 +487,7 @@ def test_records_of_another_task_are_explained(config, tmp_path):
       {"label_ids": np.zeros([2, 1], int)}, specs
     ):
       writer.write(record)
-  with pytest.raises(ValueError, match="record 0 has no feature 'input_ids'"):
+  with pytest.raises(ValueError, match="record 0 .* no feature 'input_ids'"):
     pretrain(dataclasses.replace(config, input_file=path))
 
 
