@@ -78,7 +78,12 @@ setup(
     "tqdm>=4.66",
   ],
   extras_require={
-    "test": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.17,<0.18"],
+    "test": [
+      "hypothesis>=6.100",
+      "pytest>=8.0",
+      "pytest-xdist>=3.5",
+      "ruff>=0.17,<0.18",
+    ],
     # Runs LiteRT models; TensorFlow 2.21's own interpreter does as well.
     "litert": ["ai-edge-litert>=2.1"],
     "plots": ["matplotlib>=3.8"],
