@@ -59,6 +59,8 @@ NEEDS_CONTEXT = "\ufffd"
 # [unused1], and what users put in its place, such as [E1].
 _SPECIAL_TOKEN = re.compile(r"\[[^\[\]\s]+\]")
 
+_BYTE_ORDER_MARK = "\ufeff"
+
 # Nine megabytes of English novels hold 110,000 distinct words, each costing
 # about 150 bytes here; a full memo then takes 40 MB. Longer words are rarely
 # met again (a Chinese sentence has no spaces), and would take most room.
@@ -121,11 +123,14 @@ def read_lines(path):
     path: a file; with a scheme such as "gs://", read through TensorFlow.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a line is not UTF-8.
+    OSError: there is no such file, or it cannot be read.
+    ValueError: a line is not UTF-8, or "\r" is all that parts the file's lines,
+      which would become one.
   """
   with open_bytes(path) as lines:
     for number, line in enumerate(lines, start=1):
+      is_only_line = number == 1 and not line.endswith(b"\n")
+      is_glued = is_only_line and b"\r" in line.rstrip(b"\r")
       # Removed as bytes: in UTF-8 a byte below 128 is never part of another.
       line = line.replace(b"\r", b"")
       try:
@@ -135,6 +140,11 @@ def read_lines(path):
           f"{path}, line {number}: not UTF-8 (byte {line[error.start]:#04x});"
           " convert the file, for example with iconv"
         ) from None
+      if is_glued:
+        raise ValueError(
+          f"{path}, line 1: its lines end in CR alone, and would become one;"
+          " convert the file, for example with tr '\\r' '\\n'"
+        )
       # Nothing is left of a last line that was but "\r": upstream sees the end.
       if text:
         yield text.removesuffix("\n")
@@ -145,6 +155,7 @@ def open_bytes(path):
 
   Raises:
     FileNotFoundError: there is no such file.
+    OSError: there is, but it cannot be read.
   """
   path = os.fspath(path)
   if "://" in path:
@@ -156,13 +167,19 @@ def open_bytes(path):
     is_file, open_file = os.path.isfile(path), open
   if not is_file:
     raise FileNotFoundError(f"{path}: no such file; check the path")
-  return open_file(path, "rb")
+  try:
+    return open_file(path, "rb")
+  except OSError as error:
+    raise OSError(
+      f"{path} cannot be read ({error.strerror}); check its permissions"
+    ) from error
 
 
 def load_vocab(vocab_file):
   """Reads a vocabulary: one token a line, its id the line's number from 0.
 
-  Tokens are stripped of white space. Every line counts, blank ones (token "")
+  Tokens are stripped of white space, and the first of a byte order mark, with
+  which no text could have it. Every line counts, blank ones (token "")
   and repeated ones too; a repeated token has the id of its last line.
 
   Returns:
@@ -170,11 +187,11 @@ def load_vocab(vocab_file):
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is empty or not UTF-8.
+    ValueError: the file is empty or not UTF-8, or its lines end in CR.
   """
   vocab = {}
   for index, line in enumerate(read_lines(vocab_file)):
-    vocab[line.strip()] = index
+    vocab[line.strip().removeprefix("" if index else _BYTE_ORDER_MARK)] = index
   if not vocab:
     raise ValueError(
       f"{vocab_file}: the vocabulary is empty; it should hold one token a line"

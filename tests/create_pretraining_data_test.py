@@ -1,6 +1,7 @@
 """Records equal upstream's; mistakes are named; no half-written output."""
 
 import io
+import itertools
 import json
 import pathlib
 import random
@@ -478,3 +479,72 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(folder, tmp_path):
     " more\n"
   )
   assert list(tmp_path.iterdir()) == []
+
+
+# Odd bytes
+
+
+GOOD_LINES = [b"w1 w2 w3", b"w4 w5", b"", b"w6 w7 w8", b"w9 w1"]
+
+
+def sentences_of(tmp_path, content):
+  """Lists of tokens, one for each sentence, and the documents' bounds."""
+  words = [f"w{i}" for i in range(10)]
+  vocab = tmp_path / "vocab.txt"
+  vocab.write_text("\n".join(["[UNK]", "x", *words]) + "\n")
+  path = tmp_path / "text.txt"
+  path.write_bytes(content)
+  tokenizer = tokenization.FullTokenizer(vocab)
+  found = create_pretraining_data.read_documents([path], tokenizer)
+  bounds = list(found.sentences)
+  tokens = [
+    tokenizer.convert_ids_to_tokens(found.token_ids[a:b].tolist())
+    for a, b in itertools.pairwise(bounds)
+  ]
+  return tokens, list(found.documents)
+
+
+@pytest.mark.parametrize(
+  ("line", "tokens"),
+  [
+    (b"\0", None),
+    (b"x\0x", ["[UNK]"]),
+    (b"\0x \0", ["x"]),
+    (b"x \r x", ["x", "x"]),
+    (b"\xef\xbb\xbf", None),
+    (b"x " * 5_000_000, ["x"] * 5_000_000),
+    (b"x" * 10_000_000, ["[UNK]"]),
+    (b"\0" * 10_000_000, None),
+    ("\u0301".encode() * 5_000_000, None),
+    ("\u4e2d".encode() * 1_000_000, ["[UNK]"] * 1_000_000),
+  ],
+  ids=range(10),
+)
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_an_odd_line_changes_none_of_its_neighbours(
+  tmp_path, place, line, tokens
+):
+  """Ten megabytes of a line either."""
+  expected, bounds = sentences_of(tmp_path, b"\n".join(GOOD_LINES))
+  lines = [*GOOD_LINES[:place], line, *GOOD_LINES[place:]]
+  found, found_bounds = sentences_of(tmp_path, b"\n".join(lines))
+  if tokens is None:
+    assert (found, found_bounds) == (expected, bounds)
+  else:
+    number = place - (place > 2)  # The blank line is no sentence.
+    assert found.pop(number) == tokens
+    assert found == expected
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_and_byte_order_marks_change_nothing(tmp_path, end, mark):
+  expected = sentences_of(tmp_path, b"\n".join(GOOD_LINES))
+  content = mark + (end or b"\n").join(GOOD_LINES) + end
+  assert sentences_of(tmp_path, content) == expected
+
+
+def test_a_text_whose_lines_end_in_cr_alone_is_refused(tmp_path):
+  """Read as upstream reads it, all of it would be one sentence."""
+  with pytest.raises(ValueError, match="text.txt, line 1: .* CR alone.* tr "):
+    sentences_of(tmp_path, b"\r".join(GOOD_LINES))

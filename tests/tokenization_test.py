@@ -425,6 +425,8 @@ def test_blank_tokens_end(tmp_path):
     (b"\r\r", ValueError, "vocab.txt: the vocabulary is empty"),
     (b"a\n\xe9\n", ValueError, r"vocab.txt, line 2: not UTF-8 \(byte 0xe9\)"),
     (b"a\nb\xe9", ValueError, r"vocab.txt, line 2: not UTF-8 \(byte 0xe9\)"),
+    (b"a\rb", ValueError, "vocab.txt, line 1: its lines end in CR alone"),
+    (b"a\rb\r", ValueError, "vocab.txt, line 1: its lines end in CR alone"),
   ],
 )
 def test_bad_vocabularies(tmp_path, content, error, message):
@@ -433,6 +435,24 @@ def test_bad_vocabularies(tmp_path, content, error, message):
     path.write_bytes(content)
   with pytest.raises(error, match=message):
     tokenization.FullTokenizer(str(path))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path):
+  path = tmp_path / "vocab.txt"
+  path.write_bytes(b"\xef\xbb\xbf[PAD]\r\n\xef\xbb\xbfb\n")
+  assert tokenization.load_vocab(path) == {"[PAD]": 0, "\ufeffb": 1}
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+  path = tmp_path / "vocab.txt"
+  path.write_text("a\n")
+
+  def refuse(*args):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr("builtins.open", refuse)
+  with pytest.raises(OSError, match="vocab.txt cannot be read .Permission den"):
+    tokenization.load_vocab(path)
 
 
 def test_a_folder_is_no_vocabulary(tmp_path):
