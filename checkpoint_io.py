@@ -10,8 +10,10 @@ silence.
 
 import dataclasses
 import fnmatch
+import glob
 import json
 import os
+import sys
 
 import h5py
 import keras
@@ -131,6 +133,51 @@ def latest(directory):
   if tf.io.gfile.exists(recorded + ".index"):
     return recorded
   return os.path.join(directory, os.path.basename(recorded))
+
+
+def newest_readable(directory):
+  """Prefix of the newest checkpoint of a run that is whole, or None.
+
+  One that a full disk or a broken one has damaged is told about and passed
+  over.
+
+  Raises:
+    ValueError: there are checkpoints, but all are damaged.
+  """
+  damaged = []
+  for prefix in _newest_first(directory):
+    problem = _find_damage(prefix)
+    if not problem:
+      return prefix
+    damaged.append(prefix)
+    print(f"{prefix} is damaged and left out: {problem}", file=sys.stderr)
+  if damaged:
+    raise ValueError(
+      f"no checkpoint in {directory} can be read; bring one back from a backup "
+      "or pass --overwrite_output_dir to start anew"
+    )
+  return None
+
+
+def _newest_first(directory):
+  recorded = latest(directory)
+  prefixes = CheckpointDirectory(directory).prefixes()[::-1]
+  if recorded and recorded not in prefixes:
+    return [recorded, *prefixes]
+  return prefixes
+
+
+def _find_damage(prefix):
+  """What is wrong with a checkpoint, "" if all of it can be read."""
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+    for name in reader.get_variable_to_shape_map():
+      reader.get_tensor(name)  # Checks its checksum.
+    _read_extra(prefix)
+  # Damage shows in many ways, and TensorFlow raises RuntimeError as well.
+  except Exception as error:
+    return _first_line(error)
+  return ""
 
 
 # Reading ----------------------------------------------------------------------
@@ -396,20 +443,66 @@ def save(prefix, variables, global_step=None, extra=None):
   if global_step is not None:
     tensors[GLOBAL_STEP] = tf.constant(global_step, tf.int64)
   temporary = f"{prefix}.incomplete-{os.getpid()}"
+  suffixes = (
+    list(_FILE_SUFFIXES) if extra is None else [".json", *_FILE_SUFFIXES]
+  )
+  try:
+    _write(temporary, tensors, extra)
+    _verify(temporary, tensors)
+    # The index comes last: a checkpoint exists once its index does.
+    for suffix in suffixes:
+      tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
+  except (tf.errors.OpError, OSError) as error:
+    _remove(temporary)
+    raise OSError(
+      f"{prefix} could not be written: {_first_line(error)}; the checkpoints "
+      "before it are as they were; make room and run the same command again"
+    ) from error
+
+
+def _write(prefix, tensors, extra):
   tf.raw_ops.SaveV2(
-    prefix=temporary,
+    prefix=prefix,
     tensor_names=list(tensors),
     shape_and_slices=[""] * len(tensors),
     tensors=list(tensors.values()),
   )
-  suffixes = list(_FILE_SUFFIXES)
   if extra is not None:
-    with tf.io.gfile.GFile(temporary + ".json", "w") as writer:
+    with tf.io.gfile.GFile(prefix + ".json", "w") as writer:
       json.dump(extra, writer)
-    suffixes.insert(0, ".json")
-  # The index comes last: a checkpoint exists once its index does.
-  for suffix in suffixes:
-    tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
+
+
+def _verify(prefix, tensors):
+  """Makes sure that what was written can be read and is on the disk.
+
+  Raises:
+    OSError: a tensor differs.
+  """
+  for path in _files_of(prefix):
+    if "://" not in path:
+      with open(path, "rb") as file:
+        os.fsync(file.fileno())
+  # TensorFlow's reader, other than its writer, takes brackets for patterns.
+  if glob.has_magic(prefix):
+    return
+  reader = tf.train.load_checkpoint(prefix)
+  for name, tensor in tensors.items():
+    if reader.get_tensor(name).tobytes() != tensor.numpy().tobytes():
+      raise OSError(f"{name} was not read back as it was written")
+
+
+def _files_of(prefix):
+  directory, name = os.path.split(prefix)
+  return list_files(directory, f"{name}.*")
+
+
+def _remove(prefix):
+  for path in _files_of(prefix):
+    tf.io.gfile.remove(path)
+
+
+def _first_line(error):
+  return str(getattr(error, "message", error)).strip().split("\n")[0]
 
 
 class CheckpointDirectory:
@@ -423,7 +516,7 @@ class CheckpointDirectory:
     """Writes `model.ckpt-<global_step>`, drops the oldest beyond the limit."""
     prefix = os.path.join(self.directory, f"model.ckpt-{global_step}")
     save(prefix, variables, global_step, extra)
-    kept = [path for path in self._prefixes() if path != prefix] + [prefix]
+    kept = [path for path in self.prefixes() if path != prefix] + [prefix]
     excess = len(kept) - self.keep_checkpoint_max
     # 0 keeps all of them, as Estimator's keep_checkpoint_max did.
     dropped = kept[: max(excess, 0)] if self.keep_checkpoint_max else []
@@ -437,7 +530,7 @@ class CheckpointDirectory:
         tf.io.gfile.remove(file)
     return prefix
 
-  def _prefixes(self):
+  def prefixes(self):
     """Checkpoints of this run, by step, oldest first."""
     by_step = {}
     for path in list_files(self.directory, "model.ckpt-*.index"):

@@ -22,6 +22,8 @@ from absl import app
 from absl import flags
 from absl import logging
 
+import stop_signals
+
 FLAGS = flags.FLAGS
 
 # Flags defined by this module's functions are listed under the script that
@@ -36,7 +38,8 @@ _PROJECT_DIR = os.path.dirname(os.path.abspath(__file__))
 def run(main, define_flags):
   """Defines a script's flags, parses the command line and calls `main()`.
 
-  Exits with status 1 after one sentence on stderr when the user made a mistake.
+  Exits with status 1 after one sentence on stderr when the user made a mistake,
+  with stop_signals.EXIT_STATUS when a run was asked to stop.
 
   Args:
     main: function without arguments.
@@ -59,11 +62,25 @@ def _report_mistakes(main, argv):
         f"unexpected argument {argv[1]!r}; every option starts with --"
       )
     main()
-  except (ValueError, OSError) as error:
-    if not is_users_mistake(error):
+  except stop_signals.Interrupted as stop:
+    sys.stderr.write(f"{script}: {stop}\n")
+    sys.exit(stop_signals.EXIT_STATUS)
+  except Exception as error:
+    text = _find_sentence(error)
+    if not text:
       raise
-    sys.stderr.write(f"{script}: error: {error}\n")
+    sys.stderr.write(f"{script}: error: {text}\n")
     sys.exit(1)
+
+
+def _find_sentence(error):
+  """What to tell the user about an exception, "" if it is a defect."""
+  if isinstance(error, ValueError | OSError) and is_users_mistake(error):
+    return str(error)
+  # From Python, TensorFlow or a library: the cause is the same.
+  if "No space left on device" in str(error):
+    return "the disk is full; make room and run the same command again"
+  return ""
 
 
 def is_users_mistake(error):
@@ -244,6 +261,19 @@ def _define_run_flags():
   )
   flags.DEFINE_integer(
     "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
+  )
+  flags.DEFINE_float(
+    "save_checkpoints_secs",
+    0.0,
+    "Seconds between further checkpoints; 0 for none.",
+    lower_bound=0.0,
+  )
+  flags.DEFINE_enum(
+    "on_nan",
+    "stop",
+    ["stop", "skip", "rollback"],
+    "A loss or gradient that is no number ends the run; or its step is left "
+    "out; or the run goes back to its last checkpoint and on behind the batch.",
   )
   flags.DEFINE_integer(
     "keep_checkpoint_max",
@@ -474,6 +504,8 @@ def training_config(num_train_steps, num_warmup_steps, names=()):
     save_checkpoints_steps=FLAGS.save_checkpoints_steps,
     keep_checkpoint_max=FLAGS.keep_checkpoint_max,
     log_every_steps=FLAGS.log_every_steps,
+    save_checkpoints_secs=FLAGS.save_checkpoints_secs,
+    on_nan=FLAGS.on_nan,
     **flag_values(names),
   )
 
@@ -505,6 +537,7 @@ TRAINING_SETTINGS = (
   "schedule_power",
   "seed",
   "mixed_precision",
+  "on_nan",
 )
 
 

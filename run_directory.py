@@ -18,6 +18,7 @@ FINAL_CHECKPOINT = "bert_model.ckpt"
 # Settings that came later than the first runs, and what these did. A manifest
 # without one, or a script without such a flag, means the same.
 LATER_SETTINGS = {
+  "on_nan": "stop",
   "skip_bad_records": False,
   "special_tokens_in_text": "split",
 }

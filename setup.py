@@ -26,8 +26,10 @@ LIBRARIES = [
   "squad_data",
   "squad_decoding",
   "squad_results",
+  "stop_signals",
   "task_metrics",
   "tokenization",
+  "training_log",
   "training_loop",
   "weight_conversion",
 ]

@@ -10,24 +10,24 @@ Batches and dropout masks are pure functions of that number and the seed.
 """
 
 import contextlib
-import csv
 import dataclasses
 import functools
-import io
 import json
 import os
 import sys
+import threading
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 import checkpoint_io
 import input_pipeline
 import modeling
 import optimization
+import stop_signals
+import training_log
 
 PRECISION_POLICIES = {
   "float32": "float32",
@@ -37,6 +37,9 @@ PRECISION_POLICIES = {
 # Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
 INITIAL_LOSS_SCALE = 2.0**15
 STEPS_BEFORE_DOUBLING_SCALE = 2000
+# More in a row mean that the cause is not in the data.
+MAX_ROLLBACKS = 5
+MAX_SHOWN_RECORDS = 32
 
 
 # Devices ----------------------------------------------------------------------
@@ -319,6 +322,8 @@ class TrainingConfig:
   keep_checkpoint_max: int = 5
   log_every_steps: int = 100
   eval_steps: int = 0  # steps between a Monitor's evaluations; 0: at the end
+  save_checkpoints_secs: float = 0.0  # seconds between further ones; 0: none
+  on_nan: str = "stop"  # or "skip" or "rollback"
 
   @property
   def num_train_steps(self):
@@ -348,12 +353,12 @@ class TrainingConfig:
   def steps_until_boundary(self, step):
     """Steps from `step` to the next one after which Python has work to do."""
     intervals = (
+      self.iterations_per_loop,
       self.log_every_steps,
       self.save_checkpoints_steps,
       self.eval_steps or self.num_train_steps,
     )
     return min(
-      self.iterations_per_loop,
       self.num_train_steps - step,
       *(interval - step % interval for interval in intervals),
     )
@@ -406,18 +411,71 @@ class LossScale:
       apply()
       return
     is_finite = tf.math.is_finite(gradient_norm)
-
-    def apply_in_branch():
-      apply()
-      return tf.constant(True)
-
-    tf.cond(is_finite, apply_in_branch, lambda: tf.constant(False))
+    _apply_if(is_finite, apply)
     scale, good_steps = self._variables.values()
     count = tf.where(is_finite, good_steps + 1.0, 0.0)
     is_time = count >= STEPS_BEFORE_DOUBLING_SCALE
     factor = tf.where(is_finite, tf.where(is_time, 2.0, 1.0), 0.5)
     scale.assign(tf.maximum(scale * factor, 1.0))
     good_steps.assign(tf.where(is_time, 0.0, count))
+
+
+def _apply_if(condition, apply):
+  """Calls `apply()` in a graph if a bool tensor says so."""
+
+  def apply_in_branch():
+    apply()
+    return tf.constant(True)
+
+  tf.cond(condition, apply_in_branch, lambda: tf.constant(False))
+
+
+class _Requests:
+  """What other threads ask of a run, which it answers between two steps.
+
+  Attributes:
+    is_pausing: bool variable that the graph of the steps reads.
+    stop_signal: name of the signal that asked to stop, or None.
+  """
+
+  def __init__(self):
+    self.is_pausing = tf.Variable(False, trainable=False)
+    self.stop_signal = None
+
+  def ask_to_stop(self, signal_name):
+    """Asks for a checkpoint and the end of the run."""
+    sys.stderr.write(
+      f"{signal_name}: saving after this step; a second signal stops at once\n"
+    )
+    self.stop_signal = signal_name
+    self.is_pausing.assign(True)
+
+  @contextlib.contextmanager
+  def ask_to_save_every(self, seconds):
+    """Asks for a checkpoint now and then; never if `seconds` is 0."""
+    is_over = threading.Event()
+
+    def ask():
+      while not is_over.wait(seconds):
+        self.is_pausing.assign(True)
+
+    if seconds:
+      threading.Thread(target=ask, daemon=True).start()
+    try:
+      yield
+    finally:
+      is_over.set()
+
+  def take(self):
+    """Answers requests.
+
+    Returns:
+      (whether there was one, name of the signal that asked to stop or None).
+    """
+    was_asked = bool(self.is_pausing.numpy())
+    # In this order: a signal from here on pauses the next steps again.
+    self.is_pausing.assign(False)
+    return was_asked or bool(self.stop_signal), self.stop_signal
 
 
 class Monitor:
@@ -495,6 +553,11 @@ class Trainer:
     self.config = config
     self.monitor = monitor
     self.step = 0
+    # Batches that were passed over by rolling back, in all.
+    self.data_offset = 0
+    self.interval = training_log.Interval(model.metric_names, 0)
+    self._requests = _Requests()
+    self._rollbacks = 0
     self.weights = modeling.named_variables(model)
     self.trainable = {
       name: variable
@@ -518,13 +581,22 @@ class Trainer:
   # State
 
   def resume(self, path=None):
-    """Continues from a checkpoint (the newest of output_dir); returns the step.
+    """Continues from a checkpoint; returns the step.
 
-    Does nothing when there is none.
+    Args:
+      path: of the checkpoint; None for the newest of output_dir that can be
+        read, or for nothing when there is none.
+
+    Raises:
+      ValueError: there are checkpoints, but none can be used.
     """
-    path = path or checkpoint_io.latest(self.config.output_dir)
+    if not path:
+      path = checkpoint_io.newest_readable(self.config.output_dir)
     if path:
       self.step, extra = checkpoint_io.restore(self._state(), path)
+      self.data_offset = extra.get("data_offset", 0)
+      self.interval = training_log.Interval(self.model.metric_names, self.step)
+      self.interval.restore(extra.get("interval", {}))
       self.loss_scale.restore(extra.get("loss_scale", {}))
       if self.monitor:
         self.monitor.restore(extra.get("monitor", {}))
@@ -534,10 +606,15 @@ class Trainer:
     """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
     if not is_chief(self.strategy):
       return
+    self._rollbacks = 0
     directory = checkpoint_io.CheckpointDirectory(
       self.config.output_dir, self.config.keep_checkpoint_max
     )
-    extra = {"loss_scale": self.loss_scale.state()}
+    extra = {
+      "loss_scale": self.loss_scale.state(),
+      "interval": self.interval.state(),
+      "data_offset": self.data_offset,
+    }
     if self.monitor:
       extra["monitor"] = self.monitor.state()
     directory.save(self._state(), self.step, extra)
@@ -566,35 +643,76 @@ class Trainer:
       source: records to train on, with `len`, `take(numbers)` and `block_size`
         (an input_pipeline.RecordSource).
       log_to: directory for the log; this process logs nothing if None.
-    """
-    if self.is_done:
-      return
-    _check_workers_agree(self.strategy, self.step)
-    failure = _Failure()
-    log = log_to and TrainingLog(log_to, self.step, self.config)
-    with failure.explain():
-      self._loop(iter(self._distribute(source, failure)), log)
-    if log:
-      log.close()
 
-  def _loop(self, iterator, log):
-    interval = _Interval(self.model.metric_names, self.step)
+    Raises:
+      stop_signals.Interrupted: a signal came, and the run's place is saved.
+      ValueError: the numbers went wrong, see TrainingConfig.on_nan.
+    """
+    _check_workers_agree(self.strategy, self.step)
+    with (
+      stop_signals.watch(self._requests.ask_to_stop),
+      self._requests.ask_to_save_every(self.config.save_checkpoints_secs),
+    ):
+      while not self.is_done:
+        self._fit_until_rollback(source, log_to)
+
+  def _fit_until_rollback(self, source, log_to):
+    failure = _Failure()
+    log = log_to and training_log.TrainingLog(log_to, self.step, self.config)
+    self.interval.start_clock(self.step)
+    try:
+      with failure.explain():
+        self._loop(iter(self._distribute(source, failure)), log, source)
+    finally:
+      if log:
+        log.close()
+
+  def _loop(self, iterator, log, source):
+    """Takes steps until the last one, or until it has rolled back."""
     while not self.is_done:
-      num_steps = self.config.steps_until_boundary(self.step)
-      statistics = self.train_steps(iterator, num_steps)
-      self._check_finite(statistics)
-      interval.add(statistics)
+      boundary = self.step + self.config.steps_until_boundary(self.step)
+      statistics = self.train_steps(
+        iterator, boundary - self.step, self.interval.sums
+      )
+      self.interval.update(statistics)
+      if not statistics["is_finite"]:
+        if self._handle_nan(statistics, source) == "rolled back":
+          return
+        if self.step < boundary:
+          continue
       # Evaluated first: it may say that this step is the last.
       if self.monitor and self._is_time(self.config.eval_steps):
         start = time.monotonic()
         self._evaluate(log)
-        interval.exclude(time.monotonic() - start)
+        self.interval.exclude(time.monotonic() - start)
       if self._is_time(self.config.log_every_steps):
-        report = interval.close(self.step, self.config)
+        report = self.interval.close(self.step, self.config)
         if log:
           log.write(report)
-      if self._is_time(self.config.save_checkpoints_steps):
+      is_asked, signal_name = self._requests.take()
+      if is_asked or self._is_time(self.config.save_checkpoints_steps):
         self.save()
+      self._stop_if_asked(signal_name, self.step == boundary)
+
+  def _stop_if_asked(self, signal_name, is_at_boundary):
+    """Ends the run if a signal came to this worker or another.
+
+    Raises:
+      stop_signals.Interrupted: one did.
+    """
+    if _has_other_workers(self.strategy):
+      # All of them are at the same step only where no request cut it short.
+      if not is_at_boundary or not _any_worker(
+        self.strategy, bool(signal_name)
+      ):
+        return
+      self.save()
+      signal_name = signal_name or "a signal to another worker"
+    if signal_name and not self.is_done:
+      raise stop_signals.Interrupted(
+        f"stopped by {signal_name} at step {self.step} and saved; the same "
+        "command continues from there"
+      )
 
   @property
   def is_done(self):
@@ -613,28 +731,87 @@ class Trainer:
     if log:
       log.write_evaluation(self.step, results, is_best)
 
-  def _check_finite(self, statistics):
-    """Stops before a checkpoint of NaNs takes the place of a good one.
+  def _handle_nan(self, statistics, source):
+    """Does what config.on_nan says about a step whose numbers are not finite.
 
-    The last step's gradient counts as well: its loss was still that of the
-    weights before the update. An overflow that float16 skips changes nothing.
+    Returns:
+      "skipped" or "rolled back".
+
+    Raises:
+      ValueError: the run should stop, or rolling back does not help.
     """
-    names = ["loss"] if self.loss_scale.is_active else ["loss", "gradient_norm"]
-    for name in names:
-      if not np.isfinite(statistics[name]):
-        raise ValueError(
-          f"the {name} is {statistics[name]} at step {self.step} or shortly "
-          f"before; {self.config.output_dir} keeps the checkpoints of earlier "
-          "steps; try a lower --learning_rate or more --num_warmup_steps"
-        )
+    step = self.step - 1
+    loss, norm = statistics["step_loss"], statistics["gradient_norm"]
+    what = (
+      f"step {self.step}: the loss is {loss}, the gradient norm {norm}; "
+      f"{self._describe_batch(step, source)}"
+    )
+    if self.config.on_nan == "skip":
+      print(f"skipped {what}", file=sys.stderr)
+      return "skipped"
+    if self.config.on_nan == "rollback":
+      return self._roll_back(step, what)
+    raise ValueError(
+      f"{what}; {self.config.output_dir} keeps the checkpoints of earlier "
+      "steps; try a lower --learning_rate or more --num_warmup_steps, or "
+      "--on_nan=skip or rollback"
+    )
+
+  def _roll_back(self, step, what):
+    """Returns to the last checkpoint and passes over the batches since.
+
+    As in arXiv 2204.02311, section 5.1: the same batches from another state
+    do not bring the same spike.
+    """
+    offset = self.data_offset
+    if not checkpoint_io.newest_readable(self.config.output_dir):
+      raise ValueError(
+        f"{what}; there is no checkpoint yet to roll back to; try a lower "
+        "--learning_rate or more --num_warmup_steps"
+      )
+    self._rollbacks += 1
+    if self._rollbacks > MAX_ROLLBACKS:
+      raise ValueError(
+        f"{what}; that was rolled back {MAX_ROLLBACKS} times in a row; try a "
+        "lower --learning_rate"
+      )
+    self.resume()
+    # Those of rollbacks since that checkpoint are passed over already.
+    self.data_offset = offset + step + 1 - self.step
+    print(f"rolled back to step {self.step} after {what}", file=sys.stderr)
+    return "rolled back"
+
+  def _describe_batch(self, step, source):
+    """Where a step's batch comes from."""
+    numbers = self._order(source).batch(step + self.data_offset)
+    shown = sorted(int(number) for number in numbers[:MAX_SHOWN_RECORDS])
+    if not hasattr(source, "locate"):
+      places = ", ".join(map(str, shown))
+      text = f"examples {places}"
+    else:
+      by_file = {}
+      for number in shown:
+        path, position = source.locate(number)
+        by_file.setdefault(path, []).append(str(position))
+      text = "; ".join(
+        f"records {', '.join(positions)} of {path}"
+        for path, positions in by_file.items()
+      )
+    more = len(numbers) - len(shown)
+    return f"its batch: {text}" + (f" and {more} more" if more else "")
+
+  def _order(self, source):
+    return input_pipeline.training_order(
+      source, self.config.train_batch_size, self.config.seed
+    )
 
   def _distribute(self, source, failure):
     """The distributed batches of all steps from the current one on."""
     config = self.config
-    order = input_pipeline.training_order(
-      source, config.train_batch_size, config.seed
+    order = self._order(source)
+    steps = range(
+      self.step + self.data_offset, config.num_train_steps + self.data_offset
     )
-    steps = range(self.step, config.num_train_steps)
 
     def batches():
       return (source.take(order.batch(step)) for step in steps)
@@ -646,42 +823,77 @@ class Trainer:
       source.variable_features,
     )
 
-  def train_steps(self, iterator, num_steps):
+  def train_steps(self, iterator, num_steps, sums=None):
     """Takes `num_steps` from an iterator of `distribute_batches`.
 
+    Takes fewer when a request comes, or after a step that is not finite.
+
+    Args:
+      iterator: of a distributed dataset.
+      num_steps: int.
+      sums: dict `loss`, `metrics` and `steps` to go on adding to, so that it
+        does not matter where a pause was; zeros if None.
+
     Returns:
-      Dict of float arrays: `loss`, the sum over steps; `learning_rate` and
-      `gradient_norm` (before clipping) of the last step; `metrics`
-      [metric, 2], sums and weights in the order of the model's metric_names.
+      Dict of arrays: `loss`, the sum over `steps`; `metrics` [metric, 2], sums
+      and weights in the order of the model's metric_names; of the last step
+      `step_loss`, `learning_rate`, `gradient_norm` (before clipping) and
+      `is_finite`. A step that is not finite is in no sum.
     """
-    statistics = self._train_steps(
+    if sums is None:
+      sums = training_log.Interval(self.model.metric_names, 0).sums
+    statistics, num_taken = self._train_steps(
       iterator,
       tf.constant(self.step, tf.int64),
       tf.constant(num_steps, tf.int64),
+      tf.nest.map_structure(tf.constant, sums),
     )
-    self.step += num_steps
+    self.step += int(num_taken)
     return tf.nest.map_structure(lambda x: x.numpy(), statistics)
 
-  def _train_steps(self, iterator, first_step, num_steps):
-    loss = tf.constant(0.0)
-    metrics = tf.zeros([len(self.model.metric_names), 2])
-    learning_rate = tf.constant(0.0)
-    gradient_norm = tf.constant(0.0)
-    for i in tf.range(num_steps):
+  def _train_steps(self, iterator, first_step, num_steps, sums):
+    loss, metrics, steps = sums["loss"], sums["metrics"], sums["steps"]
+    learning_rate = gradient_norm = step_loss = tf.constant(0.0)
+    is_finite = tf.constant(True)
+    i = tf.constant(0, tf.int64)
+    while self._may_go_on(i, num_steps, is_finite):
       outcome = self.strategy.run(
         self._replica_step, args=(next(iterator), first_step + i)
       )
       step_loss, step_metrics, learning_rate, gradient_norm = _first_replica(
         self.strategy, outcome
       )
-      loss += step_loss
-      metrics += step_metrics
-    return {
+      is_finite = self._is_finite(step_loss, gradient_norm)
+      loss += tf.where(is_finite, step_loss, 0.0)
+      metrics += tf.where(is_finite, step_metrics, 0.0)
+      steps += tf.cast(is_finite, tf.float32)
+      i += 1
+    statistics = {
       "loss": loss,
       "metrics": metrics,
+      "steps": steps,
+      "step_loss": step_loss,
       "learning_rate": learning_rate,
       "gradient_norm": gradient_norm,
+      "is_finite": is_finite,
     }
+    return statistics, i
+
+  def _may_go_on(self, num_taken, num_steps, is_finite):
+    is_pausing = self._requests.is_pausing.read_value()
+    # One step at least: a request is answered between two of them.
+    is_free = tf.logical_or(num_taken < 1, tf.logical_not(is_pausing))
+    return (num_taken < num_steps) & is_finite & is_free
+
+  def _is_finite(self, loss, gradient_norm):
+    """Whether a step's numbers are.
+
+    The gradient counts as well: the loss was still that of the weights before
+    the update. An overflow that float16 skips changes nothing.
+    """
+    if self.loss_scale.is_active:
+      return tf.math.is_finite(loss)
+    return tf.math.is_finite(loss) & tf.math.is_finite(gradient_norm)
 
   def _replica_step(self, batch, step):
     """One update, seen by one replica.
@@ -774,7 +986,10 @@ class Trainer:
       self._apply(strategy, gradients, learning_rate, step)
 
     norm = strategy.experimental_local_results(gradient_norm)[0]
-    self.loss_scale.guard(norm, apply)
+    if self.loss_scale.is_active or self.config.on_nan == "stop":
+      self.loss_scale.guard(norm, apply)
+    else:
+      _apply_if(tf.math.is_finite(norm), apply)
 
   def _apply(self, strategy, gradients, learning_rate, step):
     for (name, variable), gradient in zip(
@@ -795,21 +1010,33 @@ class Trainer:
     self.optimizer.update(name, variable, gradient, slots, learning_rate, step)
 
 
+def _has_other_workers(strategy):
+  return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def _sum_over_replicas(strategy, value):
+  """The sum of what every replica's worker says; a float."""
+
+  def add_up():
+    replica = tf.distribute.get_replica_context()
+    return replica.all_reduce("SUM", tf.constant(float(value)))
+
+  return float(_first_replica(strategy, strategy.run(tf.function(add_up))))
+
+
+def _any_worker(strategy, condition):
+  return _sum_over_replicas(strategy, condition) > 0
+
+
 def _check_workers_agree(strategy, step):
   """Finds workers that read their checkpoints from different disks.
 
   Raises:
     ValueError: another process is at another step.
   """
-  if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+  if not _has_other_workers(strategy):
     return
-
-  def add_up():
-    replica = tf.distribute.get_replica_context()
-    return replica.all_reduce("SUM", tf.constant(float(step)))
-
-  total = float(_first_replica(strategy, strategy.run(tf.function(add_up))))
-  if total != step * strategy.num_replicas_in_sync:
+  if _sum_over_replicas(strategy, step) != step * strategy.num_replicas_in_sync:
     raise ValueError(
       f"this worker continues at step {step}, another one elsewhere; "
       "--output_dir must be a directory that all workers share"
@@ -825,170 +1052,6 @@ def _check_batch_split(strategy, config):
       f"over {replicas} devices and --gradient_accumulation_steps="
       f"{config.gradient_accumulation_steps}; use a multiple of {parts}"
     )
-
-
-# Reports ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class StepReport:
-  """Means over the steps since the last report."""
-
-  step: int
-  num_train_steps: int
-  values: dict  # name -> float, in the order they are shown
-  seconds_per_step: float
-
-  @property
-  def eta_seconds(self):
-    """Seconds until the last step, at this interval's speed."""
-    return self.seconds_per_step * (self.num_train_steps - self.step)
-
-
-class _Interval:
-  """Adds up the statistics between two reports."""
-
-  def __init__(self, metric_names, step):
-    self.metric_names = metric_names
-    self._restart(step)
-
-  def _restart(self, step):
-    self.first_step = step
-    self.loss = 0.0
-    self.metrics = np.zeros([len(self.metric_names), 2])
-    self.last = {}
-    self.start_time = time.monotonic()
-
-  def add(self, statistics):
-    self.loss += statistics["loss"]
-    self.metrics += statistics["metrics"]
-    self.last = statistics
-
-  def exclude(self, seconds):
-    """Leaves time out of the speed that is reported."""
-    self.start_time += seconds
-
-  def close(self, step, config):
-    """Returns the StepReport of the interval and begins the next one."""
-    steps = step - self.first_step
-    seconds = (time.monotonic() - self.start_time) / steps
-    means = self.metrics[:, 0] / np.maximum(self.metrics[:, 1], 1e-12)
-    report = StepReport(
-      step=step,
-      num_train_steps=config.num_train_steps,
-      seconds_per_step=seconds,
-      values={
-        "loss": float(self.loss / steps),
-        **dict(zip(self.metric_names, means.tolist(), strict=True)),
-        "learning_rate": float(self.last["learning_rate"]),
-        "gradient_norm": float(self.last["gradient_norm"]),
-        "examples_per_second": config.train_batch_size / seconds,
-      },
-    )
-    self._restart(step)
-    return report
-
-
-_SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
-  plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
-  data_class="DATA_CLASS_SCALAR",
-)
-
-
-class TrainingLog:
-  """Shows reports on the console, in CSV files and in TensorBoard.
-
-  StepReports go to training_log.csv, evaluations to eval_log.csv. A terminal
-  gets a bar with the time left beside the lines, a file or a pipe just the
-  lines. Rows of steps that a resumed run will take again are cut.
-
-  Args:
-    output_dir: where the files go.
-    step: step the run starts from.
-    config: TrainingConfig.
-  """
-
-  def __init__(self, output_dir, step, config):
-    self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
-    self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
-    self._events = tf.summary.create_file_writer(output_dir)
-    self._bar = tqdm.tqdm(
-      total=config.num_train_steps,
-      initial=step,
-      unit="step",
-      disable=not sys.stderr.isatty(),
-    )
-
-  def write(self, report):
-    """Adds a StepReport."""
-    self._bar.update(report.step - self._bar.n)
-    self._show(_report_line(report))
-    self._reports.add({"step": report.step, **report.values})
-    self._write_events(report.step, report.values)
-
-  def write_evaluation(self, step, results, is_best):
-    """Adds the results of an evaluation, a dict of floats."""
-    numbers = [f"{name} {value:.4g}" for name, value in results.items()]
-    note = "  best so far" if is_best else ""
-    self._show(f"evaluation at step {step}  {'  '.join(numbers)}{note}")
-    self._evaluations.add({"step": step, **results})
-    self._write_events(step, results)
-
-  def _show(self, line):
-    self._bar.write(line, file=sys.stdout)
-    sys.stdout.flush()
-
-  def _write_events(self, step, values):
-    with self._events.as_default(step=step):
-      for name, value in values.items():
-        # tf.summary.scalar needs the tensorboard package, reading only does.
-        tf.summary.write(name, np.float32(value), metadata=_SCALAR_METADATA)
-    self._events.flush()
-
-  def close(self):
-    """Ends the bar and the event file."""
-    self._bar.close()
-    self._events.close()
-
-
-def _report_line(report):
-  minutes, seconds = divmod(round(report.eta_seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  numbers = [f"{name} {value:.4g}" for name, value in report.values.items()]
-  return (
-    f"step {report.step}/{report.num_train_steps}  "
-    + "  ".join(numbers)
-    + f"  eta {hours}:{minutes:02}:{seconds:02}"
-  )
-
-
-class _CsvLog:
-  """A CSV file of rows by step, whole after every row.
-
-  Args:
-    path: the file; rows it holds of steps beyond `step` are dropped.
-    step: step the run starts from.
-  """
-
-  def __init__(self, path, step):
-    self._path = path
-    rows = self._read()
-    self._rows = [row for row in rows if int(row["step"]) <= step]
-
-  def _read(self):
-    if not tf.io.gfile.exists(self._path):
-      return []
-    with tf.io.gfile.GFile(self._path) as reader:
-      return list(csv.DictReader(io.StringIO(reader.read())))
-
-  def add(self, row):
-    """Appends a dict that has the keys of the others."""
-    self._rows.append(row)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, row, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(self._rows)
-    input_pipeline.write_atomically(self._path, text.getvalue())
 
 
 # Evaluation and prediction ----------------------------------------------------

@@ -15,6 +15,7 @@ import checkpoint_io
 import input_pipeline
 import modeling
 import optimization
+import training_log
 import training_loop
 
 # Sums over other groupings round differently; weights are of the order of 1.
@@ -440,16 +441,16 @@ def make_pretender(folder, directory, metric_at, patience=0, **options):
   """One of `make_monitored` that adds a number to its weights at every step."""
   trainer = make_monitored(folder, directory, metric_at, patience, **options)
 
-  def train_steps(iterator, num_steps):
+  def train_steps(iterator, num_steps, sums):
     del iterator
     trainer.step += num_steps
     for variable in trainer._state().values():
       variable.assign(variable + float(num_steps))
     return {
-      "loss": 1.0 * num_steps,
-      "metrics": np.full([1, 2], num_steps),
+      **{name: values + np.float32(num_steps) for name, values in sums.items()},
       "learning_rate": 0.1,
       "gradient_norm": 1.0,
+      "is_finite": True,
     }
 
   trainer.train_steps = train_steps
@@ -631,23 +632,24 @@ class FakeClock:
 
 def test_time_that_is_excluded_is_in_no_speed(monkeypatch):
   clock = FakeClock()
-  monkeypatch.setattr(training_loop, "time", clock)
+  monkeypatch.setattr(training_log, "time", clock)
   config = training_loop.TrainingConfig(
     output_dir="",
     schedule=optimization.LearningRateSchedule(1e-3, 20),
     train_batch_size=8,
   )
   statistics = {
-    "loss": 1.0,
-    "metrics": np.ones([1, 2]),
+    "loss": np.float32(4.0),
+    "metrics": np.ones([1, 2], np.float32),
+    "steps": np.float32(4.0),
     "learning_rate": 0.0,
     "gradient_norm": 0.0,
   }
-  interval = training_loop._Interval(["accuracy"], 0)
+  interval = training_log.Interval(["accuracy"], 0)
   for step, pause in ((4, 1000.0), (8, 0.0)):
     clock.now += 2.0 + pause
     interval.exclude(pause)
-    interval.add(statistics)
+    interval.update(statistics)
     report = interval.close(step, config)
     assert report.seconds_per_step == 0.5
     assert report.values["examples_per_second"] == 16
@@ -659,15 +661,16 @@ def test_evaluations_are_in_no_speed(folder, tmp_path, monkeypatch):
   clock = FakeClock()
   trainer = make_pretender(folder, tmp_path, METRIC_AT, log_every_steps=4)
   monkeypatch.setattr(training_loop, "time", clock)
+  monkeypatch.setattr(training_log, "time", clock)
   evaluate, train_steps = trainer.monitor.evaluate, trainer.train_steps
 
   def evaluate_slowly():
     clock.now += 1000.0
     return evaluate()
 
-  def count_seconds(iterator, num_steps):
+  def count_seconds(iterator, num_steps, sums):
     clock.now += num_steps
-    return train_steps(iterator, num_steps)
+    return train_steps(iterator, num_steps, sums)
 
   monkeypatch.setattr(trainer.monitor, "evaluate", evaluate_slowly)
   monkeypatch.setattr(trainer, "train_steps", count_seconds)
