@@ -126,7 +126,10 @@ def latest(directory):
   A directory that was moved is followed: only the base name counts where the
   recorded path is gone.
   """
-  state = tf.train.get_checkpoint_state(directory)
+  try:
+    state = tf.train.get_checkpoint_state(directory)
+  except ValueError:  # It is empty, or no UTF-8.
+    return None
   if not state:
     return None
   recorded = state.model_checkpoint_path
@@ -348,10 +351,22 @@ class _CheckpointReader:
   bert_config = None
 
   def __init__(self, prefix):
-    reader = tf.train.load_checkpoint(prefix)
     self.path = prefix
-    self.shapes = reader.get_variable_to_shape_map()
-    self.get_tensor = reader.get_tensor
+    self._reader = self._try(tf.train.load_checkpoint, prefix)
+    self.shapes = self._try(self._reader.get_variable_to_shape_map)
+
+  def get_tensor(self, name):
+    return self._try(self._reader.get_tensor, name)
+
+  def _try(self, function, *args):
+    try:
+      return function(*args)
+    # Damage shows in many ways, IndexError and RuntimeError among them.
+    except Exception as error:
+      raise ValueError(
+        f"{self.path} is damaged or no checkpoint ({error}); take another one, "
+        "or copy it again"
+      ) from error
 
   def source_name(self, name):
     return name

@@ -320,13 +320,9 @@ def _read_architecture(directory):
     Key of ARCHITECTURES; DEFAULT_ARCHITECTURE if there is no config.json, or it
     names a class of somebody's own.
   """
-  try:
-    with open(os.path.join(directory, CONFIG), encoding="utf-8") as reader:
-      names = json.load(reader).get("architectures") or []
-  # What is wrong with it says BertConfig, which every model needs.
-  except (OSError, ValueError, AttributeError):
-    names = []
-  known = [name for name in names if name in ARCHITECTURES]
+  names = _read_config(os.path.join(directory, CONFIG)).get("architectures")
+  names = names if isinstance(names, list) else []
+  known = [x for x in names if isinstance(x, str) and x in ARCHITECTURES]
   return known[0] if known else DEFAULT_ARCHITECTURE
 
 
@@ -339,13 +335,25 @@ def read_labels(config_file):
   Returns:
     List of str; None if nobody named them.
   """
+  names = _read_config(config_file).get("id2label") or {}
   try:
-    with open(config_file, encoding="utf-8") as reader:
-      names = json.load(reader).get("id2label") or {}
     labels = [str(names[number]) for number in sorted(names, key=int)]
-  except (OSError, ValueError, AttributeError):
+  except (KeyError, TypeError, ValueError):
     return None
   return None if all(map(_NAMELESS_LABEL.fullmatch, labels)) else labels
+
+
+def _read_config(path):
+  """What a config.json holds, {} if it cannot be read.
+
+  What is wrong with it says BertConfig, which every model needs.
+  """
+  try:
+    with open(path, encoding="utf-8") as reader:
+      config = json.load(reader)
+  except (OSError, ValueError, RecursionError):
+    return {}
+  return config if isinstance(config, dict) else {}
 
 
 def _list_files(path):
@@ -354,11 +362,17 @@ def _list_files(path):
     return [path]
   try:
     with open(path, encoding="utf-8") as reader:
-      names = sorted(set(json.load(reader)["weight_map"].values()))
-  except (ValueError, KeyError, TypeError, AttributeError):
+      names = set(json.load(reader)["weight_map"].values())
+    # Beside the index, and nowhere else.
+    names = sorted(os.path.basename(name) for name in names)
+  except OSError as error:
+    raise OSError(
+      f"{path} cannot be read ({error.strerror}); name a file that can"
+    ) from error
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     raise ValueError(
-      f"{path} is no index of safetensors: it has no weight_map; download it "
-      "again"
+      f"{path} is no index of safetensors: it has no weight_map, from names to "
+      "files; download it again"
     ) from None
   paths = [os.path.join(os.path.dirname(path), name) for name in names]
   for part in paths:
@@ -370,7 +384,7 @@ def _list_files(path):
 def _open(path):
   try:
     return safetensors.safe_open(path, framework="numpy")
-  except safetensors.SafetensorError as error:
+  except (safetensors.SafetensorError, OSError) as error:
     raise ValueError(
       f"{path} is no complete safetensors file ({error}); download it again"
     ) from error

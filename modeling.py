@@ -111,12 +111,16 @@ class BertConfig:
     """
     if not tf.io.gfile.exists(json_file):
       raise FileNotFoundError(f"no BERT config at {json_file}")
-    with tf.io.gfile.GFile(json_file) as reader:
-      text = reader.read()
     try:
-      json_object = json.loads(text)
-    except json.JSONDecodeError as error:
+      with tf.io.gfile.GFile(json_file, "rb") as reader:
+        json_object = json.loads(reader.read())
+    # Not JSON, not UTF-8, an integer of over 4,300 digits, or [[[[[...
+    except (ValueError, RecursionError) as error:
       raise ValueError(f"{json_file} is not valid JSON: {error}") from error
+    except tf.errors.OpError as error:
+      raise OSError(
+        f"{json_file} cannot be read ({error.message}); name a file that can"
+      ) from error
     if not isinstance(json_object, dict) or "vocab_size" not in json_object:
       raise ValueError(
         f"{json_file} is not a BERT config: it has no vocab_size"
@@ -127,7 +131,30 @@ class BertConfig:
           f"{json_file} is of a network that is not BERT: its {key} is "
           f"{json_object[key]!r}; choose a model where it is {value!r}"
         )
-    return cls.from_dict(cls._translate(json_object))
+    try:
+      cls._check_values(json_object)
+      config = cls.from_dict(cls._translate(json_object))
+      config.validate()
+    except ValueError as error:
+      raise ValueError(f"{json_file}: {error}") from None
+    return config
+
+  @classmethod
+  def _check_values(cls, json_object):
+    """Raises ValueError for values that no network can have."""
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+      value = json_object.get(name)  # Upstream takes null for 0.
+      if value is not None and not (_is_number(value) and 0 <= value < 1):
+        raise ValueError(f"{name} must be 0 or more and below 1, not {value!r}")
+    value = json_object.get("initializer_range", 1)
+    if not (_is_number(value) and 0 <= value < np.inf):
+      raise ValueError(f"initializer_range must be a number, not {value!r}")
+    value = json_object.get("hidden_act")
+    if value is not None and not isinstance(value, str):
+      raise ValueError(f"hidden_act must be a name, not {value!r}")
+    methods = sorted(set(dir(cls)) & json_object.keys())
+    if methods:
+      raise ValueError(f"{methods[0]!r} cannot be a key of a BERT config")
 
   @staticmethod
   def _translate(json_object):
@@ -163,6 +190,10 @@ class BertConfig:
         f"num_attention_heads {self.num_attention_heads}"
       )
     get_activation(self.hidden_act)
+
+
+def _is_number(value):
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 # Activations, initialisation, dropout ----------------------------------------

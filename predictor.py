@@ -130,7 +130,8 @@ def read_description(export_dir):
 
   Raises:
     FileNotFoundError: there is no export.
-    ValueError: it is of a newer format.
+    OSError: its description cannot be read.
+    ValueError: it is of a newer format, or damaged.
   """
   path = os.path.join(export_dir, DESCRIPTION_FILE)
   exists, open_file = os.path.exists, open
@@ -143,13 +144,51 @@ def read_description(export_dir):
       f"{export_dir} is no export: it has no {DESCRIPTION_FILE}; name a "
       "directory that was given as --export_dir"
     )
-  with open_file(path, "rb") as reader:
-    description = json.loads(reader.read())
+  try:
+    with open_file(path, "rb") as reader:
+      description = json.loads(reader.read())
+    problem = _find_problem(description)
+  except OSError as error:
+    raise OSError(
+      f"{path} cannot be read ({error}); export the model again"
+    ) from error
+  except (ValueError, RecursionError) as error:
+    problem = f"not JSON: {error}"
+  if problem:
+    raise ValueError(f"{path} is damaged ({problem}); export the model again")
   if description["format"] > FORMAT_VERSION:
     raise ValueError(
       f"{export_dir} was exported by a newer version; install that one here"
     )
   return description
+
+
+def _find_problem(description):
+  """What a description lacks to be used, None for nothing."""
+  if not isinstance(description, dict):
+    return "not a JSON object"
+  version, kind = description.get("format"), description.get("kind")
+  if not isinstance(version, int):
+    return f"its format is {version!r}, not a number"
+  if version > FORMAT_VERSION:
+    return None  # Its other parts may have changed.
+  if not isinstance(kind, str) or kind not in _SHOW:
+    return f"its kind is {kind!r}, not one of {', '.join(_SHOW)}"
+  inputs = description.get("inputs")
+  names = inputs.get("serving_default") if isinstance(inputs, dict) else None
+  is_list = isinstance(names, list) and names
+  if not is_list or not all(isinstance(name, str) for name in names):
+    return "its inputs have no serving_default, a list of names"
+  return _find_label_problem(description) if kind == "classifier" else None
+
+
+def _find_label_problem(description):
+  labels = description.get("labels")
+  if not isinstance(labels, list):
+    return f"its labels are {labels!r}, not a list"
+  if not isinstance(description.get("problem_type"), str):
+    return "it has no problem_type"
+  return None
 
 
 # Tensors to Python ------------------------------------------------------------

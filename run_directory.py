@@ -165,8 +165,18 @@ class RunDirectory:
     path = os.path.join(self.path, MANIFEST)
     if not tf.io.gfile.exists(path):
       return None
-    with tf.io.gfile.GFile(path) as reader:
-      return json.load(reader)
+    try:
+      with tf.io.gfile.GFile(path, "rb") as reader:
+        found = json.loads(reader.read())
+      problem = _find_problem(found)
+    except (ValueError, RecursionError, tf.errors.OpError) as error:
+      problem = str(error)
+    if problem:
+      raise ValueError(
+        f"{path} is damaged ({problem}); bring back a copy of it, or pass "
+        "--overwrite_output_dir to delete that run"
+      )
+    return found
 
   def _check_same_run(self, found):
     remedy = "choose another --output_dir, or pass --overwrite_output_dir"
@@ -190,6 +200,18 @@ class RunDirectory:
         f"{changed[0]} is not what the run in {self.path} was started with; "
         f"{remedy} to delete that run"
       )
+
+
+def _find_problem(manifest):
+  """What a manifest lacks, None if it is whole."""
+  if not isinstance(manifest, dict):
+    return "not a JSON object"
+  for name in ("settings", "data", "results"):
+    if not isinstance(manifest.get(name), dict):
+      return f"its {name!r} are no JSON object"
+  if not isinstance(manifest.get("finished"), bool):
+    return "it does not say whether the run is 'finished'"
+  return None
 
 
 def _settings(manifest):
