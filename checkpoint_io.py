@@ -550,8 +550,8 @@ class CheckpointDirectory:
     by_step = {}
     for path in list_files(self.directory, "model.ckpt-*.index"):
       prefix = path.removesuffix(".index")
-      step = prefix.rsplit("-", 1)[1]
-      if step.isdigit():
+      step = os.path.basename(prefix).removeprefix("model.ckpt-")
+      if step.isdigit():  # Not so of one that was being written.
         by_step[int(step)] = prefix
     return [by_step[step] for step in sorted(by_step)]
 

@@ -198,6 +198,69 @@ def test_rotation_keeps_the_newest(tmp_path, variables, name):
   ]
 
 
+def test_one_that_was_being_written_is_none(tmp_path, variables):
+  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory.save(variables, 5, {})
+  # As a killed process leaves it: whole, but without its name.
+  checkpoint_io.save(str(tmp_path / "model.ckpt-9.incomplete-77"), variables, 9)
+  newest = str(tmp_path / "model.ckpt-5")
+  assert directory.prefixes() == [newest]
+  assert checkpoint_io.newest_readable(str(tmp_path)) == newest
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001", ".json"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+def test_a_damaged_newest_is_passed_over(
+  tmp_path, variables, capsys, suffix, damage
+):
+  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  for step in (5, 9):
+    directory.save(variables, step, {"step": step})
+  file = tmp_path / f"model.ckpt-9{suffix}"
+  content = file.read_bytes()
+  middle = len(content) // 2
+  file.write_bytes(
+    {
+      "cut": content[:middle],
+      "empty": b"",
+      "flipped": content[:3] + bytes([content[3] ^ 255]) + content[4:],
+    }[damage]
+  )
+  newest = checkpoint_io.newest_readable(str(tmp_path))
+  assert newest == str(tmp_path / "model.ckpt-5")
+  assert "model.ckpt-9 is damaged and left out" in capsys.readouterr().err
+  assert checkpoint_io.restore(variables, newest) == (5, {"step": 5})
+
+
+def test_nothing_but_damage_is_no_new_start(tmp_path, variables):
+  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory.save(variables, 5, {})
+  (tmp_path / "model.ckpt-5.data-00000-of-00001").unlink()
+  with pytest.raises(
+    ValueError, match="no checkpoint in .* can be read; bring"
+  ):
+    checkpoint_io.newest_readable(str(tmp_path))
+  assert checkpoint_io.newest_readable(str(tmp_path / "empty")) is None
+
+
+def test_a_write_that_cannot_be_read_back_is_no_checkpoint(
+  tmp_path, variables, monkeypatch
+):
+  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory.save(variables, 5, {})
+  write = checkpoint_io._write
+
+  def write_otherwise(prefix, tensors, extra):
+    write(prefix, {name: x + 1.0 for name, x in tensors.items()}, extra)
+
+  monkeypatch.setattr(checkpoint_io, "_write", write_otherwise)
+  with pytest.raises(
+    OSError, match="ckpt-9 could not be written: .* not read b"
+  ):
+    checkpoint_io.save(str(tmp_path / "model.ckpt-9"), variables)
+  assert not [x for x in os.listdir(tmp_path) if "-9" in x]
+
+
 def test_zero_keeps_all(tmp_path, variables):
   directory = checkpoint_io.CheckpointDirectory(str(tmp_path), 0)
   for step in range(7):

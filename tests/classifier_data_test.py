@@ -730,7 +730,7 @@ def test_saved_labels_are_the_same(tmp_path):
   assert saved.labels == labels
   mrpc = classifier_data.TASKS["mrpc"]
   assert classifier_data.with_saved_labels(mrpc, str(path)) == mrpc
-  with pytest.raises(FileNotFoundError, match="labels.txt, or a config.*; train with"):
+  with pytest.raises(FileNotFoundError, match="or a config.*; train with"):
     classifier_data.with_saved_labels(task, None)
 
 

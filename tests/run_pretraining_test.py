@@ -44,9 +44,8 @@ def write_records(path, count=40, length=16, predictions=3, vocab_size=60):
   return str(path)
 
 
-@pytest.fixture
-def config(tmp_path):
-  """Trains and evaluates a tiny BERT on 40 records, 17 held out."""
+def write_config(folder):
+  """Writes the config of a tiny BERT; returns its path."""
   bert_config = modeling.BertConfig(
     VOCAB_SIZE,
     hidden_size=16,
@@ -56,10 +55,16 @@ def config(tmp_path):
     max_position_embeddings=16,
     type_vocab_size=2,
   )
-  path = tmp_path / "bert_config.json"
+  path = folder / "bert_config.json"
   path.write_text(bert_config.to_json_string())
+  return path
+
+
+@pytest.fixture
+def config(tmp_path):
+  """Trains and evaluates a tiny BERT on 40 records, 17 held out."""
   return run_pretraining.PretrainingConfig(
-    bert_config_file=str(path),
+    bert_config_file=str(write_config(tmp_path)),
     input_file=write_records(tmp_path / "train.tfrecord"),
     eval_input_file=write_records(tmp_path / "eval.tfrecord", count=17),
     output_dir=str(tmp_path / "out"),

@@ -34,6 +34,11 @@ NEW_RUN = {"do_train": True, "do_predict": True}
 
 @pytest.fixture
 def folder(tmp_path):
+  """What `make_folder` makes."""
+  return make_folder(tmp_path)
+
+
+def make_folder(tmp_path):
   """A tiny model's config and vocabulary, and files of questions.
 
   train.json has 120, dev.json 30, each with an answer; train2.json and

@@ -1,0 +1,80 @@
+"""Runs a script that meets its end at a chosen place.
+
+    python tests/killed_run.py run_pretraining kill:batch:7 --flags...
+
+The place is `batch` (the making of the seventh batch, a little ahead of the
+steps), `rename` (the seventh file of a checkpoint that gets its name), `verify`
+(the seventh checkpoint is written, no file has its name yet), or `log`
+(before the seventh row of training_log.csv). The end is SIGKILL, or for `term`
+and `int` a signal that asks; `none` is none.
+"""
+
+import importlib
+import os
+import signal
+import sys
+
+import tensorflow as tf
+
+import checkpoint_io
+import input_pipeline
+import training_log
+
+SIGNALS = {
+  "kill": signal.SIGKILL,
+  "term": signal.SIGTERM,
+  "int": signal.SIGINT,
+}
+
+
+def places():
+  """Where a run may end: (object, attribute, whether a call counts)."""
+
+  def always(*args):
+    return True
+
+  def is_checkpoint(source, target, *args):
+    return "/model.ckpt-" in target
+
+  return {
+    "batch": [
+      (input_pipeline.RecordSource, "take", always),
+      (input_pipeline.SequenceSource, "take", always),
+    ],
+    "rename": [(tf.io.gfile, "rename", is_checkpoint)],
+    "verify": [(checkpoint_io, "_verify", always)],
+    "log": [(training_log._CsvLog, "add", always)],
+  }
+
+
+def arrange(end):
+  """Puts the end where it should come."""
+  if end == "none":
+    return
+  name, place, number = end.split(":")
+  for owner, attribute, counts in places()[place]:
+    setattr(
+      owner,
+      attribute,
+      ending(getattr(owner, attribute), counts, SIGNALS[name], int(number)),
+    )
+
+
+def ending(function, counts, signal_number, number):
+  calls = []
+
+  def call(*args, **kwargs):
+    calls.append(counts(*args))
+    if sum(calls) == number and calls[-1]:
+      os.kill(os.getpid(), signal_number)
+    return function(*args, **kwargs)
+
+  return call
+
+
+if __name__ == "__main__":
+  _, script, end, *flags = sys.argv
+  module = importlib.import_module(script)
+  arrange(end)
+  sys.argv = [script, *flags]
+  module.cli()
