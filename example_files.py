@@ -277,7 +277,7 @@ def read_examples(
   if not examples:
     column, value = layout.where or (None, None)
     which = f" with {value!r} in column {column!r}" if layout.where else ""
-    raise ValueError(f"{path} holds no example{which}")
+    raise ValueError(f"{path} holds no example{which}; check the file")
   return examples
 
 
@@ -403,7 +403,8 @@ def _label_text(value):
 def _parse_score(value):
   try:
     score = float(value)
-  except (TypeError, ValueError):
+  # The last for an integer beyond what a float holds, which JSON may have.
+  except (TypeError, ValueError, OverflowError):
     score = np.nan
   if not np.isfinite(score):
     raise BadRow(f"the label {value!r} is no number, as regression needs")

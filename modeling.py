@@ -110,13 +110,15 @@ class BertConfig:
         a network that is not BERT.
     """
     if not tf.io.gfile.exists(json_file):
-      raise FileNotFoundError(f"no BERT config at {json_file}")
+      raise FileNotFoundError(f"no BERT config at {json_file}; check the path")
     try:
       with tf.io.gfile.GFile(json_file, "rb") as reader:
         json_object = json.loads(reader.read())
     # Not JSON, not UTF-8, an integer of over 4,300 digits, or [[[[[...
     except (ValueError, RecursionError) as error:
-      raise ValueError(f"{json_file} is not valid JSON: {error}") from error
+      raise ValueError(
+        f"{json_file} is not valid JSON: {error}; mend it or get it again"
+      ) from error
     except tf.errors.OpError as error:
       raise OSError(
         f"{json_file} cannot be read ({error.message}); name a file that can"
@@ -136,7 +138,7 @@ class BertConfig:
       config = cls.from_dict(cls._translate(json_object))
       config.validate()
     except ValueError as error:
-      raise ValueError(f"{json_file}: {error}") from None
+      raise ValueError(f"{json_file}: {error}; mend the file") from None
     return config
 
   @classmethod

@@ -166,7 +166,9 @@ def open_bytes(path):
   else:
     is_file, open_file = os.path.isfile(path), open
   if not is_file:
-    raise FileNotFoundError(f"{path}: no such file; check the path")
+    exists = os.path.exists(path)  # Of remote paths it knows nothing.
+    remedy = "name a file in that directory" if exists else "check the path"
+    raise FileNotFoundError(f"{path}: no such file; {remedy}")
   try:
     return open_file(path, "rb")
   except OSError as error:

@@ -777,7 +777,16 @@ BAD_ROWS = [
   ("tsv", SCORE, "c\tinf", "the label 'inf' is no number"),
   ("tsv", SCORE, "c\t", "the label '' is no number"),
   ("jsonl", SCORE, '{"text": "c", "label": [1]}', r"label \[1\] is no number"),
+  ("jsonl", SCORE, '{"text": "c", "label": 1%s}' % ("0" * 400), "is no number"),
 ]
+
+
+@pytest.mark.parametrize("content", ["", "a\nb\na\n", "a\n\nb\n"])
+def test_labels_that_no_run_wrote_are_refused(tmp_path, content):
+  path = tmp_path / "labels.txt"
+  path.write_text(content)
+  with pytest.raises(ValueError, match="labels.txt should hold .* each once"):
+    classifier_data.read_labels(str(path))
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
