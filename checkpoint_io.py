@@ -45,23 +45,34 @@ def resolve(path):
 
   Raises:
     FileNotFoundError: there is no checkpoint.
+    OSError: its directory cannot be read.
     ValueError: there is one, but it is pickled, or safetensors and not local.
   """
+  try:
+    found = _find(path)
+  except tf.errors.OpError as error:
+    raise OSError(
+      f"{path} cannot be read ({error.message}); check its permissions"
+    ) from error
+  if found:
+    return found
+  raise FileNotFoundError(
+    f"no checkpoint at {path}; expected a prefix such as "
+    "DIR/bert_model.ckpt (with .index and .data files beside it), or a "
+    "directory with one, with a `checkpoint` file or a model.safetensors"
+  )
+
+
+def _find(path):
   for suffix in _FILE_SUFFIXES:
     path = path.removesuffix(suffix)
   for prefix in _possible_prefixes(path):
     if prefix and _exists(prefix):
       return prefix
   found = _find_hugging_face(path)
-  if found:
-    return found
-  if path.endswith(_KERAS_SUFFIXES) and tf.io.gfile.exists(path):
-    return path
-  raise FileNotFoundError(
-    f"no checkpoint at {path}; expected a prefix such as "
-    "DIR/bert_model.ckpt (with .index and .data files beside it), or a "
-    "directory with one, with a `checkpoint` file or a model.safetensors"
-  )
+  if not found and path.endswith(_KERAS_SUFFIXES):
+    found = path if tf.io.gfile.exists(path) else None
+  return found
 
 
 def _possible_prefixes(path):
