@@ -781,6 +781,42 @@ BAD_ROWS = [
 ]
 
 
+ODD_TEXTS = {
+  "NUL": "\0",
+  "NULs": "a\0b" * 3,
+  "CR": "a\rb",
+  "other line ends": "a\u2028b\x0bc\x85d",
+  "a mark": "\ufeff",
+  "10 MB": "word " * 2_000_000,
+  "a word of 10 MB": "x" * 10_000_000,
+}
+
+
+@pytest.mark.parametrize("name", ODD_TEXTS)
+@pytest.mark.parametrize("file_format", GOOD)
+def test_an_odd_text_is_read_and_leaves_its_neighbours_alone(
+  tmp_path, file_format, name
+):
+  text = ODD_TEXTS[name]
+  layout = Layout("text", label="label", file_format=file_format)
+  row = {"tsv": f"{text}\t1", "csv": f'"{text}",1'}.get(
+    file_format, json.dumps({"text": text, "label": 1})
+  )
+  header, *others = GOOD[file_format]
+  path = tmp_path / "train"
+
+  def read_texts(lines):
+    path.write_text("\n".join(lines), "utf-8", newline="")
+    examples = classifier_data.read_examples(path, layout, "train")
+    return [example.text_a for example in examples]
+
+  expected = read_texts([header, *others])
+  found = read_texts([header, row, *others])
+  # The first line of JSON lines is a row already.
+  assert found.pop(file_format == "jsonl") == text
+  assert found == expected
+
+
 @pytest.mark.parametrize("content", ["", "a\nb\na\n", "a\n\nb\n"])
 def test_labels_that_no_run_wrote_are_refused(tmp_path, content):
   path = tmp_path / "labels.txt"

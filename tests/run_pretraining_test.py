@@ -382,6 +382,31 @@ def test_whether_bad_records_are_skipped_is_part_of_a_run(config):
     pretrain(config, {**settings, "skip_bad_records": True})
 
 
+def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
+  """Checked where it is read: the first records of the file are right."""
+  order = input_pipeline.TrainingOrder(400, 8, 0)
+  place = int(order.batch(14).max())
+  assert place > run_pretraining.NUM_CHECKED_RECORDS
+  path = str(tmp_path / "long.tfrecord")
+  specs = input_pipeline.pretraining_features(16, 3)
+  features = {spec.name: np.ones([400, spec.length], int) for spec in specs}
+  features["masked_lm_positions"][place, 1] = 16
+  with input_pipeline.RecordWriter(path) as writer:
+    for record in input_pipeline.serialize_examples(features, specs):
+      writer.write(record)
+  words = (
+    rf"record {place} \(counting from 0\) has 16 in 'masked_lm_positions', "
+  )
+  words += r"not 0 to 15 \(--max_seq_length\)"
+  with pytest.raises(ValueError, match=words):
+    pretrain(
+      dataclasses.replace(config, input_file=path),
+      schedule=optimization.LearningRateSchedule(1e-3, 40),
+    )
+  assert checkpoint_io.latest(config.output_dir).endswith("model.ckpt-10")
+  assert not manifest(config)["finished"]
+
+
 def test_a_loss_that_explodes_stops_the_run_and_keeps_checkpoints(config):
   with pytest.raises(ValueError, match="the loss is nan .*--learning_rate"):
     pretrain(config, schedule=optimization.LearningRateSchedule(1e30, 12, 6))

@@ -1088,3 +1088,39 @@ def test_feature_file_is_there_when_complete(tmp_path, tokenizer):
       assert record["is_impossible"] == [1]
     assert sorted(record) == sorted(names)
     path.unlink()
+
+
+# Odd bytes
+
+
+@pytest.mark.parametrize(
+  "odd",
+  ["", "\0", "a\0b", "a\rb\r", "\ud800", "x" * 1_000_000, "\u0301" * 100_000],
+  ids=range(7),
+)
+def test_an_odd_paragraph_leaves_its_neighbours_alone(tmp_path, tokenizer, odd):
+  data = make_data("It was in 1969.", ("When?", "1969", 10))
+  path = tmp_path / "data.json"
+  paragraphs = data["data"][0]["paragraphs"]
+  paragraphs.append(copy.deepcopy(paragraphs[0]))
+  path.write_text(json.dumps(data))
+  alone = squad_data.read_squad_examples(str(path), is_training=False)
+  question = {"id": "odd", "question": f"{odd[:99]}?", "answers": []}
+  paragraphs.insert(1, {"context": odd, "qas": [question]})
+  path.write_text(json.dumps(data))
+  found = squad_data.read_squad_examples(str(path), is_training=False)
+  windows = windows_of(found, tokenizer)
+  assert found[1].context == odd
+  assert [found[0], found[2]] == alone
+  expected = windows_of(alone, tokenizer)
+  last = windows.sequences.ids(len(windows) - 1).tolist()
+  assert last == expected.sequences.ids(1).tolist()
+  assert (windows.sequences.ids(0) == expected.sequences.ids(0)).all()
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
+  path = tmp_path / "data.json"
+  text = json.dumps(make_data("It was in 1969.", ("When?", "1969", 10)))
+  path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+  (example,) = squad_data.read_squad_examples(str(path), is_training=True)
+  assert example.orig_answer_text == "1969"
