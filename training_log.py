@@ -18,6 +18,12 @@ import tqdm
 
 import input_pipeline
 
+# A loss is judged once: after so many reports, twice the warmup and a fifth of
+# the steps, as a share of the first report's.
+REPORTS_BEFORE_JUDGEMENT = 10
+STUCK_LOSS = 0.98
+COLLAPSED_LOSS = 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class StepReport:
@@ -128,6 +134,7 @@ class TrainingLog:
     self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
     self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
     self._events = tf.summary.create_file_writer(output_dir)
+    self._schedule = config.schedule
     self._bar = tqdm.tqdm(
       total=config.num_train_steps,
       initial=step,
@@ -141,6 +148,9 @@ class TrainingLog:
     self._show(_report_line(report))
     self._reports.add({"step": report.step, **report.values})
     self._write_events(report.step, report.values)
+    trouble = find_trouble(self._reports.rows, self._schedule)
+    if trouble:
+      self._show(f"warning: {trouble}")
 
   def write_evaluation(self, step, results, is_best):
     """Adds the results of an evaluation, a dict of floats."""
@@ -178,6 +188,40 @@ def _report_line(report):
   )
 
 
+def find_trouble(rows, schedule):
+  """What is wrong with a loss, said when it is judged; "" otherwise.
+
+  Args:
+    rows: list of dicts with `step` and `loss`, the newest last.
+    schedule: optimization.LearningRateSchedule.
+  """
+  if not _is_due(rows, schedule) or _is_due(rows[:-1], schedule):
+    return ""
+  losses = [float(row["loss"]) for row in rows]
+  first, now = losses[0], float(np.mean(losses[-3:]))
+  so_far = f"the loss is {now:.4g} at step {rows[-1]['step']}, at first it was"
+  if now > STUCK_LOSS * first:
+    return (
+      f"{so_far} {first:.4g}: the model learns nothing. Likely causes: a "
+      "learning rate too high or too low, too short a warmup, weights that "
+      "were not loaded, labels that do not depend on the texts; with few data "
+      "try --adam_bias_correction or another --seed"
+    )
+  if now < COLLAPSED_LOSS * first:
+    return (
+      f"{so_far} {first:.4g}: too easy. Likely causes: the labels can be read "
+      "off the texts, or the same few examples come again and again"
+    )
+  return ""
+
+
+def _is_due(rows, schedule):
+  if len(rows) < REPORTS_BEFORE_JUDGEMENT:
+    return False
+  earliest = max(2 * schedule.num_warmup_steps, schedule.num_train_steps / 5)
+  return int(rows[-1]["step"]) >= earliest
+
+
 class _CsvLog:
   """A CSV file of rows by step, whole after every row.
 
@@ -189,7 +233,7 @@ class _CsvLog:
   def __init__(self, path, step):
     self._path = path
     rows = self._read()
-    self._rows = [row for row in rows if int(row["step"]) <= step]
+    self.rows = [row for row in rows if int(row["step"]) <= step]
 
   def _read(self):
     if not tf.io.gfile.exists(self._path):
@@ -199,9 +243,9 @@ class _CsvLog:
 
   def add(self, row):
     """Appends a dict that has the keys of the others."""
-    self._rows.append(row)
+    self.rows.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, row, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(self._rows)
+    writer.writerows(self.rows)
     input_pipeline.write_atomically(self._path, text.getvalue())

@@ -3,6 +3,8 @@
 import csv
 import functools
 import glob
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -499,3 +501,185 @@ def test_xla_is_for_gpus_unless_asked():
   config = training_loop.DeviceConfig
   assert not training_loop.uses_xla(strategy, config(xla="auto"))
   assert training_loop.uses_xla(strategy, config(xla="true"))
+
+
+# Numbers gone wrong
+
+
+def break_step(trainer, monkeypatch, position):
+  """Makes the gradients of one batch infinite, told by two of its examples."""
+  compute = trainer._micro_gradients
+  order = trainer._order(trainer.source_of_test)
+  first = [tuple(order.batch(i)[:2]) for i in range(STEPS + 1)]
+  assert first.count(first[position]) == 1
+  arrays = trainer.source_of_test.arrays
+  ids = tf.constant(arrays["input_ids"][list(first[position])])
+
+  def overflow(batch, weights, dropout_seed):
+    gradients, loss, metrics = compute(batch, weights, dropout_seed)
+    is_marked = tf.reduce_all(batch["input_ids"][:2] == ids)
+    factor = tf.where(is_marked, np.float32(np.inf), 1.0)
+    return [gradient * factor for gradient in gradients], loss, metrics
+
+  monkeypatch.setattr(trainer, "_micro_gradients", overflow)
+
+
+def train_with_a_bad_batch(folder, source, directory, monkeypatch, **options):
+  """Step 5's batch, the one at position 4, is bad."""
+  trainer = make_trainer(
+    folder, output_dir=str(directory), save_checkpoints_steps=2, **options
+  )
+  trainer.source_of_test = source
+  break_step(trainer, monkeypatch, 4)
+  trainer.fit(source, log_to=str(directory))
+  return trainer
+
+
+def train_on(folder, source, directory, positions):
+  """Takes the steps of batches at the given positions only."""
+  trainer = make_trainer(folder, output_dir=str(directory))
+  order = trainer._order(source)
+
+  def batches():
+    return (source.take(order.batch(position)) for position in positions)
+
+  return trainer, lambda: iter(
+    training_loop.distribute_batches(trainer.strategy, batches, 1)
+  )
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_bad_step_can_be_skipped(
+  folder, source, tmp_path, monkeypatch, capsys, replicas
+):
+  """The others are taken at their own learning rates."""
+  trainer = train_with_a_bad_batch(
+    folder, source, tmp_path, monkeypatch, on_nan="skip", replicas=replicas
+  )
+  assert trainer.step == STEPS
+  error = capsys.readouterr().err
+  assert "skipped step 5: the loss is 6." in error
+  order = trainer._order(source).batch(4)
+  shown = ", ".join(map(str, sorted(order)))
+  assert f"its batch: examples {shown}" in error
+  expected, make_iterator = train_on(folder, source, tmp_path, range(STEPS))
+  iterator = make_iterator()
+  for step in range(STEPS):
+    before = {k: v.numpy() for k, v in expected._state().items()}
+    expected.train_steps(iterator, 1)
+    if step == 4:
+      for name, variable in expected._state().items():
+        variable.assign(before[name])
+  assert_same_weights(trainer, expected)
+  with open(tmp_path / "training_log.csv", newline="") as file:
+    (row,) = csv.DictReader(file)
+  assert np.isfinite(float(row["loss"]))
+
+
+def test_rolling_back_passes_over_the_batches_since_the_checkpoint(
+  folder, source, tmp_path, monkeypatch, capsys
+):
+  """From step 4 on with the batches at 5, 6 and so on."""
+  trainer = train_with_a_bad_batch(
+    folder, source, tmp_path, monkeypatch, on_nan="rollback"
+  )
+  assert (trainer.step, trainer.data_offset) == (STEPS, 1)
+  assert "rolled back to step 4 after step 5: the" in capsys.readouterr().err
+  positions = [0, 1, 2, 3, *range(5, STEPS + 1)]
+  expected, make_iterator = train_on(folder, source, tmp_path, positions)
+  expected.train_steps(make_iterator(), STEPS)
+  assert_bitwise(trainer, expected)
+  again = make_trainer(folder, output_dir=str(tmp_path))
+  assert (again.resume(), again.data_offset) == (STEPS, 1)
+
+
+def test_rolling_back_needs_a_checkpoint(folder, source, tmp_path, monkeypatch):
+  trainer = make_trainer(folder, output_dir=str(tmp_path), on_nan="rollback")
+  trainer.source_of_test = source
+  break_step(trainer, monkeypatch, 0)
+  with pytest.raises(ValueError, match="no checkpoint yet to roll back to"):
+    trainer.fit(source)
+
+
+def test_rolling_back_for_ever_is_given_up(
+  folder, source, tmp_path, monkeypatch
+):
+  trainer = make_trainer(
+    folder,
+    output_dir=str(tmp_path),
+    on_nan="rollback",
+    save_checkpoints_steps=2,
+  )
+  compute = trainer._micro_gradients
+
+  def overflow_from_step_3(batch, weights, dropout_seed):
+    gradients, loss, metrics = compute(batch, weights, dropout_seed)
+    factor = tf.where(dropout_seed[1] >= 3, np.float32(np.inf), 1.0)
+    return [gradient * factor for gradient in gradients], loss, metrics
+
+  monkeypatch.setattr(trainer, "_micro_gradients", overflow_from_step_3)
+  with pytest.raises(ValueError, match="rolled back 5 times in a row"):
+    trainer.fit(source)
+
+
+# Requests
+
+
+def test_pauses_change_nothing(folder, source, tmp_path, reference):
+  """A request at every step: ten pauses, ten checkpoints."""
+  trainer = make_trainer(
+    folder, output_dir=str(tmp_path), keep_checkpoint_max=0
+  )
+  take = trainer._requests.take
+
+  def take_and_ask():
+    answer = take()
+    trainer._requests.is_pausing.assign(True)
+    return answer
+
+  trainer._requests.is_pausing.assign(True)
+  trainer._requests.take = take_and_ask
+  trainer.fit(source, log_to=str(tmp_path))
+  assert_bitwise(trainer, reference)
+  assert len(glob.glob(f"{tmp_path}/*.index")) == STEPS
+
+
+def test_time_asks_for_checkpoints(folder, source, tmp_path):
+  """Often enough that there is one between steps that save anyway."""
+  trainer = make_trainer(
+    folder,
+    output_dir=str(tmp_path),
+    save_checkpoints_secs=1e-3,
+    keep_checkpoint_max=0,
+  )
+  trainer.fit(source)
+  assert len(glob.glob(f"{tmp_path}/*.index")) > 1
+
+
+def test_a_disk_that_is_full_leaves_the_earlier_checkpoints(
+  folder, source, tmp_path
+):
+  """The limit on the size of files stands for it."""
+  trainer = make_trainer(
+    folder, output_dir=str(tmp_path), save_checkpoints_steps=5
+  )
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  save = trainer.save
+
+  def save_with_less_room():
+    if trainer.step == 10:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    save()
+
+  trainer.save = save_with_less_room
+  try:
+    with pytest.raises(
+      OSError, match="model.ckpt-10 could not be .* make room"
+    ):
+      trainer.fit(source)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+  assert make_trainer(folder, output_dir=str(tmp_path)).resume() == 5
+  assert not glob.glob(f"{tmp_path}/*ckpt-10*")

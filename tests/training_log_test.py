@@ -1,0 +1,103 @@
+"""Reports: what is added up, cut on resuming, and said about a loss."""
+
+import csv
+
+import numpy as np
+import pytest
+
+import optimization
+import training_log
+import training_loop
+
+SCHEDULE = optimization.LearningRateSchedule(1e-3, 100, 10)
+
+
+def rows_of(losses, interval=5):
+  return [
+    {"step": interval * (i + 1), "loss": str(loss)}
+    for i, loss in enumerate(losses)
+  ]
+
+
+def said(losses, schedule=SCHEDULE, interval=5):
+  """What is said after each row."""
+  rows = rows_of(losses, interval)
+  return [
+    training_log.find_trouble(rows[: i + 1], schedule) for i in range(len(rows))
+  ]
+
+
+def test_a_loss_that_is_stuck_is_reported_once():
+  found = said([6.9, 6.95, 6.88] * 7)
+  assert [i for i, text in enumerate(found) if text] == [9]
+  assert (
+    "the loss is 6.91 at step 50, at first it was 6.9: the model" in found[9]
+  )
+
+
+def test_a_loss_that_collapses_is_reported_once():
+  found = said([0.7, *[0.001] * 20])
+  assert [i for i, text in enumerate(found) if text] == [9]
+  assert "too easy" in found[9]
+
+
+def test_a_loss_that_falls_is_not_reported():
+  assert not any(said(np.linspace(6.9, 5.0, 20).tolist()))
+
+
+@pytest.mark.parametrize(
+  ("steps", "warmup", "row"), [(1000, 0, 39), (100, 45, 17), (20, 0, 9)]
+)
+def test_the_judgement_waits_for_the_warmup_and_a_fifth(steps, warmup, row):
+  schedule = optimization.LearningRateSchedule(1e-3, steps, warmup)
+  found = said([1.0] * 60, schedule)
+  assert [i for i, text in enumerate(found) if text] == [row]
+
+
+def statistics(**changes):
+  return {
+    "loss": np.float32(6.0),
+    "metrics": np.array([[1.0, 4.0]], np.float32),
+    "steps": np.float32(3.0),
+    "learning_rate": 0.1,
+    "gradient_norm": 2.0,
+    **changes,
+  }
+
+
+def config(**changes):
+  return training_loop.TrainingConfig("", SCHEDULE, 8, **changes)
+
+
+def test_a_report_is_about_the_steps_that_count():
+  """One of four steps was left out, since its numbers were not finite."""
+  interval = training_log.Interval(["accuracy"], 0)
+  interval.update(statistics())
+  report = interval.close(4, config())
+  assert (report.values["loss"], report.values["accuracy"]) == (2.0, 0.25)
+
+
+def test_what_was_added_up_survives_a_checkpoint():
+  interval = training_log.Interval(["accuracy"], 0)
+  interval.update(statistics(loss=np.float32(0.1) + np.float32(0.2)))
+  later = training_log.Interval(["accuracy"], 3)
+  later.restore(interval.state())
+  for name, values in interval.sums.items():
+    assert later.sums[name].tobytes() == values.tobytes(), name
+
+
+def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
+  log = training_log.TrainingLog(str(tmp_path), 0, config())
+  for step in (5, 10, 15):
+    interval = training_log.Interval(["accuracy"], 0)
+    interval.update(statistics())
+    log.write(interval.close(step, config()))
+  log.close()
+  log = training_log.TrainingLog(str(tmp_path), 10, config())
+  interval = training_log.Interval(["accuracy"], 10)
+  interval.update(statistics(loss=np.float32(9.0)))
+  log.write(interval.close(15, config()))
+  log.close()
+  with open(tmp_path / "training_log.csv", newline="") as file:
+    rows = [(row["step"], row["loss"]) for row in csv.DictReader(file)]
+  assert rows == [("5", "2.0"), ("10", "2.0"), ("15", "3.0")]
