@@ -48,6 +48,7 @@ class Setup:
     tokenizer: tokenization.FullTokenizer.
     files: model_files.ModelFiles.
     is_padded: whether all sequences are padded to max_seq_length.
+    findings: run_forecast.Findings of a dry run, None of another.
   """
 
   strategy: object
@@ -56,6 +57,7 @@ class Setup:
   tokenizer: object
   files: object
   is_padded: bool
+  findings: object = None
 
 
 def open_model(
@@ -77,6 +79,7 @@ def open_model(
   """
   import model_files
   import modeling
+  import run_forecast
   import training_loop
 
   output_dir = output_dir or config.output_dir
@@ -102,6 +105,9 @@ def open_model(
   model_files.check_length(config.max_seq_length, bert_config)
   # A TPU wants one shape.
   is_tpu = device_config.distribution_strategy == "tpu"
+  findings = None
+  if config.dry_run:
+    findings = run_forecast.Findings(training_loop.is_chief(strategy))
   return Setup(
     strategy=strategy,
     device_config=device_config,
@@ -109,6 +115,7 @@ def open_model(
     tokenizer=tokenizer,
     files=found,
     is_padded=config.pad_to_max_length or is_tpu,
+    findings=findings,
   )
 
 
@@ -178,10 +185,25 @@ def make_model(setup, config, seed, head, **options):
   return model
 
 
+def conclude_dry_run(setup, config):
+  """Prints a dry run's verdict.
+
+  Raises:
+    ValueError: there are problems; has all of them.
+  """
+  import run_forecast
+
+  run_forecast.conclude(
+    setup.findings, config.output_dir, "files, flags and model fit together"
+  )
+
+
 def train(
   setup, config, training_config, run, model, source, monitor=None, files=None
 ):
   """Trains to the end, or as long as a Monitor's evaluations get better.
+
+  A dry run tells what that would take instead.
 
   Args:
     setup: Setup.
@@ -197,6 +219,7 @@ def train(
     The step the model's weights are of.
   """
   import run_directory
+  import run_forecast
   import training_loop
 
   trainer = training_loop.Trainer(
@@ -210,8 +233,13 @@ def train(
     run, trainer, config.init_checkpoint, config.overwrite_output_dir
   )
   if not is_unfinished:
+    if config.dry_run:
+      run_forecast.tell_finished(setup.findings, run)
     return run_directory.restore(run, model)
   if config.dry_run:
+    run_forecast.forecast(
+      setup.findings, trainer, source, run, config.init_checkpoint
+    )
     return trainer.step
   run.copy(setup.files.vocab_file, "vocab.txt")
   for name, text in (files or {}).items():

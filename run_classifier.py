@@ -362,10 +362,14 @@ def classify(config, task, device_config, training_config, settings):
   import classifier_results
 
   job = open_job(config, task, device_config, training_config, settings)
+  if config.dry_run:
+    describe_data(job)
   results = [
     run_once(job, config_of_seed(job, training_config, number))
     for number in range(config.num_seeds)
   ]
+  if config.dry_run:
+    fine_tuning.conclude_dry_run(job.setup, config)
   if config.num_seeds == 1 or not config.do_eval or config.dry_run:
     return results[0]
   summary = classifier_results.summarize_seeds(results)
@@ -398,6 +402,21 @@ def open_job(config, task, device_config, training_config, settings):
     settings=settings,
     data_files=[files[name][0] for name in deciding if name in files],
   )
+
+
+def describe_data(job):
+  """Tells of a dry run's files how long texts are, and which labels come."""
+  import run_forecast
+
+  config, task, findings = job.config, job.task, job.setup.findings
+  for name, split in job.splits.items():
+    lengths = run_forecast.text_lengths(split, job.setup.tokenizer)
+    run_forecast.tell_texts(
+      findings, name, lengths, config.max_seq_length, config.long_text
+    )
+  if config.do_train:
+    labels = job.splits["train"].labels
+    run_forecast.tell_labels(findings, "train", task.labels, labels)
 
 
 def run_path(config, number):
@@ -453,7 +472,6 @@ def run_once(job, training_config):
     )
     global_step = run_directory.restore(run, model, config.init_checkpoint)
   if config.dry_run:
-    print("dry run: files, flags and model fit together; nothing was written")
     return {}
   results = [
     evaluate(job, step, run, name, global_step) for name in job.kind("dev")

@@ -156,14 +156,18 @@ def pretrain(config, device_config, training_config, settings):
   """
   import modeling
   import run_directory
+  import run_forecast
   import training_loop
 
   strategy = training_loop.make_strategy(device_config)
+  findings = run_forecast.Findings(training_loop.is_chief(strategy))
   if config.do_export:
     config = find_model_files(config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   tokenizer = open_tokenizer(config, bert_config)
   train_source, eval_source = open_sources(config, bert_config)
+  if config.dry_run:
+    check_records(config, findings, [train_source, eval_source])
   run = run_directory.RunDirectory(
     config.output_dir,
     settings,
@@ -183,16 +187,16 @@ def pretrain(config, device_config, training_config, settings):
       training_config,
       jit_compile=training_loop.uses_xla(strategy, device_config),
     )
-    global_step = train(config, trainer, train_source, run)
+    global_step = train(config, trainer, train_source, run, findings)
   elif config.do_eval:
     global_step = run_directory.restore(run, model, config.init_checkpoint)
   else:
     has_heads = restore_for_export(config, model, run)
   if config.dry_run:
+    summary = "records, flags, model and checkpoint fit together"
     num_records = len(train_source or [])
-    print(
-      f"dry run: {num_records} records, flags, model and checkpoint fit "
-      "together; nothing was written"
+    run_forecast.conclude(
+      findings, config.output_dir, f"{num_records} {summary}"
     )
     return
   if config.do_eval:
@@ -308,20 +312,39 @@ def check_file(config, source, path):
   source.check_head(path, records)
 
 
-def train(config, trainer, source, run):
+def check_records(config, findings, sources):
+  """Looks at the records of a dry run's sources, as many as it is worth."""
+  import run_forecast
+
+  for source in dict.fromkeys(filter(None, sources)):
+    if config.skip_bad_records:
+      findings.tell("records", f"{len(source)}, all checked")
+    else:
+      run_forecast.check_records(findings, source)
+
+
+def train(config, trainer, source, run, findings):
   """Trains to the last step, from where output_dir left off if it did.
+
+  A dry run tells what that would take instead.
 
   Returns:
     The global step that the model's weights are of.
   """
   import run_directory
+  import run_forecast
 
   is_unfinished = run_directory.prepare(
     run, trainer, config.init_checkpoint, config.overwrite_output_dir
   )
   if not is_unfinished:
+    if config.dry_run:
+      run_forecast.tell_finished(findings, run)
     return run_directory.restore(run, trainer.model)
   if config.dry_run:
+    run_forecast.forecast(
+      findings, trainer, source, run, config.init_checkpoint
+    )
     return trainer.step
   if run.is_writer:
     run.make()

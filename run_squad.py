@@ -314,6 +314,8 @@ def answer_questions(config, device_config, training_config, settings):
   job = Job(config, setup, run)
   train_windows = open_windows(job, "train") if config.do_train else None
   questions = open_questions(job) if config.do_predict else None
+  if config.dry_run:
+    describe_data(job, train_windows, questions)
   model = fine_tuning.make_model(
     setup, config, training_config.seed, modeling.BertSpanLabeler
   )
@@ -328,7 +330,7 @@ def answer_questions(config, device_config, training_config, settings):
     )
     global_step = run_directory.restore(job.run, model, config.init_checkpoint)
   if config.dry_run:
-    print("dry run: files, flags and model fit together; nothing was written")
+    fine_tuning.conclude_dry_run(setup, config)
     return {}
   results = {}
   if config.do_predict:
@@ -393,6 +395,28 @@ def open_questions(job):
   examples = read_squad_examples(job.config.predict_file, is_training=False)
   windows = open_windows(job, "predict")
   return Questions(examples, windows, make_source(job, windows, columns={}))
+
+
+def describe_data(job, train_windows, questions):
+  """Tells of a dry run's files how long texts are, and what windows lose."""
+  import run_forecast
+
+  config, findings = job.config, job.setup.findings
+  windows = {
+    "train_file": train_windows,
+    "predict_file": questions and questions.windows,
+  }
+  for name in [name for name in windows if windows[name]]:
+    run_forecast.tell_windows(
+      findings,
+      name,
+      windows[name],
+      config.max_seq_length,
+      config.doc_stride,
+      config.max_query_length,
+    )
+  if train_windows:
+    run_forecast.tell_answers(findings, "train_file", train_windows)
 
 
 def make_source(job, windows, columns):

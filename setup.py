@@ -23,6 +23,7 @@ LIBRARIES = [
   "optimization",
   "predictor",
   "run_directory",
+  "run_forecast",
   "squad_data",
   "squad_decoding",
   "squad_results",

@@ -32,10 +32,11 @@ LAYERS = {
   "run_directory": 4,
   "squad_data": 4,
   "classifier_results": 5,
-  "fine_tuning": 5,
   "mask_filling": 5,
+  "run_forecast": 5,
   "squad_decoding": 5,
   "weight_conversion": 5,
+  "fine_tuning": 6,
   "graph_squad": 6,
   "litert_export": 6,
   "squad_results": 6,
@@ -106,7 +107,7 @@ def test_importing_costs_no_tensorflow(name):
   heavy = re.compile(
     r"tensorflow|keras|modeling|optimization|checkpoint_io|input_pipeline|"
     r"classifier_results|graph_|litert_export|model_export|model_files|"
-    r"run_directory|training_log|training_loop|weight_conversion"
+    r"run_directory|run_forecast|training_log|training_loop|weight_conversion"
   )
   assert [x for x in _imports(name, True) if heavy.match(x)] == []
 
