@@ -174,11 +174,10 @@ def newest_readable(directory):
 
 
 def _newest_first(directory):
+  """Prefixes of a run, the one that its `checkpoint` file names before all."""
   recorded = latest(directory)
-  prefixes = CheckpointDirectory(directory).prefixes()[::-1]
-  if recorded and recorded not in prefixes:
-    return [recorded, *prefixes]
-  return prefixes
+  others = CheckpointDirectory(directory).prefixes()[::-1]
+  return [recorded] * bool(recorded) + [x for x in others if x != recorded]
 
 
 def _find_damage(prefix):

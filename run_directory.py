@@ -346,7 +346,7 @@ def load(run, model, init_checkpoint=None):
     ValueError: there are none.
   """
   final = os.path.join(run.path, FINAL_CHECKPOINT)
-  newest = final if run.is_finished else checkpoint_io.latest(run.path)
+  newest = final if run.is_finished else checkpoint_io.newest_readable(run.path)
   if not newest and not init_checkpoint:
     raise ValueError(
       f"there is no model to use: {run.path} holds no checkpoint; train with "

@@ -208,6 +208,15 @@ def test_one_that_was_being_written_is_none(tmp_path, variables):
   assert checkpoint_io.newest_readable(str(tmp_path)) == newest
 
 
+def test_a_checkpoint_file_that_was_edited_is_followed(tmp_path, variables):
+  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  for step in (5, 9):
+    directory.save(variables, step, {})
+  (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"')
+  chosen = str(tmp_path / "model.ckpt-5")
+  assert checkpoint_io.newest_readable(str(tmp_path)) == chosen
+
+
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001", ".json"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
 def test_a_damaged_newest_is_passed_over(
