@@ -949,7 +949,7 @@ def test_every_pair_is_covered_or_has_a_reason():
 
 
 def test_readme_counts_as_this_table_does():
-  """README: "24 readers x 10 failures; 190 pairs make sense, 190 tested"."""
+  """As "2 readers and 3 classes of failure: 5 pairs make sense, 5 of ..."."""
   found = re.search(
     r"(\d+) readers and (\d+) classes of failure: (\d+) pairs make sense, "
     r"(\d+) of them have a test",
