@@ -20,9 +20,11 @@ import pytest
 from hypothesis import strategies as st
 
 import checkpoint_io
+import classifier_data
 import cli_flags
 import create_pretraining_data
 import example_files
+import hugging_face
 import input_pipeline
 import modeling
 import predictor
@@ -640,6 +642,47 @@ def test_any_record_index_is_used_or_made_again(folder, record_index, data):
     source = input_pipeline.RecordSource(["indexed.tfrecord"], SPECS, known)
     assert len(source) == 6
     assert (source.take(np.arange(6))["input_ids"] == 1).all()
+
+
+@often
+@hypothesis.given(st.one_of(st.binary(max_size=40), mutated(b"no\nyes\n")))
+def test_any_labels_are_read_or_refused(folder, content):
+  path = folder / "labels.txt"
+  path.write_bytes(content)
+  with only_our_errors():
+    assert classifier_data.read_labels(str(path))
+
+
+LABELED = {**CONFIG, "id2label": {"0": "no", "1": "yes"}}
+
+
+@often
+@hypothesis.given(json_files({**LABELED, "architectures": ["BertModel"]}))
+def test_any_config_names_labels_or_none(folder, content):
+  path = folder / "config.json"
+  path.write_bytes(content)
+  labels = hugging_face.read_labels(str(path))
+  assert labels is None or all(isinstance(label, str) for label in labels)
+
+
+@pytest.fixture(scope="module")
+def windows_file(folder, tokenizer):
+  """Bytes of a cache of windows."""
+  path = folder / "cached.json"
+  path.write_text(json.dumps(SQUAD))
+  examples = squad_data.read_squad_examples(str(path), False)
+  windows = squad_data.make_windows(examples, tokenizer, 12, 3, 4, False)
+  squad_data.save_windows(str(folder / "windows.npz"), windows, "key")
+  return (folder / "windows.npz").read_bytes()
+
+
+@often
+@hypothesis.given(st.data())
+def test_any_cache_of_windows_is_used_or_made_again(folder, windows_file, data):
+  path = folder / "windows.npz"
+  path.write_bytes(data.draw(mutated(windows_file)))
+  windows = squad_data.load_windows(str(path), "key")
+  assert windows is None or len(windows) >= 3
 
 
 @rarely
