@@ -429,6 +429,13 @@ def define_device_flags():
     "Local devices to use. Without GPUs, logical CPUs to make.",
     lower_bound=1,
   )
+  flags.DEFINE_float(
+    "worker_timeout",
+    600.0,
+    "Seconds after which a worker of several ends that waits for the others "
+    "in vain: longer than a step, a checkpoint and the reading of data take.",
+    lower_bound=1.0,
+  )
   flags.DEFINE_enum(
     "mixed_precision",
     "float32",
@@ -473,6 +480,7 @@ def device_config():
     tpu_zone=FLAGS.tpu_zone,
     gcp_project=FLAGS.gcp_project,
     num_tpu_cores=FLAGS.num_tpu_cores,
+    worker_timeout=FLAGS.worker_timeout,
   )
 
 

@@ -33,6 +33,7 @@ LIBRARIES = [
   "training_log",
   "training_loop",
   "weight_conversion",
+  "worker_watchdog",
 ]
 SCRIPTS = [
   "build_vocab",

@@ -12,6 +12,7 @@ Batches and dropout masks are pure functions of that number and the seed.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ import modeling
 import optimization
 import stop_signals
 import training_log
+import worker_watchdog
 
 PRECISION_POLICIES = {
   "float32": "float32",
@@ -58,6 +60,7 @@ class DeviceConfig:
   tpu_zone: str | None = None
   gcp_project: str | None = None
   num_tpu_cores: int | None = None
+  worker_timeout: float = 600.0  # seconds without progress, of several workers
 
   @property
   def policy(self):
@@ -74,6 +77,8 @@ def make_strategy(config):
   Raises:
     ValueError: there are fewer devices than asked for, or TF_CONFIG is not set
       for multi_worker.
+    ConnectionError: the other workers of multi_worker cannot be reached. Where
+      TensorFlow would wait for them, config.worker_timeout ends the process.
   """
   if config.deterministic:
     tf.config.experimental.enable_op_determinism()
@@ -140,17 +145,41 @@ def _split_cpu(num_devices):
     pass  # Started; the caller counts what there is.
 
 
+class _WatchedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
+  """Several workers, none of which waits for the others without end.
+
+  What they do together outside a graph, variables' initial values, steps of
+  evaluation, sums, TensorFlow does in the strategy's scope.
+  """
+
+  def __init__(self, cluster, timeout):
+    with worker_watchdog.starting(cluster, timeout):
+      super().__init__()
+    self.watchdog = worker_watchdog.Watchdog(cluster.peers, timeout)
+
+  @contextlib.contextmanager
+  def scope(self):
+    """The strategy's scope."""
+    with _watchdog(self).waiting(), super().scope():
+      yield
+
+
+def _watchdog(strategy):
+  """The one of a strategy; of a single worker, one that watches nothing."""
+  return getattr(strategy, "watchdog", worker_watchdog.Watchdog())
+
+
 def _make_multi_worker(config):
-  del config
   try:
-    json.loads(os.environ["TF_CONFIG"])["cluster"]
-  except (KeyError, TypeError, json.JSONDecodeError) as error:
+    tf_config = json.loads(os.environ["TF_CONFIG"])
+    cluster = worker_watchdog.Cluster.from_tf_config(tf_config)
+  except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise ValueError(
       "--distribution_strategy=multi_worker needs the environment variable "
       'TF_CONFIG, such as {"cluster": {"worker": ["HOST1:PORT", '
       '"HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
     ) from error
-  return tf.distribute.MultiWorkerMirroredStrategy()
+  return _WatchedStrategy(cluster, config.worker_timeout)
 
 
 def _make_tpu(config):
@@ -557,6 +586,10 @@ class Trainer:
     self.data_offset = 0
     self.interval = training_log.Interval(model.metric_names, 0)
     self._requests = _Requests()
+    # Other threads read it while TensorFlow takes many steps in one call; from
+    # the CPU, because a GPU may be caught in the step that does not end.
+    with tf.device("CPU"):
+      self._steps_taken = tf.Variable(0, trainable=False, dtype=tf.int64)
     self._rollbacks = 0
     self.weights = modeling.named_variables(model)
     self.trainable = {
@@ -842,14 +875,22 @@ class Trainer:
     """
     if sums is None:
       sums = training_log.Interval(self.model.metric_names, 0).sums
-    statistics, num_taken = self._train_steps(
+    args = (
       iterator,
       tf.constant(self.step, tf.int64),
       tf.constant(num_steps, tf.int64),
       tf.nest.map_structure(tf.constant, sums),
     )
-    self.step += int(num_taken)
+    # Traced before the clock starts: that is this worker's own time.
+    self._train_steps.get_concrete_function(*args)
+    self._steps_taken.assign(self.step)
+    with _watchdog(self.strategy).waiting(self._locate):
+      statistics, num_taken = self._train_steps(*args)
+      self.step += int(num_taken)
     return tf.nest.map_structure(lambda x: x.numpy(), statistics)
+
+  def _locate(self):
+    return f"after step {self._steps_taken.numpy()}"
 
   def _train_steps(self, iterator, first_step, num_steps, sums):
     loss, metrics, steps = sums["loss"], sums["metrics"], sums["steps"]
@@ -857,6 +898,8 @@ class Trainer:
     is_finite = tf.constant(True)
     i = tf.constant(0, tf.int64)
     while self._may_go_on(i, num_steps, is_finite):
+      # One begins when the one before has ended: `is_finite` is known then.
+      self._steps_taken.assign(first_step + i)
       outcome = self.strategy.run(
         self._replica_step, args=(next(iterator), first_step + i)
       )
@@ -1161,4 +1204,17 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
     variable_features=source.variable_features,
   )
   with failure.explain():
-    yield from zip(distributed, numbers(), strict=True)
+    yield from _in_step(strategy, zip(distributed, numbers(), strict=True))
+
+
+def _in_step(strategy, batches):
+  """Yields batches, for each of which the workers wait for one another."""
+  watchdog = _watchdog(strategy)
+  iterator, count = iter(batches), itertools.count(1)
+  while True:
+    place = f"at batch {next(count)} of evaluation or prediction"
+    with watchdog.waiting(lambda place=place: place):
+      batch = next(iterator, None)
+    if batch is None:
+      return
+    yield batch

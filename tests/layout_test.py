@@ -16,6 +16,7 @@ LAYERS = {
   "predictor": 0,
   "stop_signals": 0,
   "task_metrics": 0,
+  "worker_watchdog": 0,
   "checkpoint_io": 1,
   "example_files": 1,
   "input_pipeline": 1,
@@ -68,6 +69,7 @@ WITHOUT_TENSORFLOW = [
   "stop_signals",
   "task_metrics",
   "tokenization",
+  "worker_watchdog",
   "cli_flags",
   *SCRIPTS,
 ]
