@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 
 import numpy as np
 
@@ -18,6 +19,8 @@ import tokenization
 
 # Rows of a file that could not be used are listed up to this many.
 SHOWN_BAD_ROWS = 5
+# Upstream's, of extract_features.py; the last bars divide.
+_PAIR = re.compile(r"(.*) \|\|\| (.*)", re.DOTALL)
 
 
 # Examples ---------------------------------------------------------------------
@@ -144,6 +147,20 @@ def read_text(path):
       f"{path}, line {line}: not UTF-8 (byte {content[error.start]:#04x}); "
       "convert the file, for example with iconv"
     ) from None
+
+
+def split_pair(line):
+  """The text of a line, or the two that have " ||| " between them.
+
+  White space around the line is no part of it, as upstream has it: "a ||| " is
+  the one text "a |||".
+
+  Returns:
+    (str, str, or None if there is one text).
+  """
+  line = line.strip()
+  match = _PAIR.fullmatch(line)
+  return match.groups() if match else (line, None)
 
 
 # Where things stand in a row --------------------------------------------------

@@ -18,7 +18,6 @@ import functools
 import itertools
 import json
 import os
-import re
 import sys
 import tempfile
 import zipfile
@@ -28,9 +27,10 @@ import tqdm
 from absl import flags
 
 import cli_flags
+import example_files
+import mask_filling
 import tokenization
 
-_PAIR = re.compile(r"^(.*) \|\|\| (.*)$")  # upstream's; the last bars divide
 # Lines are sorted by length among so many batches, unless what they are to give
 # takes more than so many bytes.
 BATCHES_PER_CHUNK = 64
@@ -170,10 +170,26 @@ def check_flags(config):
     raise ValueError("--normalize needs --pooling=cls, mean or max")
   path = config.input_file
   # Not isfile: it may be a pipe.
-  is_missing = not os.path.exists(path) or os.path.isdir(path)
-  if "://" not in path and is_missing:
+  if "://" not in path and not os.path.exists(path):
     raise FileNotFoundError(f"--input_file={path}: there is no such file")
-  inputs = [config.input_file]
+  if os.path.isdir(path):
+    raise IsADirectoryError(
+      f"--input_file={path} is a directory; name a file in it"
+    )
+  check_outputs(config)
+
+
+def check_outputs(config, model_files=()):
+  """Makes sure that what is written overwrites nothing that is read.
+
+  Args:
+    config: FeatureConfig.
+    model_files: paths of the model's own files, once they are known.
+
+  Raises:
+    ValueError, OSError: see cli_flags.check_output_files.
+  """
+  inputs = [config.input_file, *model_files]
   cli_flags.check_output_files("output_file", [config.output_file], inputs)
   if config.attention_report:
     inputs.append(config.output_file)
@@ -219,10 +235,7 @@ def iterate_examples(input_file):
     ValueError, OSError: see tokenization.read_lines.
   """
   for number, line in enumerate(tokenization.read_lines(input_file)):
-    line = line.strip()
-    pair = _PAIR.match(line)
-    texts = pair.groups() if pair else (line, None)
-    yield InputExample(number, *texts)
+    yield InputExample(number, *example_files.split_pair(line))
 
 
 def read_examples(input_file):
@@ -260,12 +273,21 @@ def convert_examples_to_features(examples, seq_length, tokenizer):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-  """An example as the model takes it: ids, and how many are of segment 0."""
+  """An example as the model takes it.
+
+  Attributes:
+    number: of the line, from 0.
+    text: as it was read.
+    ids: list of int, `[CLS]` and `[SEP]` among them.
+    num_first: how many of them are of segment 0.
+    is_cut: whether there were more.
+  """
 
   number: int
   text: str
   ids: list
   num_first: int
+  is_cut: bool = False
 
 
 def pack(example, tokenizer, max_seq_length):
@@ -281,7 +303,8 @@ def pack(example, tokenizer, max_seq_length):
   packed = input_pipeline.pack_pair(
     ids_a[:keep_a], ids_b[:keep_b], cls_id, sep_id
   )
-  return Line(example.unique_id, example.text, *packed)
+  is_cut = keep_a + keep_b < len(ids_a) + len(ids_b)
+  return Line(example.unique_id, example.text, *packed, is_cut)
 
 
 def make_chunks(lines, batch_size, bytes_per_token):
@@ -485,6 +508,25 @@ def make_step(model, config, device_config):
 
   import input_pipeline
 
+  compute = make_forward_pass(model, config, device_config)
+
+  def step(batch):
+    batch = {name: batch[name] for name in input_pipeline.SEQUENCE_FEATURES}
+    replica = tf.distribute.get_replica_context()
+    return {"vectors": replica.all_gather(compute(batch), axis=0)}
+
+  return tf.function(step, reduce_retracing=True)
+
+
+def make_forward_pass(model, config, device_config):
+  """The part of `make_step` that a replica does by itself.
+
+  Takes what it takes, returns the tensor of the vectors.
+  """
+  import tensorflow as tf
+
+  import input_pipeline
+
   ids = tf.TensorSpec([None, None], tf.int32)
   signature = [dict.fromkeys(input_pipeline.SEQUENCE_FEATURES, ids)]
   if device_config.distribution_strategy == "tpu":
@@ -513,12 +555,7 @@ def make_step(model, config, device_config):
       vectors = tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-24)
     return vectors
 
-  def step(batch):
-    batch = {name: batch[name] for name in input_pipeline.SEQUENCE_FEATURES}
-    replica = tf.distribute.get_replica_context()
-    return {"vectors": replica.all_gather(compute(batch), axis=0)}
-
-  return tf.function(step, reduce_retracing=True)
+  return compute
 
 
 def pool(vectors, input_mask, pooling):
@@ -814,6 +851,10 @@ def extract(config, device_config):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
+  own_files = mask_filling.list_checkpoint_files(
+    config.init_checkpoint, config.bert_config_file, config.vocab_file
+  )
+  check_outputs(config, own_files)
   extractor = FeatureExtractor(config, device_config)
   print(extractor.report)
   if config.pooling == "cls":
@@ -826,8 +867,13 @@ def extract(config, device_config):
     page = AttentionPage(
       config.attention_report, extractor, config.init_checkpoint
     )
-  num_lines = write_features(config, extractor, page)
+  num_lines, num_cut = write_features(config, extractor, page)
   print(f"{num_lines} lines: {config.output_file}")
+  if num_cut:
+    print(
+      f"{num_cut} of {num_lines} lines were cut at --max_seq_length="
+      f"{config.max_seq_length}"
+    )
   if page:
     page.write()
 
@@ -841,11 +887,11 @@ def write_features(config, extractor, page=None):
     page: AttentionPage that gets the lines as well, or None.
 
   Returns:
-    How many lines there were.
+    (how many lines there were, how many of them were cut).
   """
   import input_pipeline
 
-  num_lines = 0
+  num_lines, num_cut = 0, 0
   bar = tqdm.tqdm(unit="line", leave=False, disable=not sys.stderr.isatty())
   with input_pipeline.open_atomically(config.output_file) as file, bar:
     writer = open_writer(config, extractor, file)
@@ -856,8 +902,9 @@ def write_features(config, extractor, page=None):
         if page:
           page.offer(line)
       num_lines += len(lines)
+      num_cut += sum(line.is_cut for line in lines)
     writer.close()
-  return num_lines
+  return num_lines, num_cut
 
 
 def open_writer(config, extractor, file):

@@ -10,6 +10,7 @@ TensorFlow; opening a model loads it.
 """
 
 import dataclasses
+import glob
 import os
 
 import numpy as np
@@ -22,7 +23,17 @@ MASK = "[MASK]"
 # masked-LM models have neither a next-sentence head nor the pooler below it.
 MASKED_LM = ("cls/predictions/",)
 NEXT_SENTENCE = ("cls/seq_relationship/", "bert/pooler/")
+# Of what lies beside weights: which are newest, how their texts were cased.
+_READ_BESIDE = ("checkpoint", "tokenizer_config.json", "run_manifest.json")
 _SEQUENCES = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
+
+
+class BadText(ValueError):
+  """Why a text cannot be used; `index` is its number among those given."""
+
+  def __init__(self, problem, index):
+    super().__init__(problem)
+    self.index = index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +102,12 @@ class MaskFiller:
       the likeliest tokens in place; `tokens_left_out`, how many were cut off.
 
     Raises:
-      ValueError: a text has no `[MASK]`, or the model no masked-LM head.
+      BadText: a text has no `[MASK]`.
+      ValueError: the model has no masked-LM head.
     """
     self._require(MASKED_LM)
     encoded = self._encode(texts)
-    for text, sequence in zip(texts, encoded, strict=True):
-      self._check_masks(text, sequence)
+    _refuse(_find_mask_problem, texts, encoded)
     rows = [(i, _kept_masks(sequence)) for i, sequence in enumerate(encoded)]
     rows = [(i, places) for i, places in rows if places]
     found = [{} for _ in texts]
@@ -131,13 +142,12 @@ class MaskFiller:
       `tokens_left_out`, how many were cut off.
 
     Raises:
-      ValueError: a text has no token or has a `[MASK]`, or the model has no
-        masked-LM head.
+      BadText: a text has no token or has a `[MASK]`.
+      ValueError: the model has no masked-LM head.
     """
     self._require(MASKED_LM)
     encoded = self._encode(texts)
-    for text, sequence in zip(texts, encoded, strict=True):
-      _check_scored(text, sequence)
+    _refuse(_find_score_problem, texts, encoded)
     rows = [(i, [x]) for i, one in enumerate(encoded) for x in one.places]
     scores = [{} for _ in texts]
     for (i, (place,)), outputs in self._run(encoded, rows):
@@ -232,16 +242,6 @@ class MaskFiller:
     """The place of each `[MASK]` of a text, None beyond the places it has."""
     numbers = [i for i, number in enumerate(ids) if number == self._mask]
     return [places[i] if i < len(places) else None for i in numbers]
-
-  def _check_masks(self, text, sequence):
-    if any(sequence.masks):
-      return
-    if any(MASK in part for part in _parts(text)):
-      raise ValueError(
-        f"the tokenizer splits {MASK} in {text!r}; make it with "
-        'special_tokens_in_text="keep"'
-      )
-    raise ValueError(f"there is no {MASK} to fill in {text!r}")
 
   # Sequences to outputs.
 
@@ -347,13 +347,31 @@ def _filled(text, masks, best):
   return dict(zip(("filled", "filled_pair"), filled, strict=False))
 
 
-def _check_scored(text, sequence):
+def _refuse(find_problem, texts, encoded):
+  """Raises BadText for the first text that a task cannot take."""
+  for index, pair in enumerate(zip(texts, encoded, strict=True)):
+    problem = find_problem(*pair)
+    if problem:
+      raise BadText(problem, index)
+
+
+def _find_mask_problem(text, sequence):
   if any(sequence.masks):
-    raise ValueError(
-      f"{MASK} has no likelihood; write the word that is meant in {text!r}"
+    return ""
+  if any(MASK in part for part in _parts(text)):
+    return (
+      f"the tokenizer splits {MASK} in {text!r}; make it with "
+      'special_tokens_in_text="keep"'
     )
+  return f"there is no {MASK} to fill in {text!r}"
+
+
+def _find_score_problem(text, sequence):
+  if any(sequence.masks):
+    return f"{MASK} has no likelihood; write the word that is meant in {text!r}"
   if not len(sequence.places):
-    raise ValueError(f"there is no token to score in {text!r}")
+    return f"there is no token to score in {text!r}"
+  return ""
 
 
 def _log_softmax(logits):
@@ -381,8 +399,7 @@ def from_checkpoint(
     init_checkpoint: what checkpoint_io.resolve accepts.
     bert_config_file: path, found beside the weights if None.
     vocab_file: path, found beside the weights if None.
-    do_lower_case: see tokenization.FullTokenizer.
-    special_tokens_in_text: see tokenization.FullTokenizer.
+    do_lower_case, special_tokens_in_text: see tokenization.FullTokenizer.
     max_seq_length: tokens of a text or a pair at most; all that the model has
       positions for if None.
     batch_size: sequences that go through the model together.
@@ -391,13 +408,10 @@ def from_checkpoint(
     ValueError, OSError: a file is missing, or they do not fit each other. Heads
       may be missing until they are needed.
   """
-  import tensorflow as tf
-
-  import checkpoint_io
   import model_files
   import modeling
 
-  found = model_files.find(None, init_checkpoint, bert_config_file, vocab_file)
+  found = _find_files(init_checkpoint, bert_config_file, vocab_file)
   bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
   tokenizer = model_files.open_tokenizer(
     found.vocab_file,
@@ -408,6 +422,26 @@ def from_checkpoint(
   )
   max_seq_length = max_seq_length or bert_config.max_position_embeddings
   model_files.check_length(max_seq_length, bert_config)
+  predict, missing = _load_pretrainer(bert_config, init_checkpoint)
+  return MaskFiller(tokenizer, predict, max_seq_length, batch_size, missing)
+
+
+def _find_files(init_checkpoint, bert_config_file, vocab_file):
+  """model_files.ModelFiles, once it is sure that there are weights."""
+  import checkpoint_io
+  import model_files
+
+  checkpoint_io.resolve(init_checkpoint)
+  return model_files.find(None, init_checkpoint, bert_config_file, vocab_file)
+
+
+def _load_pretrainer(bert_config, init_checkpoint):
+  """A `predict` for MaskFiller, and what the checkpoint did not have of it."""
+  import tensorflow as tf
+
+  import checkpoint_io
+  import modeling
+
   model = modeling.BertPretrainer(bert_config)
   weights = modeling.named_variables(model)
   report = checkpoint_io.load_weights(weights, init_checkpoint)
@@ -415,9 +449,40 @@ def from_checkpoint(
   predict = tf.function(
     lambda batch: model(batch, training=False), input_signature=[specs]
   )
-  return MaskFiller(
-    tokenizer, predict, max_seq_length, batch_size, report.initialised
-  )
+  return predict, report.initialised
+
+
+def list_checkpoint_files(
+  init_checkpoint, bert_config_file=None, vocab_file=None
+):
+  """The files that `from_checkpoint` reads, which no result may overwrite.
+
+  Args:
+    init_checkpoint: what checkpoint_io.resolve accepts.
+    bert_config_file: path, found beside the weights if None.
+    vocab_file: path, found beside the weights if None.
+
+  Returns:
+    List of paths; not all of them need be there.
+
+  Raises:
+    ValueError, OSError: there is no checkpoint, no config or no vocabulary.
+  """
+  import checkpoint_io
+
+  found = _find_files(init_checkpoint, bert_config_file, vocab_file)
+  weights = checkpoint_io.resolve(init_checkpoint)
+  folder, name = os.path.split(weights)
+  patterns = [f"{glob.escape(name)}.data-*"]
+  if name.endswith(".index.json"):  # of a model in several files
+    patterns.append("*.safetensors")
+  parts = [checkpoint_io.list_files(folder, x) for x in patterns]
+  return [
+    *filter(None, dataclasses.astuple(found)),
+    *(weights + suffix for suffix in ("", ".index", ".json")),
+    *(os.path.join(folder, x) for x in _READ_BESIDE),
+    *sum(parts, []),
+  ]
 
 
 def from_export(
@@ -460,6 +525,13 @@ def from_export(
     max_seq_length or description["max_seq_length"],
     batch_size,
   )
+
+
+def list_export_files(export_dir):
+  """Paths of a local export's files, which no result may overwrite."""
+  root = glob.escape(export_dir)
+  patterns = ("*.pb", "*/*")  # saved_model.pb; variables, assets.extra
+  return sum((glob.glob(os.path.join(root, x)) for x in patterns), [])
 
 
 def read_export(export_dir, max_seq_length=None):

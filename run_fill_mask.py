@@ -16,7 +16,6 @@ config and vocabulary beside it, or an export of run_pretraining.py.
 import contextlib
 import dataclasses
 import json
-import re
 import sys
 import textwrap
 
@@ -24,10 +23,10 @@ import tqdm
 from absl import flags
 
 import cli_flags
+import example_files
 import mask_filling
 import tokenization
 
-_PAIR = re.compile(r"(.*) \|\|\| (.*)", re.DOTALL)  # The last bars divide.
 # Flags about what an export brings along.
 CHECKPOINT_FLAGS = ("bert_config_file", "vocab_file", "do_lower_case")
 # Texts are sorted by length among so many; scoring runs each token of them.
@@ -151,16 +150,35 @@ def check_flags(config, given):
     raise ValueError("--output_file is not for --interactive; leave it out")
   if config.export_dir and given:
     raise ValueError(f"--{given[0]} is part of an export; leave it out")
+  own_files = []
   if config.export_dir:
     mask_filling.read_export(config.export_dir, config.max_seq_length)
+    own_files = mask_filling.list_export_files(config.export_dir)
+  check_output(config, own_files)
+
+
+def check_output(config, model_files):
+  """Makes sure that the results overwrite nothing that is read.
+
+  Args:
+    config: FillMaskConfig.
+    model_files: paths of the model's own files, as far as they are known.
+
+  Raises:
+    ValueError, OSError: see cli_flags.check_output_files.
+  """
   if config.output_file:
-    cli_flags.check_output_files(
-      "output_file", [config.output_file], [config.input_file or ""]
-    )
+    inputs = [config.input_file or "", *model_files]
+    cli_flags.check_output_files("output_file", [config.output_file], inputs)
 
 
 def open_model(config):
-  """The mask_filling.MaskFiller of the flags."""
+  """The mask_filling.MaskFiller of the flags.
+
+  Raises:
+    ValueError, OSError: the files do not fit each other, or --output_file is
+      one of them.
+  """
   options = {
     "special_tokens_in_text": config.special_tokens_in_text,
     "max_seq_length": config.max_seq_length,
@@ -168,13 +186,9 @@ def open_model(config):
   }
   if config.export_dir:
     return mask_filling.from_export(config.export_dir, **options)
-  return mask_filling.from_checkpoint(
-    config.init_checkpoint,
-    config.bert_config_file,
-    config.vocab_file,
-    config.do_lower_case,
-    **options,
-  )
+  files = (config.init_checkpoint, config.bert_config_file, config.vocab_file)
+  check_output(config, mask_filling.list_checkpoint_files(*files))
+  return mask_filling.from_checkpoint(*files, config.do_lower_case, **options)
 
 
 # Texts ------------------------------------------------------------------------
@@ -216,8 +230,8 @@ def _parse(line):
   """A str, or a tuple of two if there are bars between them."""
   # Halves of surrogate pairs have no UTF-8.
   line = line.encode("utf-8", "replace").decode()
-  match = _PAIR.fullmatch(line)
-  return match.groups() if match else line
+  first, second = example_files.split_pair(line)
+  return first if second is None else (first, second)
 
 
 def find_problem(config, text):
@@ -228,6 +242,8 @@ def find_problem(config, text):
     text: str or tuple of two.
   """
   parts = (text,) if isinstance(text, str) else text
+  if not "".join(parts).strip():
+    return "blank line; remove it"
   shown = textwrap.shorten(_format_text(parts), SHOWN_CHARS, placeholder="...")
   has_mask = any(mask_filling.MASK in part for part in parts)
   if config.task == "fill_mask" and not has_mask:
@@ -235,8 +251,6 @@ def find_problem(config, text):
   is_pair = len(parts) == 2 and all(map(str.strip, parts))
   if config.task == "next_sentence" and not is_pair:
     return f'there should be two texts with " ||| " between them, not {shown!r}'
-  if config.task == "score" and not "".join(parts).strip():
-    return "there is no text to score; remove the line"
   is_kept = config.special_tokens_in_text == "keep"
   if config.task == "score" and has_mask and is_kept:
     return f"[MASK] has no likelihood, so {shown!r} cannot be scored"
@@ -256,6 +270,10 @@ def answer(config, model, texts):
 
   Yields:
     The dict of each text, in their order.
+
+  Raises:
+    ValueError: the model cannot take a text, which is named, or has no head for
+      the task.
   """
   hides_bar = not config.output_file and sys.stdout.isatty()
   with tqdm.tqdm(
@@ -266,7 +284,11 @@ def answer(config, model, texts):
   ) as bar:
     for start in range(0, len(texts), TEXTS_PER_CHUNK[config.task]):
       some = texts[start : start + TEXTS_PER_CHUNK[config.task]]
-      results = ask(config, model, [text for _, text in some])
+      try:
+        results = ask(config, model, [text for _, text in some])
+      except mask_filling.BadText as error:
+        place, _ = some[error.index]
+        raise ValueError(f"{place}: {error}") from None
       for (place, _), result in zip(some, results, strict=True):
         warn_if_cut(config, model, place, result)
         yield result
@@ -317,11 +339,12 @@ def answer_line(config, model, line):
   if problem:
     return f"error: {problem}"
   try:
-    (result,) = answer(config, model, [("the text", text)])
+    (result,) = ask(config, model, [text])
   except ValueError as error:
     if not cli_flags.is_users_mistake(error):
       raise
     return f"error: {error}"
+  warn_if_cut(config, model, "the text", result)
   return "\n".join(format_results(config, [result]))
 
 
@@ -349,8 +372,10 @@ def format_results(config, results):
       yield json.dumps(result, ensure_ascii=False)
     return
   head, show = _TABLES[config.task]
-  yield from head
-  yield from map(show, results)
+  for number, result in enumerate(results):
+    if number == 0:  # Not above an error.
+      yield from head
+    yield show(result)
 
 
 def _format_text(parts):

@@ -177,6 +177,16 @@ def test_lines_are_upstreams(tmp_path):
   assert [x.text for x in found][:2] == ["a  ||| b ||| c", ""]
 
 
+def test_lines_that_are_cut_are_counted(run, tmp_path, capsys):
+  lines = tmp_path / "lines.txt"
+  lines.write_text("a a a\na a a a\na a ||| a\na ||| a a\n\n")
+  run(input_file=str(lines), max_seq_length=5)
+  out = capsys.readouterr().out
+  assert out.endswith("\n3 of 5 lines were cut at --max_seq_length=5\n")
+  run(input_file=str(lines), max_seq_length=6)
+  assert "were cut" not in capsys.readouterr().out
+
+
 def test_features_for_programs_are_padded(folder):
   tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
   example = extract_features.InputExample(7, "the dog jumped", "yes")
@@ -501,6 +511,7 @@ def test_attention_is_the_models(folder, checkpoint, tmp_path):
     ({"normalize": True}, "--normalize needs --pooling"),
     ({"max_seq_length": 25}, "max_position_embeddings; use 24 or less"),
     ({"input_file": "/none.txt"}, "--input_file=/none.txt: there is no such"),
+    ({"input_file": "/"}, "--input_file=/ is a directory; name a file in it"),
     ({"output_file": "/none/x"}, "/none is no directory"),
     ({"attention_report": "/none/x"}, "--attention_report=/none/x: /none is"),
     ({"init_checkpoint": "/none/bert_model.ckpt"}, "/none/bert_model.ckpt"),
@@ -509,6 +520,24 @@ def test_attention_is_the_models(folder, checkpoint, tmp_path):
 def test_mistakes_are_explained(run, options, words):
   with pytest.raises((ValueError, OSError), match=words):
     run(**options)
+
+
+@pytest.mark.parametrize("flag", ["output_file", "attention_report"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "vocab.txt",
+    "bert_config.json",
+    "bert_model.ckpt.index",
+    "bert_model.ckpt.data-00000-of-00001",
+  ],
+)
+def test_the_models_own_files_are_not_overwritten(run, checkpoint, flag, name):
+  path = pathlib.Path(checkpoint).parent / name
+  content = path.read_bytes()
+  with pytest.raises(ValueError, match=f"--{flag}=.*/{name} is also .* an inp"):
+    run(**{flag: str(path)})
+  assert path.read_bytes() == content
 
 
 def test_a_config_that_is_nowhere_is_asked_for(run, checkpoint, tmp_path):

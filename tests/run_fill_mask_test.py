@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import checkpoint_io
+import cli_flags
 import mask_filling
 import model_export
 import modeling
@@ -383,7 +384,10 @@ def test_an_export_answers_as_its_own_signatures_do(export_dir):
 @pytest.mark.parametrize(
   ("changes", "words"),
   [
-    ({"kind": "classifier"}, "holds a classifier, which has no masked-LM head"),
+    (
+      {"kind": "classifier", "labels": [], "problem_type": ""},
+      "holds a classifier, which has no masked-LM head",
+    ),
     ({"inputs": {"serving_default": ["text"]}}, "export it again"),
     ({}, "--max_seq_length=13 exceeds that of .*; use 12 or less"),
   ],
@@ -451,28 +455,90 @@ def test_flags_that_do_not_go_together(options, given, words):
     run_fill_mask.check_flags(make_config(**options), given)
 
 
+@pytest.mark.parametrize(
+  "name",
+  [
+    "vocab.txt",
+    "bert_config.json",
+    "bert_model.ckpt.index",
+    "bert_model.ckpt.data-00000-of-00001",
+  ],
+)
+def test_the_models_own_files_are_not_overwritten(folder, name):
+  config = make_config(
+    init_checkpoint=folder, text=["[MASK]"], output_file=f"{folder}/{name}"
+  )
+  run_fill_mask.check_flags(config, [])
+  with pytest.raises(ValueError, match=f"/{name} is also .* an input; rename"):
+    run_fill_mask.open_model(config)
+
+
+@pytest.mark.parametrize(
+  "name", [predictor.VOCAB_FILE, "saved_model.pb", "variables/variables.index"]
+)
+def test_an_exports_own_files_are_not_overwritten(export_dir, name):
+  config = make_config(
+    export_dir=export_dir, text=["[MASK]"], output_file=f"{export_dir}/{name}"
+  )
+  with pytest.raises(ValueError, match=f"/{name} is also .* an input; rename"):
+    run_fill_mask.check_flags(config, [])
+
+
+@pytest.mark.parametrize(
+  ("weights", "own", "others"),
+  [
+    (
+      ["m-1.index", "m-1.data-00000-of-00002", "m-1.data-00001-of-00002"],
+      ["m-1.json", "checkpoint"],
+      ["m-10.index", "m-1.jsonl", "m-1.data.txt"],
+    ),
+    (["model.safetensors"], [], ["model.safetensors.jsonl"]),
+    (
+      ["model.safetensors.index.json", "model-00001-of-00001.safetensors"],
+      [],
+      ["results.json"],
+    ),
+  ],
+)
+def test_what_a_models_own_files_are(tmp_path, weights, own, others):
+  folder = tmp_path / "[1]"
+  folder.mkdir()
+  beside = ["bert_config.json", "labels.txt", "vocab.txt"]
+  for name in [*weights, *own, *others, *beside]:
+    (folder / name).touch()
+  place = folder / "m-1" if own else folder
+  found = mask_filling.list_checkpoint_files(str(place))
+  found = {os.path.basename(x) for x in found if os.path.exists(x)}
+  assert found == {*weights, *own, *beside}
+  own_config = str(folder / others[0])
+  found = mask_filling.list_checkpoint_files(str(place), own_config)
+  assert own_config in found
+
+
 def test_lines_are_texts_or_pairs(tmp_path, monkeypatch):
-  lines = "a [MASK]\r\na ||| b ||| [MASK]\n\u2028[MASK]||| b\n"
+  lines = "a [MASK]\r\na ||| b ||| [MASK]\n\u2028[MASK]||| b\n[MASK] ||| \n"
   path = tmp_path / "lines.txt"
   path.write_bytes(lines.encode())
   name = str(path)
-  expected = ["a [MASK]", ("a ||| b", "[MASK]"), "\u2028[MASK]||| b"]
+  expected = ["a [MASK]", ("a ||| b", "[MASK]"), "[MASK]||| b", "[MASK] |||"]
   found = run_fill_mask.read_texts(make_config(input_file=name))
   assert [text for _, text in found] == expected
   assert found[1][0] == f"{name}, line 2"
   monkeypatch.setattr("sys.stdin", io.StringIO(lines))
   found = run_fill_mask.read_texts(make_config(input_file="-"))
   assert [text for _, text in found] == expected
-  found = run_fill_mask.read_texts(make_config(text=["[MASK]\ud800"]))
-  assert found == [("--text 1", "[MASK]?")]
+  texts = ["[MASK]\ud800", "[MASK]\na ||| b"]
+  found = run_fill_mask.read_texts(make_config(text=texts))
+  assert found == [("--text 1", "[MASK]?"), ("--text 2", ("[MASK]\na", "b"))]
 
 
 @pytest.mark.parametrize(
   ("options", "line", "words"),
   [
     ({}, "a mask", "a.txt, line 2: there is no .MASK. to fill in 'a mask'"),
-    ({}, "", "a.txt, line 2: there is no .MASK. to fill in ''"),
-    ({"task": "score"}, " ", "line 2: there is no text to score"),
+    ({}, "", "a.txt, line 2: blank line; remove it"),
+    ({"task": "score"}, " ", "line 2: blank line; remove it"),
+    ({"task": "next_sentence"}, "", "line 2: blank line; remove it"),
     ({"task": "score"}, "a [MASK]", "line 2: .MASK. has no likelihood"),
     ({"task": "next_sentence"}, "a", "line 2: there should be two texts"),
     ({"task": "next_sentence"}, "a |||  ", "line 2: there should be two texts"),
@@ -547,6 +613,20 @@ def test_tables(filler, capsys):
   assert capsys.readouterr().out.splitlines()[1].endswith("  a ||| cat")
 
 
+def test_an_error_names_the_text_and_has_no_table(
+  filler, model, tmp_path, capsys
+):
+  words = "^--text 2: there is no token to score in '.u200b'"
+  with pytest.raises(ValueError, match=words) as caught:
+    ask(filler, ["a", "\u200b"], task="score")
+  assert cli_flags.is_users_mistake(caught.value)
+  assert capsys.readouterr().out == ""
+  headless = open_folder(write_model(model, tmp_path, ["cls/seq_relationship"]))
+  with pytest.raises(ValueError, match="the checkpoint has no cls/seq_rel"):
+    ask(headless, ["a ||| cat"], task="next_sentence")
+  assert capsys.readouterr().out == ""
+
+
 def test_what_is_cut_off_is_told(filler, capsys):
   ask(filler, ["[MASK]", "the " * 10 + "[MASK]"])
   captured = capsys.readouterr()
@@ -600,6 +680,11 @@ def test_a_conversation(filler, capsys):
   config = make_config(task="score")
   answer = run_fill_mask.answer_line(config, filler, "\u200b")
   assert answer == "error: there is no token to score in '\\u200b'"
+
+
+def test_mistyped_weights_are_what_is_told_about(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no checkpoint at .*/nowhere"):
+    open_folder(str(tmp_path / "nowhere"))
 
 
 def run_script(*flags, **options):
