@@ -99,14 +99,23 @@ def _find_hugging_face(path):
           "to a local disk first"
         )
       return weights
-  pickled = os.path.join(path, "pytorch_model.bin") if is_directory else path
-  if pickled.endswith("pytorch_model.bin") and tf.io.gfile.exists(pickled):
-    raise ValueError(
-      f"{pickled} is not read: it is a pickle, which runs code. If you trust "
-      "it, convert it with transformers: AutoModel.from_pretrained("
-      f"{os.path.dirname(pickled)!r}).save_pretrained(DIR)"
-    )
+  pickled = list_files(path, "pytorch_model*.bin*") if is_directory else [path]
+  if pickled and os.path.basename(pickled[0]).startswith("pytorch_model"):
+    _refuse_pickle(pickled[0])
   return None
+
+
+def _refuse_pickle(path):
+  """Says how to get rid of a pickle, heads and vocabulary included."""
+  if not tf.io.gfile.exists(path):
+    return
+  folder = os.path.dirname(path) or "."
+  architecture = hugging_face.read_architecture(folder) or "AutoModel"
+  raise ValueError(
+    f"{path} is not read: it is a pickle, which runs code. If you trust it, "
+    f"convert it with transformers: {architecture}.from_pretrained({folder!r})"
+    ".save_pretrained(DIR), and copy vocab.txt there"
+  )
 
 
 def _exists(prefix):
@@ -332,15 +341,22 @@ def _read_extra(prefix):
 # Readers ----------------------------------------------------------------------
 
 
-def open_reader(path):
+def open_reader(path, bert_config_file=None, architecture=None):
   """Opens what a user may pass as a checkpoint.
+
+  Args:
+    path: what `resolve` accepts.
+    bert_config_file: path of its config, None for the one beside it; only a
+      `.weights.h5` needs it.
+    architecture: class of transformers that safetensors are of if their config
+      does not say it.
 
   Returns:
     A reader: `path`; `shapes`, a dict from upstream's name to a list of int;
     `get_tensor(name)`, which reads that one tensor; `source_name(name)`, what
     the file calls it; `ignored`, a dict from the name of a tensor that upstream
-    has no name for to the reason; and `bert_config`, None unless the file
-    itself has one.
+    has no name for to the reason; `bert_config` and `problem_type`, None unless
+    the file itself has them.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -348,9 +364,9 @@ def open_reader(path):
   """
   found = resolve(path)
   if found.endswith(hugging_face.SUFFIXES):
-    return hugging_face.Reader(found)
+    return hugging_face.Reader(found, architecture)
   if found.endswith(_KERAS_SUFFIXES):
-    return _KerasReader(found)
+    return _KerasReader(found, bert_config_file)
   return _CheckpointReader(found)
 
 
@@ -359,6 +375,7 @@ class _CheckpointReader:
 
   ignored = {}
   bert_config = None
+  problem_type = None
 
   def __init__(self, prefix):
     self.path = prefix
@@ -387,10 +404,11 @@ class _KerasReader:
 
   ignored = {}
 
-  def __init__(self, path):
-    model = _load_keras_model(path)
+  def __init__(self, path, bert_config_file=None):
+    model = _load_keras_model(path, bert_config_file)
     self.path = path
     self.bert_config = model.config
+    self.problem_type = getattr(model, "problem_type", None)
     self._variables = modeling.named_variables(model)
     self.shapes = {name: list(x.shape) for name, x in self._variables.items()}
 
@@ -401,7 +419,7 @@ class _KerasReader:
     return name
 
 
-def _load_keras_model(path):
+def _load_keras_model(path, bert_config_file):
   """The model that a file of Keras holds.
 
   Raises:
@@ -410,10 +428,8 @@ def _load_keras_model(path):
   """
   config = None
   if path.endswith(".h5"):
-    folder = os.path.dirname(path)
-    config = modeling.BertConfig.from_json_file(
-      os.path.join(folder, "bert_config.json")
-    )
+    beside = os.path.join(os.path.dirname(path), "bert_config.json")
+    config = modeling.BertConfig.from_json_file(bert_config_file or beside)
   try:
     if not config:
       model = keras.saving.load_model(path, compile=False)

@@ -23,8 +23,6 @@ import cli_flags
 import hugging_face
 import tokenization
 
-OUTPUT_FORMATS = ("tf1", "hugging_face")
-
 
 def define_flags():
   """Defines this script's flags."""
@@ -41,7 +39,7 @@ def define_flags():
   flags.DEFINE_enum(
     "output_format",
     None,
-    OUTPUT_FORMATS,
+    ["tf1", "hugging_face"],
     "tf1: a checkpoint with the original's names, which the scripts here read "
     "as well. hugging_face: safetensors for transformers.",
     required=True,
@@ -125,8 +123,7 @@ def read_new_tokens(path):
   """
   if not path:
     return []
-  lines = (line.strip() for line in tokenization.read_lines(path))
-  tokens = list(filter(None, lines))
+  tokens = list(filter(None, tokenization.read_vocab(path)))
   if not tokens:
     raise ValueError(f"--extend_vocab={path} holds no token; write one a line")
   return tokens
@@ -144,10 +141,13 @@ def convert(config, new_tokens):
   """
   import weight_conversion as conversion
 
-  if config.output_dir:
+  if not config.dry_run:
     conversion.check_new(config.output_dir)
   model, rows = conversion.read(
-    config.init_checkpoint, config.bert_config_file, config.vocab_file
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+    config.architecture,
   )
   if config.do_lower_case is not None:
     model = dataclasses.replace(model, do_lower_case=config.do_lower_case)
@@ -159,6 +159,8 @@ def convert(config, new_tokens):
     rows += left_out
   model, notes = grow(config, model, new_tokens)
   to_torch = config.output_format == "hugging_face"
+  if to_torch:
+    conversion.check_local(config.output_dir or "")
   print(
     conversion.format_table(
       rows + conversion.describe(model, architecture if to_torch else None)
@@ -195,10 +197,12 @@ def grow(config, model, new_tokens):
     )
   if config.max_position_embeddings:
     before = model.config.max_position_embeddings
+    is_more = config.max_position_embeddings > before
     model = conversion.extend_positions(model, config.max_position_embeddings)
+    repeated = "the trained ones repeated; train on before use"
     notes.append(
-      f"positions: {config.max_position_embeddings}, the {before} trained ones "
-      "repeated; train on before use"
+      f"positions: {before}, now {config.max_position_embeddings}"
+      + (f", {repeated}" if is_more else "")
     )
   return model, notes
 

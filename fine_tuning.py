@@ -241,7 +241,7 @@ def train(
       setup.findings, trainer, source, run, config.init_checkpoint
     )
     return trainer.step
-  run.copy(setup.files.vocab_file, "vocab.txt")
+  run.copy_vocab(setup.files.vocab_file)
   for name, text in (files or {}).items():
     run.write(name, text)
   return run_directory.fit(run, trainer, source)

@@ -54,10 +54,6 @@ ARCHITECTURES = {
   "BertForTokenClassification": Architecture(("cls/token",), has_pooler=False),
   "BertForMultipleChoice": Architecture(("cls/choice",)),
 }
-# What a file is taken for whose config.json is not there or names a class of
-# somebody's own.
-DEFAULT_ARCHITECTURE = "BertForSequenceClassification"
-
 # Scopes of upstream. With dots for slashes they are modules of transformers'
 # modeling_bert.py; N stands for the number of a layer.
 _LAYER_NORMS = (
@@ -238,6 +234,7 @@ class Reader:
 
   Args:
     path: of a `.safetensors` file, or of the index of several; local.
+    architecture: key of ARCHITECTURES if the config.json beside it names none.
 
   Attributes:
     path: the same.
@@ -249,11 +246,11 @@ class Reader:
     ValueError: a file is damaged or missing, or is not of this BERT.
   """
 
-  bert_config = None  # It is in another file.
+  bert_config = None  # It is in another file, as is the next.
+  problem_type = None
 
-  def __init__(self, path):
+  def __init__(self, path, architecture=None):
     self.path = path
-    self._architecture = _read_architecture(os.path.dirname(path))
     self.shapes = {}
     self._their_names = {}
     self.ignored = {}
@@ -262,6 +259,11 @@ class Reader:
       file = _open(file_path)
       self._files.update(dict.fromkeys(file.keys(), file))
     self._check_ties()
+    self._architecture = (
+      read_architecture(os.path.dirname(path))
+      or architecture
+      or _guess_architecture(self._files)
+    )
     for name in sorted(self._files):
       self._add(name)
 
@@ -271,7 +273,9 @@ class Reader:
     for name, tied_names in _TIED.items():
       tied = next((x for x in tied_names if x in files), None)
       if name in files and tied:
-        if not np.array_equal(self._read(name), self._read(tied)):
+        if not np.array_equal(
+          self._read(name), self._read(tied), equal_nan=True
+        ):
           raise ValueError(
             f"{self.path}: {name} differs from {tied}, to which BERT ties it; "
             "this is the model of another architecture"
@@ -313,17 +317,28 @@ class Reader:
     return tensor.astype(np.float32, copy=False)
 
 
-def _read_architecture(directory):
+def read_architecture(directory):
   """The class of transformers that a directory's config.json names.
 
   Returns:
-    Key of ARCHITECTURES; DEFAULT_ARCHITECTURE if there is no config.json, or it
-    names a class of somebody's own.
+    Key of ARCHITECTURES; None if there is no config.json, or it names a class
+    of somebody's own.
   """
-  names = _read_config(os.path.join(directory, CONFIG)).get("architectures")
-  names = names if isinstance(names, list) else []
-  known = [x for x in names if isinstance(x, str) and x in ARCHITECTURES]
-  return known[0] if known else DEFAULT_ARCHITECTURE
+  try:
+    with open(os.path.join(directory, CONFIG), encoding="utf-8") as reader:
+      names = json.load(reader).get("architectures") or []
+    known = [name for name in names if name in ARCHITECTURES]
+  # What is wrong with it says BertConfig, which every model needs.
+  except (OSError, ValueError, AttributeError, TypeError):
+    return None
+  return known[0] if known else None
+
+
+def _guess_architecture(names):
+  """Which of the classes with a `classifier` tensors are of, by the pooler."""
+  if any("pooler." in name for name in names):
+    return "BertForSequenceClassification"
+  return "BertForTokenClassification"
 
 
 def read_labels(config_file):

@@ -13,6 +13,11 @@ import tokenization
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
 MAX_PADDED_VOCAB = 128
+CONFIG = "bert_config.json"
+RUN_MANIFEST = "run_manifest.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# transformers 5 writes the second only.
+VOCAB_NAMES = ("vocab.txt", "tokenizer.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +46,8 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
   """
   places = [init_checkpoint, output_dir]
   found = {
-    "bert_config_file": bert_config_file
-    or find_beside(["bert_config.json", "config.json"], places),
-    "vocab_file": vocab_file or find_beside(["vocab.txt"], places),
+    "bert_config_file": bert_config_file or find_config(places),
+    "vocab_file": vocab_file or find_beside(VOCAB_NAMES, places),
   }
   for flag, path in found.items():
     if not path:
@@ -55,6 +59,80 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
   # A run's own labels go before those of the weights it began with.
   labels_file = find_labels(list(reversed(places)))
   return ModelFiles(**found, labels_file=labels_file)
+
+
+def find_config(places):
+  """Path of the config of the first place that has one, or None.
+
+  Of two, that of the weights' own format: "gelu" means something else in each.
+
+  Args:
+    places: see `find_beside`.
+  """
+  for place in filter(None, places):
+    names = [CONFIG, hugging_face.CONFIG]
+    found = find_beside(names[::-1] if _is_theirs(place) else names, [place])
+    if found:
+      return found
+  return None
+
+
+def _is_theirs(place):
+  """Whether the weights in or at a place are Hugging Face's."""
+  try:
+    return checkpoint_io.resolve(place).endswith(hugging_face.SUFFIXES)
+  except (ValueError, OSError):
+    return False
+
+
+def read_casing(place):
+  """The do_lower_case that weights were made for, None if nothing tells.
+
+  Told by the tokenizer_config.json beside them, or their run's manifest.
+
+  Args:
+    place: see `find_beside`.
+
+  Raises:
+    ValueError: the tokenizer differs from BERT's, or a file is damaged.
+  """
+  tokenizer = read_json_beside(place, TOKENIZER_CONFIG)
+  settings = read_json_beside(place, RUN_MANIFEST).get("settings", {})
+  casing = tokenizer.get("do_lower_case", settings.get("do_lower_case"))
+  # transformers lower-cases where nothing is said.
+  is_own = tokenizer.get("strip_accents") not in (None, casing is not False)
+  if is_own or tokenizer.get("tokenize_chinese_chars") is False:
+    path = find_beside([TOKENIZER_CONFIG], [place])
+    raise ValueError(
+      f"{path} is of another tokenizer than BERT's, whose lower-casing strips "
+      "accents and to which Chinese characters are words; remove strip_accents "
+      "and tokenize_chinese_chars from it to take BERT's all the same"
+    )
+  return casing
+
+
+def read_json_beside(place, name):
+  """The dict of a JSON file beside weights, {} without one.
+
+  Args:
+    place: see `find_beside`.
+    name: of the file.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  found = find_beside([name], [place])
+  if not found:
+    return {}
+  with tf.io.gfile.GFile(found, "rb") as reader:
+    content = reader.read()
+  try:
+    content = json.loads(content)
+  except ValueError as error:
+    raise ValueError(f"{found} is not valid JSON: {error}") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{found} holds no JSON object, as it should")
+  return content
 
 
 def find_labels(places):
@@ -139,19 +217,12 @@ def open_tokenizer(
 
 
 def _check_casing(do_lower_case, init_checkpoint):
-  """Refuses another casing than Hugging Face's tokenizer of the weights has."""
-  path = find_beside(["tokenizer_config.json"], [init_checkpoint])
-  if not path:
-    return
-  with tf.io.gfile.GFile(path) as reader:
-    try:
-      expected = json.load(reader).get("do_lower_case", do_lower_case)
-    except (ValueError, AttributeError):
-      return  # Nothing else is taken from this file.
-  if bool(expected) != bool(do_lower_case):
+  """Refuses another casing than the one the weights were made for."""
+  expected = read_casing(init_checkpoint)
+  if expected is not None and bool(expected) != bool(do_lower_case):
     raise ValueError(
-      f"{path} says do_lower_case {bool(expected)}; pass "
-      f"--do_lower_case={bool(expected)}, or change that file"
+      f"what lies beside {init_checkpoint} says do_lower_case {bool(expected)};"
+      f" pass --do_lower_case={bool(expected)}"
     )
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 import checkpoint_io
 import input_pipeline
 import modeling
+import tokenization
 
 MANIFEST = "run_manifest.json"
 CONFIG = "bert_config.json"
@@ -114,6 +115,14 @@ class RunDirectory:
     if self.is_writer and os.path.realpath(source) != os.path.realpath(path):
       self.make()
       tf.io.gfile.copy(source, path, overwrite=True)
+
+  def copy_vocab(self, vocab_file):
+    """Gives the run its vocabulary, as a vocab.txt whatever it was."""
+    if not vocab_file.endswith(".json"):
+      self.copy(vocab_file, "vocab.txt")
+      return
+    tokens = tokenization.read_vocab(vocab_file)
+    self.write("vocab.txt", "".join(f"{token}\n" for token in tokens))
 
   def check_settings(self, names):
     """Makes sure that what was trained here, if anything, was the same thing.

@@ -350,7 +350,7 @@ def train(config, trainer, source, run, findings):
     run.make()
     source.save_index(config.index_path)
   if config.vocab_file:
-    run.copy(config.vocab_file, "vocab.txt")
+    run.copy_vocab(config.vocab_file)
   return run_directory.fit(run, trainer, source)
 
 

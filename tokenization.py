@@ -17,6 +17,7 @@ looked up.
 The module needs nothing but Python: it may be copied alone.
 """
 
+import json
 import os
 import re
 import unicodedata
@@ -178,27 +179,58 @@ def open_bytes(path):
 
 
 def load_vocab(vocab_file):
-  """Reads a vocabulary: one token a line, its id the line's number from 0.
-
-  Tokens are stripped of white space, and the first of a byte order mark, with
-  which no text could have it. Every line counts, blank ones (token "")
-  and repeated ones too; a repeated token has the id of its last line.
+  """Reads a vocabulary, see `read_vocab`.
 
   Returns:
-    dict from token to id, in the order of each token's first line.
+    dict from token to id, in the order of each token's first line; a repeated
+    token has the id of its last.
+  """
+  return {token: index for index, token in enumerate(read_vocab(vocab_file))}
+
+
+def read_vocab(vocab_file):
+  """Reads the tokens of a vocabulary: one a line, its id the line's number.
+
+  Tokens are stripped of white space, and the first of a byte order mark, with
+  which no text could have it. Every line counts, blank ones (token "") too.
+
+  Args:
+    vocab_file: path of a vocab.txt, or of a tokenizer.json as Hugging Face
+      saves it since transformers 5.
+
+  Returns:
+    List of str, by id from 0.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is empty or not UTF-8, or its lines end in CR.
+    ValueError: the file is empty or not UTF-8, or its lines end in CR; or a
+      tokenizer.json is not that of a WordPiece.
   """
-  vocab = {}
-  for index, line in enumerate(read_lines(vocab_file)):
-    vocab[line.strip().removeprefix("" if index else _BYTE_ORDER_MARK)] = index
-  if not vocab:
+  if os.fspath(vocab_file).endswith(".json"):
+    return _read_tokenizer_json(vocab_file)
+  tokens = [line.strip() for line in read_lines(vocab_file)]
+  if not tokens:
     raise ValueError(
       f"{vocab_file}: the vocabulary is empty; it should hold one token a line"
     )
-  return vocab
+  return [tokens[0].removeprefix(_BYTE_ORDER_MARK), *tokens[1:]]
+
+
+def _read_tokenizer_json(path):
+  with open_bytes(path) as file:
+    content = file.read()
+  try:
+    model = json.loads(content)["model"]
+    if model.get("type", "WordPiece") != "WordPiece":
+      raise KeyError("WordPiece")
+    tokens = [""] * (max(model["vocab"].values()) + 1)
+    for token, number in model["vocab"].items():
+      tokens[number] = token
+  except (ValueError, LookupError, TypeError, AttributeError):
+    raise ValueError(
+      f"{path} holds no vocabulary of BERT's kind; pass the model's vocab.txt"
+    ) from None
+  return tokens
 
 
 def find_special_tokens(vocab):

@@ -28,7 +28,6 @@ import model_growth
 import modeling
 import tokenization
 
-FORMATS = ("tf1", "hugging_face")
 ACTIONS = ("matched", "transposed", "initialised", "ignored")
 # transformers' names of the problem types of classifiers.
 _PROBLEM_TYPES = {
@@ -94,13 +93,15 @@ class Row:
 # Reading ----------------------------------------------------------------------
 
 
-def read(path, bert_config_file=None, vocab_file=None):
+def read(path, bert_config_file=None, vocab_file=None, architecture=None):
   """Reads a model with what lies beside it.
 
   Args:
     path: what checkpoint_io.resolve accepts.
     bert_config_file: path, or None to look for it beside the weights.
     vocab_file: path, or None to look for it.
+    architecture: key of hugging_face.ARCHITECTURES that Hugging Face's weights
+      are of, None to take their config's word.
 
   Returns:
     (Model, Rows of what is left out).
@@ -109,7 +110,7 @@ def read(path, bert_config_file=None, vocab_file=None):
     FileNotFoundError: there are no weights, or no config.
     ValueError: weights, config and vocabulary do not belong together.
   """
-  reader = checkpoint_io.open_reader(path)
+  reader = checkpoint_io.open_reader(path, bert_config_file, architecture)
   config = _read_config(reader, bert_config_file)
   names, ignored = _select(reader, config)
   model = Model(
@@ -117,18 +118,16 @@ def read(path, bert_config_file=None, vocab_file=None):
     tensors={name: reader.get_tensor(name) for name in names},
     sources={name: reader.source_name(name) for name in names},
     is_torch=isinstance(reader, hugging_face.Reader),
-    **_read_companions(reader.path, vocab_file),
+    **_read_companions(reader, vocab_file),
   )
   _check_vocab(model, reader.path)
-  return model, ignored
+  return _with_labels(model, reader.path), ignored
 
 
 def _read_config(reader, bert_config_file):
   if reader.bert_config and not bert_config_file:
     return reader.bert_config
-  found = bert_config_file or model_files.find_beside(
-    ["bert_config.json", hugging_face.CONFIG], [reader.path]
-  )
+  found = bert_config_file or model_files.find_config([reader.path])
   if not found:
     raise FileNotFoundError(
       f"pass --bert_config_file: there is none beside {reader.path}"
@@ -147,6 +146,7 @@ def _select(reader, config):
   names = []
   for name, shape in sorted(reader.shapes.items()):
     if name not in expected:
+      _check_no_part(reader, name)
       reason = checkpoint_io.why_ignored(name)
       ignored.append(Row("ignored", reader.source_name(name), "", reason))
       continue
@@ -160,6 +160,16 @@ def _select(reader, config):
     names.append(name)
   _check_complete(reader.path, names, expected)
   return names, ignored
+
+
+def _check_no_part(reader, name):
+  """Refuses to leave out what is trained: layers beyond the config's."""
+  is_slot = name.endswith(checkpoint_io.SLOT_SUFFIXES)
+  if name.startswith("bert/") and not is_slot:
+    raise ValueError(
+      f"{reader.path} has {reader.source_name(name)}, which the config knows "
+      "nothing of; they do not belong together"
+    )
 
 
 def _expected_shapes(config):
@@ -191,38 +201,60 @@ def _part(name):
   return hugging_face.head_of(name) or "encoder"
 
 
-def _read_companions(path, vocab_file):
+def _read_companions(reader, vocab_file):
   """Vocabulary, casing and labels from the files beside the weights."""
-  vocab_file = vocab_file or model_files.find_beside(["vocab.txt"], [path])
-  vocab = list(tokenization.read_lines(vocab_file)) if vocab_file else None
-  their_config = _read_json_beside(path, hugging_face.CONFIG)
-  settings = _read_json_beside(path, "run_manifest.json").get("settings", {})
-  tokenizer = _read_json_beside(path, "tokenizer_config.json")
+  path = reader.path
+  vocab_file = vocab_file or model_files.find_beside(
+    model_files.VOCAB_NAMES, [path]
+  )
+  vocab = tokenization.read_vocab(vocab_file) if vocab_file else None
+  casing = model_files.read_casing(path)
   labels_file = model_files.find_labels([path])
-  problem_types = {theirs: ours for ours, theirs in _PROBLEM_TYPES.items()}
   return {
     "vocab_file": vocab_file,
     "vocab": vocab,
-    "do_lower_case": tokenizer.get(
-      "do_lower_case", settings.get("do_lower_case", guess_case(vocab))
-    ),
+    "do_lower_case": guess_case(vocab) if casing is None else casing,
     "labels": labels_file and classifier_data.read_labels(labels_file),
-    "problem_type": problem_types.get(
-      their_config.get("problem_type"), settings.get("problem_type")
-    ),
+    "problem_type": reader.problem_type or _read_problem_type(path),
   }
 
 
-def _read_json_beside(path, name):
-  """Contents of a JSON file beside the weights, {} without one."""
-  found = model_files.find_beside([name], [path])
-  if not found:
-    return {}
-  try:
-    content = json.loads(_read_bytes(found))
-  except ValueError as error:
-    raise ValueError(f"{found} is not valid JSON: {error}") from error
-  return content if isinstance(content, dict) else {}
+def _read_problem_type(path):
+  """modeling.BertClassifier's name of it, None if nothing tells."""
+  theirs = model_files.read_json_beside(path, hugging_face.CONFIG)
+  for ours, name in _PROBLEM_TYPES.items():
+    if theirs.get("problem_type") == name:
+      return ours
+  run = model_files.read_json_beside(path, model_files.RUN_MANIFEST)
+  return run.get("settings", {}).get("problem_type")
+
+
+def _with_labels(model, path):
+  """The model with labels that fit its classifier, or without any.
+
+  Raises:
+    ValueError: there are more or fewer labels than logits, or odd ones.
+  """
+  number = count_labels(model)
+  if not model.labels or number is None:
+    return dataclasses.replace(model, labels=None)
+  labels = model.labels
+  are_lines = all(label and "\n" not in label for label in labels)
+  if len(labels) != number or len(set(labels)) != number or not are_lines:
+    raise ValueError(
+      f"beside {path} there are {len(labels)} labels for {number} logits; they "
+      "should be as many, all different, on one line each: mend labels.txt, or "
+      "the id2label of config.json"
+    )
+  return model
+
+
+def count_labels(model):
+  """How many labels a model's classifier tells apart, None without one."""
+  for name in ("output_bias", "cls/token/output_bias"):
+    if name in model.tensors:
+      return len(model.tensors[name])
+  return None
 
 
 def guess_case(vocab):
@@ -235,11 +267,6 @@ def guess_case(vocab):
     return None
   special = set(tokenization.find_special_tokens(vocab))
   return not any(x != x.lower() for x in vocab if x not in special)
-
-
-def _read_bytes(path):
-  with tf.io.gfile.GFile(path, "rb") as reader:
-    return reader.read()
 
 
 def _check_vocab(model, path):
@@ -364,7 +391,7 @@ def write_tf1(output_dir, model):
   with _new_directory(output_dir) as directory:
     prefix = os.path.join(directory, "bert_model.ckpt")
     checkpoint_io.save(prefix, model.tensors)
-    _write(directory, "bert_config.json", model.config.to_json_string())
+    _write(directory, model_files.CONFIG, model.config.to_json_string())
     _write_vocab(directory, model)
     if model.labels:
       labels = classifier_data.format_labels(model.labels)
@@ -382,11 +409,7 @@ def write_hugging_face(output_dir, model, architecture):
   Raises:
     ValueError: the directory is not empty, or not local.
   """
-  if "://" in output_dir:
-    raise ValueError(
-      f"--output_dir={output_dir} is not local, as safetensors must be; write "
-      "it to a local disk and copy it"
-    )
+  check_local(output_dir)
   config = hugging_face_config(model, architecture)
   with _new_directory(output_dir) as directory:
     path = os.path.join(directory, hugging_face.WEIGHTS)
@@ -395,9 +418,15 @@ def write_hugging_face(output_dir, model, architecture):
     # safetensors makes files that nobody else may read.
     shutil.copymode(os.path.join(directory, hugging_face.CONFIG), path)
     _write_vocab(directory, model)
-    if model.vocab is not None:
-      content = _tokenizer_config(model)
-      _write(directory, "tokenizer_config.json", _to_json(content))
+
+
+def check_local(output_dir):
+  """Refuses a remote directory for safetensors, raising ValueError."""
+  if "://" in output_dir:
+    raise ValueError(
+      f"--output_dir={output_dir} is not local, as safetensors must be; write "
+      "it to a local disk and copy it"
+    )
 
 
 def hugging_face_config(model, architecture):
@@ -411,6 +440,8 @@ def hugging_face_config(model, architecture):
     ValueError: there are more or fewer labels than logits.
   """
   config = model.config.to_dict()
+  for name in ("dtype", "torch_dtype"):  # What is written is float32.
+    config.pop(name, None)
   activation = config["hidden_act"]
   return {
     **config,
@@ -428,23 +459,11 @@ def _padding_config(model):
   return {"pad_token_id": model.vocab.index("[PAD]")}
 
 
-# Classes whose logits have names, and the variable that tells how many.
-_LABELLED = {
-  "BertForSequenceClassification": "output_bias",
-  "BertForTokenClassification": "cls/token/output_bias",
-}
-
-
 def _label_config(model, architecture):
-  if architecture not in _LABELLED:
+  number = count_labels(model)
+  if number is None:
     return {}
-  number = len(model.tensors[_LABELLED[architecture]])
   labels = model.labels or [f"LABEL_{i}" for i in range(number)]
-  if len(labels) != number:
-    raise ValueError(
-      f"{len(labels)} labels lie beside the weights, but there are {number} "
-      "logits; mend labels.txt, or the id2label of config.json"
-    )
   names = {
     "id2label": {str(i): label for i, label in enumerate(labels)},
     "label2id": {label: i for i, label in enumerate(labels)},
@@ -464,30 +483,47 @@ def _tokenizer_config(model):
 
 @contextlib.contextmanager
 def _new_directory(output_dir):
-  """A directory to fill, which has its name once it is complete."""
-  path = output_dir.rstrip("/")
-  check_new(path)
-  temporary = f"{path}.incomplete-{os.getpid()}"
-  tf.io.gfile.makedirs(temporary)
+  """A directory to fill, whose files appear in output_dir when all are there.
+
+  In output_dir, not beside it: that may be another disk, or not ours.
+  """
+  check_new(output_dir)
+  is_new = not tf.io.gfile.exists(output_dir)
+  temporary = os.path.join(output_dir, f".incomplete-{os.getpid()}")
   try:
+    tf.io.gfile.makedirs(temporary)
     yield temporary
-  except BaseException:
-    tf.io.gfile.rmtree(temporary)
-    raise
-  if tf.io.gfile.exists(path):
-    tf.io.gfile.rmtree(path)  # It is empty.
-  tf.io.gfile.rename(temporary, path)
+    _move_files(temporary, output_dir)
+  except BaseException as error:
+    made = output_dir if is_new else temporary
+    if tf.io.gfile.exists(made):
+      tf.io.gfile.rmtree(made)
+    if not isinstance(error, tf.errors.OpError):
+      raise
+    raise OSError(f"{output_dir} cannot be written: {error.message}") from error
+
+
+def _move_files(source, target):
+  # Weights are found by these two, which come last.
+  last = ("bert_model.ckpt.index", hugging_face.WEIGHTS)
+  for name in sorted(tf.io.gfile.listdir(source), key=lambda x: x in last):
+    tf.io.gfile.rename(os.path.join(source, name), os.path.join(target, name))
+  tf.io.gfile.rmtree(source)
 
 
 def check_new(output_dir):
   """Makes sure that nothing would be overwritten.
 
   Raises:
-    ValueError: there is something.
+    NotADirectoryError: there is a file of that name.
+    ValueError: there is a directory that is not empty.
   """
   gfile = tf.io.gfile
-  is_empty_directory = gfile.isdir(output_dir) and not gfile.listdir(output_dir)
-  if gfile.exists(output_dir) and not is_empty_directory:
+  if gfile.exists(output_dir) and not gfile.isdir(output_dir):
+    raise NotADirectoryError(
+      f"--output_dir={output_dir} is a file; name a directory"
+    )
+  if gfile.exists(output_dir) and gfile.listdir(output_dir):
     raise ValueError(
       f"--output_dir={output_dir} is not empty; name a new directory"
     )
@@ -497,6 +533,9 @@ def _write_vocab(directory, model):
   if model.vocab is not None:
     lines = "".join(f"{line}\n" for line in model.vocab)
     _write(directory, "vocab.txt", lines)
+    # The scripts here read the casing from it as well.
+    content = _to_json(_tokenizer_config(model))
+    _write(directory, model_files.TOKENIZER_CONFIG, content)
 
 
 def _write(directory, name, text):

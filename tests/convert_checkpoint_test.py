@@ -71,7 +71,7 @@ def test_vocabulary_and_positions_grow_together(theirs, tmp_path):
   )
   assert "2 tokens added: 1 in place of [unusedN], 1 at the end" in stdout
   assert "1 were known already" in stdout
-  assert "positions: 50, the 24 trained ones repeated" in stdout
+  assert "positions: 24, now 50, the trained ones repeated" in stdout
   out = tmp_path / "out"
   config = modeling.BertConfig.from_json_file(f"{out}/bert_config.json")
   assert (config.vocab_size, config.max_position_embeddings) == (61, 50)

@@ -1,5 +1,6 @@
 """Finding a model's files, and seeing that they belong together."""
 
+import json
 import pathlib
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 import classifier_data
 import model_files
 import modeling
+import run_directory
+import tokenization
 
 
 @pytest.fixture
@@ -60,9 +63,62 @@ def test_another_casing_than_the_tokenizers_is_refused(place):
   with pytest.raises(ValueError, match="says do_lower_case False; pass --do_l"):
     model_files.open_tokenizer(vocab, True, config, weights)
   model_files.open_tokenizer(vocab, False, config, weights)
-  for text in ("", "[]", "{}", '{"do_lower_case": true}'):
+  for text in ("{}", '{"do_lower_case": true, "strip_accents": null}'):
     tokenizer.write_text(text)
     model_files.open_tokenizer(vocab, True, config, weights)
+  for text in ("", "[]"):
+    tokenizer.write_text(text)
+    with pytest.raises(
+      ValueError, match="tokenizer_config.json (is not|holds)"
+    ):
+      model_files.open_tokenizer(vocab, True, config, weights)
+
+
+@pytest.mark.parametrize(
+  "text", ['{"strip_accents": false}', '{"tokenize_chinese_chars": false}']
+)
+def test_another_tokenizer_than_berts_is_refused(place, text):
+  weights = place("weights", "vocab.txt", "tokenizer_config.json")
+  pathlib.Path(weights, "tokenizer_config.json").write_text(text)
+  with pytest.raises(ValueError, match="is of another tokenizer than BERT's"):
+    model_files.open_tokenizer(
+      f"{weights}/vocab.txt", True, modeling.BertConfig(3), weights
+    )
+
+
+def test_a_runs_casing_is_that_of_its_weights(place):
+  weights = place("weights", "vocab.txt")
+  manifest = pathlib.Path(weights, "run_manifest.json")
+  manifest.write_text('{"settings": {"do_lower_case": false}}')
+  assert model_files.read_casing(weights) is False
+  with pytest.raises(ValueError, match="says do_lower_case False"):
+    model_files.open_tokenizer(
+      f"{weights}/vocab.txt", True, modeling.BertConfig(3), weights
+    )
+
+
+def test_the_config_is_of_the_weights_format(place):
+  """Both say gelu, which means something else in each."""
+  both = ["bert_config.json", "config.json", "vocab.txt"]
+  theirs = place("theirs", *both, "model.safetensors")
+  assert model_files.find_config([theirs]) == f"{theirs}/config.json"
+  ours = place("ours", *both)
+  assert model_files.find_config([ours]) == f"{ours}/bert_config.json"
+
+
+def test_a_vocabulary_may_be_in_a_tokenizer_json(place):
+  weights = place("weights", "config.json", "tokenizer.json")
+  path = pathlib.Path(weights, "tokenizer.json")
+  vocab = {"[UNK]": 0, "a": 3, "##b": 1}
+  path.write_text(json.dumps({"model": {"type": "WordPiece", "vocab": vocab}}))
+  found = model_files.find(None, weights).vocab_file
+  assert found == str(path)
+  tokenizer = model_files.open_tokenizer(found, True, modeling.BertConfig(4))
+  assert tokenizer.encode("ab") == [3, 1]
+  run = run_directory.RunDirectory(weights + "/run", {}, [])
+  run.copy_vocab(found)
+  copied = tokenization.load_vocab(weights + "/run/vocab.txt")
+  assert copied == {"[UNK]": 0, "##b": 1, "": 2, "a": 3}
 
 
 def test_flags_go_before_everything(place):

@@ -562,3 +562,22 @@ def test_every_bracketed_entry_is_special(marked_vocab):
     "[unused1]",
     "[E1]",
   ]
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "",
+    "[]",
+    "{}",
+    '{"model": {"type": "BPE", "vocab": {"a": 0}}}',
+    '{"model": {"vocab": {}}}',
+    '{"model": {"vocab": {"a": "b"}}}',
+    '{"model": {"vocab": {"a": -7}}}',
+  ],
+)
+def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, text):
+  path = tmp_path / "tokenizer.json"
+  path.write_text(text)
+  with pytest.raises(ValueError, match="holds no vocabulary of BERT's kind"):
+    tokenization.load_vocab(path)

@@ -192,7 +192,8 @@ def test_theirs_to_tf1_and_back_is_bitwise(testdata, tmp_path, architecture):
   assert_bitwise(read_safetensors(tmp_path / "back"), read_safetensors(theirs))
   config = json.loads((tmp_path / "back" / "config.json").read_text())
   original = json.loads((theirs / "config.json").read_text())
-  added = {"transformers_version", "problem_type"}
+  # What is written is float32, whatever it was.
+  added = {"transformers_version", "problem_type", "dtype"}
   assert {k: v for k, v in original.items() if k not in added} == {
     key: config[key] for key in original if key not in added
   }
@@ -404,7 +405,7 @@ def write_vocab(directory, size=60, words=("a", "b")):
 def test_vocabulary_casing_and_labels_travel(tmp_path):
   source = tmp_path / "run"
   write_random("BertForSequenceClassification", source)
-  write_vocab(source, words=("Ab", "\u2028x"))
+  write_vocab(source, words=("Ab", "x\u2028y"))
   (source / "labels.txt").write_text("bad\ngood\nso so\n")
   manifest = {"settings": {"do_lower_case": False}}
   (source / "run_manifest.json").write_text(json.dumps(manifest))
@@ -435,13 +436,56 @@ def test_casing_is_told_by_capitals(vocab, expected):
   assert conversion.guess_case(vocab) is expected
 
 
-def test_labels_that_do_not_fit_are_refused(tmp_path):
+@pytest.mark.parametrize("output_format", ["tf1", "hugging_face"])
+@pytest.mark.parametrize("labels", ["bad\ngood\n", "a\nb\na\n", "a\n\nb\n"])
+def test_labels_that_do_not_fit_are_refused(tmp_path, labels, output_format):
   source = tmp_path / "run"
   write_random("BertForSequenceClassification", source)
-  (source / "labels.txt").write_text("bad\ngood\n")
-  with pytest.raises(ValueError, match="2 labels lie .* 3 logits; mend"):
-    convert(source, tmp_path / "theirs", "hugging_face")
-  assert not list(tmp_path.glob("theirs*"))
+  (source / "labels.txt").write_text(labels)
+  with pytest.raises(
+    ValueError, match="labels for 3 logits; .*: mend|hold a label on"
+  ):
+    convert(source, tmp_path / "out", output_format)
+  assert not list(tmp_path.glob("out*"))
+
+
+def test_an_encoder_has_no_labels(tmp_path):
+  write_random("BertModel", tmp_path / "run")
+  (tmp_path / "run" / "labels.txt").write_text("a\nb\n")
+  convert(tmp_path / "run", tmp_path / "out", "tf1")
+  assert not (tmp_path / "out" / "labels.txt").exists()
+
+
+def test_a_keras_file_tells_its_problem_type(tmp_path):
+  config = modeling.BertConfig(**torch_heads.torch_oracle.CONFIG)
+  model = modeling.BertClassifier(config, 3, problem_type="multi_label")
+  model.save(tmp_path / "model.keras")
+  convert(tmp_path / "model.keras", tmp_path / "out", "hugging_face")
+  written = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert written["problem_type"] == "multi_label_classification"
+
+
+def test_the_type_of_the_source_is_not_that_of_the_file(testdata, tmp_path):
+  """transformers would round float32 weights to it."""
+  source = tmp_path / "half"
+  shutil.copytree(testdata / "parity" / "heads" / "BertModel", source)
+  config = json.loads((source / "config.json").read_text())
+  for name in ("dtype", "torch_dtype"):
+    config[name] = "float16"
+  (source / "config.json").write_text(json.dumps(config))
+  convert(source, tmp_path / "out", "hugging_face")
+  written = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert not {"dtype", "torch_dtype"} & set(written)
+
+
+def test_casing_travels_through_tf1(tmp_path):
+  """The vocabulary alone would say otherwise."""
+  source = tmp_path / "run"
+  write_random("BertModel", source)
+  write_vocab(source)
+  (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+  convert(source, tmp_path / "tf1", "tf1")
+  assert conversion.read(str(tmp_path / "tf1"))[0].do_lower_case is False
 
 
 # Mismatches -------------------------------------------------------------------
@@ -498,6 +542,7 @@ def test_a_missing_pooler_is_drawn_and_told(testdata, tmp_path):
     ),
     ({"vocab_size": 61}, r"word_embeddings has shape \[60, 16\].*\[61, 16\]"),
     ({"num_hidden_layers": 3}, "lacks bert/encoder/layer_2/attention"),
+    ({"num_hidden_layers": 1}, "has bert/encoder/layer_1/.* knows nothing of"),
     ({"type_vocab_size": 16}, r"token_type_embeddings has shape \[2, 16\]"),
   ],
 )
@@ -530,10 +575,20 @@ def test_padded_vocabularies_are_known(tmp_path, size, is_right):
     conversion.read(str(tmp_path))
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_nothing_is_overwritten(tmp_path, monkeypatch):
   write_random("BertModel", tmp_path / "run")
   (tmp_path / "out").mkdir()
-  convert(tmp_path / "run", tmp_path / "out", "tf1")  # It was empty.
+  monkeypatch.chdir(tmp_path / "out")
+  convert(tmp_path / "run", ".", "tf1")  # It was empty.
+  (tmp_path / "link").symlink_to(tmp_path / "run2")
+  (tmp_path / "run2").mkdir()
+  convert(tmp_path / "run", tmp_path / "link", "hugging_face")
+  assert (tmp_path / "run2" / "model.safetensors").exists()
+  (tmp_path / "file").touch()
+  with pytest.raises(NotADirectoryError, match="file is a file; name a"):
+    convert(tmp_path / "run", tmp_path / "file", "tf1")
+  with pytest.raises(OSError, match="file/out cannot be written"):
+    convert(tmp_path / "run", tmp_path / "file" / "out", "tf1")
   with pytest.raises(ValueError, match="out is not empty; name a new"):
     convert(tmp_path / "run", tmp_path / "out", "hugging_face")
 
