@@ -215,6 +215,11 @@ class MemoryEstimate:
 def estimate_memory(trainer, batch):
   """What the weights and one micro-batch take on one device.
 
+  On a CPU, for 26 pairs of shape and batch of one to four layers, it was 0.97
+  to 1.29 times what a process grew by in its first steps, less the 110 MB that
+  tracing takes (1.6 times where a width of 16 went with 30,522 words). XLA's
+  fused kernels need less. Micro-batches count as if there was one at a time.
+
   Args:
     trainer: training_loop.Trainer.
     batch: dict of arrays [batch, ...], a global batch.
@@ -228,23 +233,21 @@ def estimate_memory(trainer, batch):
   )
   length = batch["input_ids"].shape[-1]
   num_tokens = batch["input_ids"].size // parts
-  num_masked = batch.get("masked_lm_positions", np.empty(0)).size // parts
   policy = trainer.model.dtype_policy
   compute_bytes = tf.as_dtype(policy.compute_dtype).size
   bert_config = trainer.model.config
-  # One layer more, for what is there between two kept tensors.
-  layers = bert_config.num_hidden_layers + 1
+  # Half a layer more, for what is there between two kept tensors.
+  layers = bert_config.num_hidden_layers + 0.5
   of_layers = (
     layers * num_tokens * _token_bytes(bert_config, length, compute_bytes)
   )
-  # Logits over the vocabulary, their logarithms, and the gradients of both.
-  of_head = num_masked * bert_config.vocab_size * 4 * 4
+  of_head = _masked_lm_bytes(bert_config, batch) // parts
   return MemoryEstimate(
     weights=_num_bytes(trainer.weights),
     slots=_num_bytes(trainer.slots),
     # Themselves, and their clipped copies or the sums over micro-batches.
     gradients=2 * _num_bytes(trainer.trainable),
-    activations=of_layers + of_head,
+    activations=int(of_layers) + of_head,
   )
 
 
@@ -252,26 +255,37 @@ def _token_bytes(bert_config, length, compute_bytes):
   """What a layer keeps of a token for the backward pass.
 
   The account of arXiv 2205.05198, section 4.1, for the operations of
-  modeling.py, that is without recomputation and without fused kernels, which
-  can only need less.
+  modeling.py: nothing is computed again, no kernels are fused.
   """
   width = (
-    # Input, query, key, value, context and output of attention.
-    6 * compute_bytes
-    # Input and scale of two normalisations, in float32.
-    + 4 * 4
-    # Dropout's masks.
+    # Input, query, key, value, context and output of attention; of each of
+    # two dropouts what is scaled, and the zeros for the rest.
+    10 * compute_bytes
+    # Of two normalisations, in float32.
+    + 5 * 4
+    # Dropouts' masks.
     + 2
   )
   # Before GELU; its cube, its tanh and two products; after it.
   intermediate = 6 * compute_bytes
-  # Softmax in float32, the same after dropout, its mask.
-  score = 4 + compute_bytes + 1
+  # Softmax in float32; it scaled, zeros, and after dropout; the mask.
+  score = 4 + 3 * compute_bytes + 1
   return (
     bert_config.hidden_size * width
     + bert_config.intermediate_size * intermediate
     + bert_config.num_attention_heads * length * score
   )
+
+
+def _masked_lm_bytes(bert_config, batch):
+  """What the masked-LM head keeps for a batch, 0 without such a head."""
+  if "masked_lm_positions" not in batch:
+    return 0
+  num_examples, num_masked = batch["masked_lm_positions"].shape
+  # Logits, their softmax, and half a gradient; each example's gradient of the
+  # table of words, for they are added up last (modeling._project).
+  rows = 2.5 * num_masked + bert_config.hidden_size
+  return int(num_examples * bert_config.vocab_size * rows * 4)
 
 
 def _num_bytes(variables):
