@@ -128,7 +128,7 @@ def read_json_beside(place, name):
     content = reader.read()
   try:
     content = json.loads(content)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"{found} is not valid JSON: {error}") from error
   if not isinstance(content, dict):
     raise ValueError(f"{found} holds no JSON object, as it should")

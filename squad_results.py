@@ -228,7 +228,7 @@ def read_by_question(path, kind):
     content = file.read()
   try:
     values = json.loads(content)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     problem = f"is not JSON ({error})"
   else:
     problem = _find_problem(values, kind)

@@ -226,7 +226,7 @@ def _read_tokenizer_json(path):
     tokens = [""] * (max(model["vocab"].values()) + 1)
     for token, number in model["vocab"].items():
       tokens[number] = token
-  except (ValueError, LookupError, TypeError, AttributeError):
+  except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
     raise ValueError(
       f"{path} holds no vocabulary of BERT's kind; pass the model's vocab.txt"
     ) from None

@@ -1,9 +1,11 @@
 """Whole runs: files written, resumed, refused; upstream's evaluation."""
 
+import collections
 import csv
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
+from run_forecast_test import listing
 
 import checkpoint_io
 import input_pipeline
@@ -207,10 +210,21 @@ def test_training_starts_from_a_checkpoint(config, capsys):
   assert all((first[name] == weights[name]).all() for name in first)
 
 
-def test_a_dry_run_checks_and_writes_nothing(config, capsys):
+def test_a_dry_run_checks_and_writes_nothing(config, tmp_path, capsys):
+  before = listing(tmp_path)
   pretrain(dataclasses.replace(config, dry_run=True))
-  assert "dry run: 40 records, flags, model" in capsys.readouterr().out
-  assert not os.path.exists(config.output_dir)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[-2].startswith("dry run: 40 records, flags, model")
+  assert lines[-1] == "verdict: ready"
+  assert {
+    "records: 40, all checked",
+    "records: 17, all checked",
+    "training: would start at step 0",
+    "steps: 12 of 12, 8 examples each",
+    "examples: 96, that is 2.4 epochs of 40",
+    "checkpoints: 3",
+  } <= set(lines)
+  assert listing(tmp_path) == before
   only_eval = dataclasses.replace(config, dry_run=True, do_train=False)
   with pytest.raises(ValueError, match="no model to use"):
     pretrain(only_eval)
@@ -224,6 +238,65 @@ def test_a_dry_run_of_an_overwrite_deletes_nothing(config):
     settings={"learning_rate": 2},
   )
   assert sorted(os.listdir(config.output_dir)) == before
+
+
+def test_a_dry_run_tells_where_a_run_would_go_on(
+  config, tmp_path, capsys, monkeypatch
+):
+  dry = dataclasses.replace(config, dry_run=True)
+  with monkeypatch.context() as patch:
+    patch.setattr(training_loop.Trainer, "load_best", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      pretrain(config)
+  os.remove(f"{config.output_dir}/model.ckpt-12.index")
+  before = listing(tmp_path)
+  capsys.readouterr()
+  pretrain(dry)
+  out = capsys.readouterr().out
+  assert "training: would go on at step 10\nsteps: 2 of 12" in out
+  assert "checkpoints: 1\n" in out
+  assert listing(tmp_path) == before
+
+  pretrain(config)
+  before = listing(tmp_path)
+  capsys.readouterr()
+  pretrain(dry)
+  out = capsys.readouterr().out
+  assert "training: would be skipped" in out and "steps: " not in out
+  assert out.endswith("verdict: ready\n")
+  assert listing(tmp_path) == before
+
+
+def test_a_dry_run_finds_the_bad_record_that_training_would(config, tmp_path):
+  """In a process: one sentence, the verdict, and status 1."""
+  path = config.input_file
+  write_records(path, count=100)
+  with open(path, "r+b") as file:
+    file.seek(-20, os.SEEK_END)  # Far beyond what every run looks at.
+    file.write(b"x")
+  before = listing(tmp_path)
+  flags = as_flags(dataclasses.replace(config, do_eval=False))
+  result = subprocess.run(
+    [sys.executable, f"{ROOT}/run_pretraining.py", *flags, "--dry_run"],
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 1
+  problem = f"1 of 100 records are bad, such as {path}: record 99 (counting "
+  assert f"\nverdict: 1 problem\n  {problem}" in result.stdout
+  (line,) = result.stderr.splitlines()
+  assert line.startswith(
+    f"run_pretraining: error: the dry run found 1 problem: {problem}"
+  )
+  assert listing(tmp_path) == before
+
+
+def test_a_dry_run_on_a_full_disk_is_not_ready(config, capsys, monkeypatch):
+  usage = collections.namedtuple("DiskUsage", "free")
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=1000))
+  with pytest.raises(ValueError, match="make room, lower --keep_checkpoint"):
+    pretrain(dataclasses.replace(config, dry_run=True))
+  assert "\nverdict: 1 problem\n  --output_dir=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -408,7 +481,9 @@ def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
 
 
 def test_a_loss_that_explodes_stops_the_run_and_keeps_checkpoints(config):
-  with pytest.raises(ValueError, match="the loss is nan .*--learning_rate"):
+  with pytest.raises(
+    ValueError, match="the loss is nan, .*records .*--learning_rate"
+  ):
     pretrain(config, schedule=optimization.LearningRateSchedule(1e30, 12, 6))
   assert not manifest(config)["finished"]
 
