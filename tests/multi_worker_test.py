@@ -1,0 +1,206 @@
+"""Two worker processes on loopback, and what becomes of one without the other.
+
+Every process has an end of its own: one that hangs fails the test.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reliability_test
+import run_pretraining_test
+
+TESTS = reliability_test.TESTS
+pretraining = reliability_test.pretraining
+# Of a machine with other work to do; a run takes a tenth of it.
+MAX_SECONDS = 120
+UMASKS = (0o022, 0o077)
+KILLED = -signal.SIGKILL
+STOPPED = 75
+AGAIN = "start all workers again with the same commands"
+
+
+def free_ports(count):
+  with contextlib.ExitStack() as stack:
+    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+    for a_socket in sockets:
+      a_socket.bind(("localhost", 0))
+    return [a_socket.getsockname()[1] for a_socket in sockets]
+
+
+def start(job, output_dir, addresses, index, end="none", **changes):
+  """Starts one worker; its umask tells which files are its own."""
+  script, flags = job
+  flags = {
+    **flags,
+    "output_dir": output_dir,
+    "distribution_strategy": "multi_worker",
+    **changes,
+  }
+  words = [
+    f"--{name}={str(value).lower() if value is True else value}"
+    for name, value in flags.items()
+  ]
+  tf_config = {
+    "cluster": {"worker": addresses},
+    "task": {"type": "worker", "index": index},
+  }
+  return subprocess.Popen(
+    [sys.executable, str(TESTS / "stalled_run.py"), script, end, *words],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    umask=UMASKS[index],
+    env={
+      **os.environ,
+      "CUDA_VISIBLE_DEVICES": "",
+      "PYTHONPATH": str(TESTS.parent),
+      "TF_CONFIG": json.dumps(tf_config),
+    },
+  )
+
+
+def run(job, output_dir, ends=("none", "none"), statuses=(0, 0), **changes):
+  """Runs both workers to their ends; returns what they said.
+
+  One that is to be killed may be stopped before; it is when the other is done.
+  """
+  addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+  workers = [
+    start(job, output_dir, addresses, index, ends[index], **changes)
+    for index in range(2)
+  ]
+  try:
+    said = {}
+    for index in sorted(range(2), key=lambda i: statuses[i] == KILLED):
+      if statuses[index] == KILLED and "stop" in ends[index]:
+        workers[index].kill()
+      said[index] = "".join(workers[index].communicate(timeout=MAX_SECONDS))
+  finally:
+    for worker in workers:
+      worker.kill()
+  found = tuple(worker.returncode for worker in workers)
+  assert found == statuses, said
+  return said[0], said[1], addresses
+
+
+def last_sentence(said):
+  """What the script said about its end; TensorFlow may say more after it."""
+  lines = [x for x in said.splitlines() if x.startswith("run_pretraining: ")]
+  assert len(lines) == 1 and "Traceback" not in said, said
+  return lines[0]
+
+
+@pytest.mark.slow
+def test_two_workers_train_what_one_does(pretraining, tmp_path):
+  script, flags = pretraining
+  config = json.loads(flags["bert_config_file"].read_text())
+  for name in reliability_test.DROPOUT:
+    config[name] = 0.0
+  flags["bert_config_file"].write_text(json.dumps(config))
+  changes = {"num_train_steps": 5, "num_warmup_steps": 1, "learning_rate": 1e-3}
+
+  one, two = tmp_path / "one", tmp_path / "two"
+  reliability_test.run(pretraining, one, **changes)
+  first, second, _ = run(pretraining, two, **changes)
+
+  assert "step 5/5" in first
+  assert "step" not in second
+  expected, found = [
+    run_pretraining_test.final_weights(as_config(x)) for x in (one, two)
+  ]
+  for name in expected:
+    # Softmax over keys ignores it: its gradient is all rounding.
+    if "key/bias" not in name:
+      np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+  results = [
+    run_pretraining_test.manifest(as_config(x))["results"] for x in (one, two)
+  ]
+  assert results[0] == pytest.approx(results[1], rel=1e-5)
+  assert_chief_wrote_all(tmp_path)
+
+
+class as_config:
+  """What run_pretraining_test's helpers want to know of a run."""
+
+  def __init__(self, output_dir):
+    self.output_dir = str(output_dir)
+
+
+def assert_chief_wrote_all(folder):
+  """Every file was made under a mask that is not that of the other worker."""
+  paths = [path for path in folder.rglob("*") if path.is_file()]
+  assert len(paths) > 10
+  for path in paths:
+    assert stat.S_IMODE(path.stat().st_mode) & UMASKS[1], path
+
+
+@pytest.mark.slow
+def test_a_worker_whose_peer_does_not_come_ends(pretraining, tmp_path):
+  addresses = [f"127.0.0.1:{port}" for port in free_ports(4)]
+  workers = [
+    start(pretraining, tmp_path / "0", addresses[:2], 0, worker_timeout=2),
+    start(pretraining, tmp_path / "1", addresses[2:], 1, worker_timeout=2),
+  ]
+  try:
+    said = [worker.communicate(timeout=MAX_SECONDS)[1] for worker in workers]
+  finally:
+    for worker in workers:
+      worker.kill()
+  assert [worker.returncode for worker in workers] == [1, 1], said
+  for text, missing in zip(said, (addresses[1], addresses[2]), strict=True):
+    assert last_sentence(text).startswith(
+      "run_pretraining: error: waited 2 seconds of --worker_timeout in vain "
+      f"for {missing}; start every worker that TF_CONFIG lists"
+    )
+  assert not (tmp_path / "0").exists()
+
+
+@pytest.mark.slow
+def test_workers_that_lose_each_other_go_on_when_started_again(
+  pretraining, tmp_path
+):
+  whole, parts = tmp_path / "whole", tmp_path / "parts"
+  run(pretraining, whole)
+
+  # One is killed. The counts are of batches, made a little ahead of the steps.
+  ends, statuses = ("none", "kill:batch:12"), (1, KILLED)
+  first, _, addresses = run(pretraining, parts, ends, statuses)
+  assert "error: after step " in last_sentence(first)
+  assert f": {addresses[1]} has ended or stands" in last_sentence(first)
+  assert AGAIN in last_sentence(first)
+
+  # One lives, but its data do not come. Neither worker gets on.
+  ends, statuses = ("none", "stuck:batch:9"), (1, 1)
+  first, second, addresses = run(
+    pretraining, parts, ends, statuses, worker_timeout=5
+  )
+  assert "resuming at step " in first
+  for text, other in ((first, addresses[1]), (second, addresses[0])):
+    sentence = f": {other} stood still for 5 seconds of --worker_timeout"
+    assert sentence in last_sentence(text)
+
+  # The chief stands still, and cannot answer TensorFlow's heartbeats.
+  ends, statuses = ("stop:batch:5", "none"), (KILLED, 1)
+  _, second, addresses = run(pretraining, parts, ends, statuses)
+  assert f": {addresses[0]} has ended or stands" in last_sentence(second)
+
+  # One is asked to stop: all do, at the same step, and the chief has saved.
+  ends, statuses = ("none", "term:batch:3"), (STOPPED, STOPPED)
+  first, second, _ = run(pretraining, parts, ends, statuses)
+  step = reliability_test.newest(parts).rsplit("-", 1)[1]
+  end = f"at step {step} and saved; the same command continues from there"
+  assert last_sentence(first).endswith(f"a signal to another worker {end}")
+  assert last_sentence(second).endswith(f"stopped by SIGTERM {end}")
+
+  first, _, _ = run(pretraining, parts)
+  assert f"resuming at step {step}" in first
+  reliability_test.assert_same_run(parts, whole)
+  assert_chief_wrote_all(tmp_path)
