@@ -424,7 +424,7 @@ def test_any_logits_are_decoded_or_refused(
 @hypothesis.given(json_files({"q1": "a", "q2": ""}), json_files({"q1": 0.5}))
 def test_any_predictions_are_read_or_refused(folder, texts, odds):
   for content, kind in ((texts, str), (odds, float)):
-      path = folder / "predictions.json"
+    path = folder / "predictions.json"
     path.write_bytes(content)
     with only_our_errors():
       values = squad_results.read_by_question(str(path), kind)
