@@ -37,7 +37,7 @@ def parse_arguments():
   """The command line."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--kills", type=int, default=20)
-  parser.add_argument("--steps", type=int, default=1000)
+  parser.add_argument("--steps", type=int, default=3000)
   parser.add_argument("--num_devices", type=int, default=1)
   parser.add_argument("--mixed_precision", default="float32")
   parser.add_argument("--seed", type=int, default=0)
@@ -168,8 +168,10 @@ def main():
     (folder / "bert_config.json").write_text(json.dumps(CONFIG))
     write_records(folder / "train.tfrecord")
     first, last = time_whole_run(arguments, folder, folder / "whole")
-    # From before the first step to a few checkpoints later.
-    seconds = (0.7 * first, first + max(2.0, 4 * (last - first) / 20))
+    # From before the first step to a share of the run that leaves enough for
+    # the kills to come.
+    share = (last - first) / (arguments.kills + 1)
+    seconds = (0.7 * first, first + 1.5 * share)
     steps = kill_many_times(arguments, folder, folder / "killed", seconds)
     print(f"killed {len(steps)} times; newest checkpoint then: {steps}")
     whole, killed = (
