@@ -130,17 +130,26 @@ def forecast(findings, trainer, source, run, init_checkpoint=None):
     source: records, see training_loop.Trainer.fit.
     run: run_directory.RunDirectory.
     init_checkpoint: weights of a new run, None for random ones.
-
-  Raises:
-    ValueError: a record that the measured steps need is bad.
   """
   _tell_start(findings, trainer, run, init_checkpoint)
   _tell_plan(findings, trainer, len(source))
+  if findings.problems:
+    findings.tell("time", "not measured, because of problems found before")
+  else:
+    _try_steps(findings, trainer, source)
+  plan_disk(findings, trainer, run.path)
+
+
+def _try_steps(findings, trainer, source):
   warmup, measured = choose_batches(trainer, source)
-  longest = source.take(warmup[0])
+  try:
+    # Within tf.data an error would be a traceback.
+    longest, *_ = [source.take(numbers) for numbers in [*warmup, *measured]]
+  except ValueError as error:
+    findings.refuse(str(error))
+    return
   if check_memory(findings, trainer, longest):
     _tell_time(findings, trainer, source, warmup, measured)
-  plan_disk(findings, trainer, run.path)
 
 
 def tell_finished(findings, run):
@@ -298,7 +307,8 @@ def check_memory(findings, trainer, batch):
   """Compares the estimate for a batch with what there is.
 
   Returns:
-    Whether steps can be tried: not where the system would kill the process.
+    Whether steps can be tried: not where the system would kill the process,
+    unless other workers would wait for this one.
   """
   estimate = estimate_memory(trainer, batch)
   parts = dataclasses.asdict(estimate)
@@ -327,7 +337,7 @@ def check_memory(findings, trainer, batch):
     f"{format_bytes(available)}; lower --train_batch_size or "
     "--max_seq_length, or raise --gradient_accumulation_steps"
   )
-  return False
+  return isinstance(trainer.strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def available_memory(device):
@@ -448,12 +458,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
 
   Returns:
     (seconds per step, what `Trainer.train_steps` returned last).
-
-  Raises:
-    ValueError: a record is bad.
   """
-  for numbers in [*warmup, *measured]:
-    source.take(numbers)  # Within tf.data an error would be a traceback.
 
   def batches():
     return (source.take(numbers) for numbers in [*warmup, *measured])

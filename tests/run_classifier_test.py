@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
+from run_forecast_test import listing
 
 import classifier_data
 import classifier_results
@@ -19,6 +21,7 @@ import optimization
 import predictor
 import run_classifier
 import run_directory
+import run_forecast
 import training_loop
 
 ROOT = os.path.dirname(run_classifier.__file__)
@@ -30,6 +33,7 @@ NO_SETTINGS = (
   "do_eval",
   "do_predict",
   "do_export",
+  "dry_run",
   "export_dir",
   "export_format",
   "overwrite_output_dir",
@@ -605,9 +609,71 @@ def test_an_output_dir_of_another_task_is_refused(folder):
 
 
 def test_a_dry_run_writes_nothing(folder, capsys):
-  run(folder, **NEW_RUN, dry_run=True)
-  assert "nothing was written" in capsys.readouterr().out
+  before = listing(folder)
+  assert run(folder, **NEW_RUN, dry_run=True) == {}
+  out = capsys.readouterr().out
+  assert out.endswith("nothing was written\nverdict: ready\n")
+  assert "train: 60 examples, the longest of " in out
+  assert "dev: 23 examples, " in out and "test: 11 examples, " in out
+  labels = [
+    row["opinion"] for row in csv.DictReader(open(folder / "train.csv"))
+  ]
+  counts = f"+ {labels.count('+')}, - {labels.count('-')}"
+  assert f"labels of train: {counts}\n" in out
+  assert "steps: 45 of 45, 8 examples each\n" in out
+  assert "warning" not in out
+  assert listing(folder) == before
+
+
+def test_a_dry_run_of_several_seeds_needs_room_for_all(
+  folder, capsys, monkeypatch
+):
+  monkeypatch.setattr(run_forecast, "SMALL_FILES_BYTES", 0)
+  monkeypatch.setattr(run_forecast, "format_bytes", str)
+  sizes = []
+  for num_seeds in (1, 2):
+    run(folder, do_train=True, dry_run=True, num_seeds=num_seeds)
+    out = capsys.readouterr().out
+    assert out.count("steps: ") == out.count("time: ") == num_seeds
+    assert out.count("verdict: ") == out.count("loss: ") == 1
+    sizes.append(int(re.search(r"written to, (\d+) needed", out)[1]))
+  assert sizes[1] == 2 * sizes[0]
   assert not (folder / "out").exists()
+
+
+def test_a_dry_run_warns_of_cut_texts_and_absent_labels(folder, capsys):
+  options = {
+    "problem_type": "multi_label",
+    "label_column": "tags,none",
+    "id_column": None,
+    "max_seq_length": 8,
+  }
+  with open(folder / "train.csv", newline="") as file:
+    rows = list(csv.DictReader(file))
+  with open(folder / "train.csv", "w", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(["review", "tags", "none"])
+    writer.writerows([x["review"], len(x["tags"]) > 4, 0] for x in rows)
+  text = (folder / "train.csv").read_text()
+  text = text.replace("True", "1").replace("False", "0")
+  (folder / "train.csv").write_text(text)
+  run(folder, do_train=True, dry_run=True, **options)
+  out = capsys.readouterr().out
+  assert "% of the texts of train are truncated; raise --max_seq" in out
+  assert "warning: no example of train has the label none\n" in out
+  assert out.endswith("verdict: ready\n")
+
+
+def test_a_dry_run_of_a_finished_run_would_skip_training(folder, capsys):
+  run(folder, do_train=True)
+  before = listing(folder)
+  capsys.readouterr()
+  run(folder, **NEW_RUN, dry_run=True)
+  out = capsys.readouterr().out
+  assert "training: would be skipped" in out
+  assert out.endswith("verdict: ready\n")
+  run(folder, do_eval=True, dry_run=True)
+  assert listing(folder) == before
 
 
 # Upstream ---------------------------------------------------------------------

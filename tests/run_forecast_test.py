@@ -387,6 +387,21 @@ def test_a_loss_that_is_no_number_is_told(tmp_path, capsys, on_nan):
   assert findings.planned_seconds == 0
 
 
+def test_a_bad_record_among_the_first_is_a_problem(tmp_path):
+  trainer, source = make_trainer(tmp_path), make_source()
+
+  def fail(numbers):
+    raise ValueError("record 7 is bad")
+
+  source.take = fail
+  findings = run_forecast.Findings()
+  run_forecast.forecast(findings, trainer, source, make_run(trainer))
+  assert findings.problems == ["record 7 is bad"]
+  # Nor are steps tried where the data is known to be bad.
+  run_forecast.forecast(findings, trainer, source, make_run(trainer))
+  assert findings.problems == ["record 7 is bad"]
+
+
 def test_memory_that_runs_out_is_a_problem(tmp_path, monkeypatch):
   trainer = make_trainer(tmp_path)
 

@@ -275,12 +275,7 @@ def test_a_dry_run_finds_the_bad_record_that_training_would(config, tmp_path):
     file.seek(-20, os.SEEK_END)  # Far beyond what every run looks at.
     file.write(b"x")
   before = listing(tmp_path)
-  flags = as_flags(dataclasses.replace(config, do_eval=False))
-  result = subprocess.run(
-    [sys.executable, f"{ROOT}/run_pretraining.py", *flags, "--dry_run"],
-    capture_output=True,
-    text=True,
-  )
+  result = run_script(*as_flags(config), "--do_train", "--dry_run")
   assert result.returncode == 1
   problem = f"1 of 100 records are bad, such as {path}: record 99 (counting "
   assert f"\nverdict: 1 problem\n  {problem}" in result.stdout

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 from run_classifier_test import answer_elsewhere
+from run_forecast_test import listing
 
 import fine_tuning
 import modeling
@@ -223,9 +224,15 @@ def test_a_file_without_answers_is_predicted_and_not_scored(folder):
 
 
 def test_a_dry_run_writes_nothing(folder, capsys):
-  run(folder, **NEW_RUN, dry_run=True)
-  assert "nothing was written" in capsys.readouterr().out
-  assert not (folder / "out").exists()
+  before = listing(folder)
+  assert run(folder, **NEW_RUN, dry_run=True) == {}
+  out = capsys.readouterr().out
+  assert out.endswith("nothing was written\nverdict: ready\n")
+  assert "train_file: 120 questions in " in out
+  assert "predict_file: 30 questions in " in out
+  assert "answers of train_file: 0.0% of the questions have none" in out
+  assert "steps: 120 of 120, 8 examples each\n" in out
+  assert listing(folder) == before
 
 
 def test_the_case_must_be_that_of_training(folder):
