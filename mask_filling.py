@@ -473,7 +473,7 @@ def list_checkpoint_files(
   found = _find_files(init_checkpoint, bert_config_file, vocab_file)
   weights = checkpoint_io.resolve(init_checkpoint)
   folder, name = os.path.split(weights)
-  patterns = [f"{glob.escape(name)}.data-*"]
+  patterns = [f"{name}.data-*"]
   if name.endswith(".index.json"):  # of a model in several files
     patterns.append("*.safetensors")
   parts = [checkpoint_io.list_files(folder, x) for x in patterns]
