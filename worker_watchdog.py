@@ -258,7 +258,8 @@ def _answers(address):
   host, _, port = address.rpartition(":")
   target = (host.strip("[]"), int(port))
   try:
-    with socket.create_connection(target, SECONDS_TO_ANSWER):
-      return True
+    with socket.create_connection(target, SECONDS_TO_ANSWER) as caller:
+      # A port that is free may be given to the caller, which then meets itself.
+      return caller.getsockname() != caller.getpeername()
   except OSError:
     return False
