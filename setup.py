@@ -92,6 +92,10 @@ setup(
     "litert": ["ai-edge-litert>=2.1"],
     "plots": ["matplotlib>=3.8"],
     "bench": ["torch>=2.4", "transformers>=4.45"],
-    "parity": ["sentence-transformers>=3.0", "torch>=2.4", "transformers>=4.45"],
+    "parity": [
+      "sentence-transformers>=3.0",
+      "torch>=2.4",
+      "transformers>=4.45",
+    ],
   },
 )
