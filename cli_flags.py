@@ -298,7 +298,8 @@ def _define_run_flags():
   flags.DEFINE_bool(
     "dry_run",
     False,
-    "Check flags, files, model and checkpoint, then stop without writing.",
+    "Check data, disk and memory, measure a few steps, say whether the run is "
+    "ready; write nothing.",
   )
 
 

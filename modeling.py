@@ -712,8 +712,15 @@ def _output_weights(layer, config, units):
 
 
 def _project(x, weights, bias):
-  """float32 logits of `x` [..., width] by `weights` [units, width]."""
-  logits = tf.matmul(x, tf.cast(weights, x.dtype), transpose_b=True)
+  """float32 logits of `x` [..., width] by `weights` [units, width].
+
+  As one matrix: a product by example would make the gradient of the weights,
+  which may be the table of all words, for every example before adding them up.
+  """
+  rows = tf.reshape(x, [-1, x.shape[-1]])
+  logits = tf.matmul(rows, tf.cast(weights, x.dtype), transpose_b=True)
+  shape = tf.concat([tf.shape(x)[:-1], [weights.shape[0]]], axis=0)
+  logits = tf.reshape(logits, shape)
   return tf.cast(logits, tf.float32) + tf.cast(bias, tf.float32)
 
 

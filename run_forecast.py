@@ -291,10 +291,9 @@ def _masked_lm_bytes(bert_config, batch):
   if "masked_lm_positions" not in batch:
     return 0
   num_examples, num_masked = batch["masked_lm_positions"].shape
-  # Logits, their softmax, and half a gradient; each example's gradient of the
-  # table of words, for they are added up last (modeling._project).
-  rows = 2.5 * num_masked + bert_config.hidden_size
-  return int(num_examples * bert_config.vocab_size * rows * 4)
+  # Logits, their softmax, and half a gradient.
+  rows = 2.5 * num_examples * num_masked
+  return int(bert_config.vocab_size * rows * 4)
 
 
 def _num_bytes(variables):

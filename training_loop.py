@@ -923,6 +923,10 @@ class Trainer:
     return statistics, i
 
   def _may_go_on(self, num_taken, num_steps, is_finite):
+    if _has_other_workers(self.strategy):
+      # TensorFlow tells collectives apart by their iteration of the loop, too:
+      # one worker that left it earlier would wait for the others forever.
+      return (num_taken < num_steps) & is_finite
     is_pausing = self._requests.is_pausing.read_value()
     # One step at least: a request is answered between two of them.
     is_free = tf.logical_or(num_taken < 1, tf.logical_not(is_pausing))
@@ -989,6 +993,8 @@ class Trainer:
         tf.nest.map_structure(tf.add, sums, micro_step(i)),
       ),
       (0, zeros),
+      # One at a time: their activations together are what should be spared.
+      parallel_iterations=1,
     )
     return sums
 
