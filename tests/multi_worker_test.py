@@ -6,6 +6,7 @@ Every process has an end of its own: one that hangs fails the test.
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import stat
@@ -28,11 +29,14 @@ AGAIN = "start all workers again with the same commands"
 
 
 def free_ports(count):
-  with contextlib.ExitStack() as stack:
-    sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-    for a_socket in sockets:
-      a_socket.bind(("localhost", 0))
-    return [a_socket.getsockname()[1] for a_socket in sockets]
+  """Ports below those that the system gives to callers, such as the workers."""
+  found = []
+  while len(found) < count:
+    port = random.randrange(10_000, 30_000)
+    with socket.socket() as a_socket, contextlib.suppress(OSError):
+      a_socket.bind(("127.0.0.1", port))
+      found.append(port)
+  return found
 
 
 def start(job, output_dir, addresses, index, end="none", **changes):
@@ -77,15 +81,17 @@ def run(job, output_dir, ends=("none", "none"), statuses=(0, 0), **changes):
     start(job, output_dir, addresses, index, ends[index], **changes)
     for index in range(2)
   ]
+  said = {}
   try:
-    said = {}
     for index in sorted(range(2), key=lambda i: statuses[i] == KILLED):
       if statuses[index] == KILLED and "stop" in ends[index]:
         workers[index].kill()
       said[index] = "".join(workers[index].communicate(timeout=MAX_SECONDS))
   finally:
-    for worker in workers:
+    for index, worker in enumerate(workers):
       worker.kill()
+      if index not in said:
+        print(f"worker {index}, its end: ", *worker.communicate())
   found = tuple(worker.returncode for worker in workers)
   assert found == statuses, said
   return said[0], said[1], addresses
