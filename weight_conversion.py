@@ -2,8 +2,10 @@
 
     model, rows = weight_conversion.read("uncased_L-12_H-768_A-12")
     architecture = hugging_face.find_architecture(model.tensors)
-    rows += weight_conversion.write_hugging_face("out", model, architecture)
+    model, left_out = weight_conversion.select(model, architecture)
+    rows += left_out + weight_conversion.describe(model, architecture)
     print(weight_conversion.format_table(rows))
+    weight_conversion.write_hugging_face("out", model, architecture)
 
 Between the formats a model is a `Model`: arrays under upstream's names.
 """
@@ -35,7 +37,7 @@ _PROBLEM_TYPES = {
   "multi_label": "multi_label_classification",
   "regression": "regression",
 }
-# Reading it any other way would give "gelu" another meaning.
+# modeling.HUGGING_FACE_ACTIVATIONS the other way round, one name for each.
 _THEIR_ACTIVATIONS = {
   "gelu": "gelu_new",
   "gelu_exact": "gelu",
@@ -393,7 +395,7 @@ def write_tf1(output_dir, model):
     checkpoint_io.save(prefix, model.tensors)
     _write(directory, model_files.CONFIG, model.config.to_json_string())
     _write_vocab(directory, model)
-    if model.labels:
+    if model.labels and count_labels(model):
       labels = classifier_data.format_labels(model.labels)
       _write(directory, "labels.txt", labels)
 

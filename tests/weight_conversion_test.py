@@ -454,6 +454,13 @@ def test_an_encoder_has_no_labels(tmp_path):
   (tmp_path / "run" / "labels.txt").write_text("a\nb\n")
   convert(tmp_path / "run", tmp_path / "out", "tf1")
   assert not (tmp_path / "out" / "labels.txt").exists()
+  write_random("BertForSequenceClassification", tmp_path / "run2")
+  (tmp_path / "run2" / "labels.txt").write_text("a\nb\nc\n")
+  model, _ = conversion.read(str(tmp_path / "run2"))
+  assert model.labels == ["a", "b", "c"]
+  alone, _ = conversion.select(model, "BertModel")
+  conversion.write_tf1(str(tmp_path / "out2"), alone)
+  assert not (tmp_path / "out2" / "labels.txt").exists()
 
 
 def test_a_keras_file_tells_its_problem_type(tmp_path):
