@@ -24,9 +24,7 @@ class InternalError(Exception):
 def clock(monkeypatch):
   """What the module takes for the time."""
   now = types.SimpleNamespace(seconds=0.0)
-  fake = types.SimpleNamespace(
-    monotonic=lambda: now.seconds, sleep=time.sleep
-  )
+  fake = types.SimpleNamespace(monotonic=lambda: now.seconds, sleep=time.sleep)
   monkeypatch.setattr(worker_watchdog, "time", fake)
   return now
 
