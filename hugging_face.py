@@ -324,13 +324,10 @@ def read_architecture(directory):
     Key of ARCHITECTURES; None if there is no config.json, or it names a class
     of somebody's own.
   """
-  try:
-    with open(os.path.join(directory, CONFIG), encoding="utf-8") as reader:
-      names = json.load(reader).get("architectures") or []
-    known = [name for name in names if name in ARCHITECTURES]
-  # What is wrong with it says BertConfig, which every model needs.
-  except (OSError, ValueError, AttributeError, TypeError):
-    return None
+  names = _read_config(os.path.join(directory, CONFIG)).get("architectures")
+  names = names if isinstance(names, list) else []
+  # Not `name in ARCHITECTURES`: a damaged config may hold what has no hash.
+  known = [name for name in names if name in list(ARCHITECTURES)]
   return known[0] if known else None
 
 

@@ -551,6 +551,20 @@ def test_a_missing_shard_is_named(tmp_path):
     checkpoint_io.load_weights(variables, str(tmp_path))
 
 
+@pytest.mark.parametrize(
+  "text",
+  ["", "[]", "[" * 3000, '{"architectures": 3}', '{"architectures": [[], {}]}'],
+)
+def test_a_config_that_says_nothing_is_no_obstacle_to_weights(tmp_path, text):
+  """Whoever needs the config says what is wrong with it."""
+  variables = random_model(modeling.BertClassifier, num_labels=2)
+  write_safetensors(tmp_path, their_tensors(variables))
+  (tmp_path / "config.json").write_text(text)
+  loaded = zeros_like(variables)
+  checkpoint_io.load_weights(loaded, str(tmp_path))
+  assert_equal(loaded, variables)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}'])
 def test_a_broken_index_is_named(tmp_path, text):
   path = tmp_path / "model.safetensors.index.json"
