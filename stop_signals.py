@@ -38,11 +38,12 @@ def watch(on_signal):
     return
   receiver, sender = socket.socketpair()
   sender.setblocking(False)
-  # What a handler does is of no account, but without one the process ends.
-  handlers = {x: signal.signal(x, lambda *_: None) for x in SIGNALS}
+  # The descriptor first and last: no signal should find handlers without it.
   old_descriptor = signal.set_wakeup_fd(
     sender.fileno(), warn_on_full_buffer=False
   )
+  # What a handler does is of no account, but without one the process ends.
+  handlers = {x: signal.signal(x, lambda *_: None) for x in SIGNALS}
   listener = threading.Thread(
     target=_listen, args=(receiver, on_signal), daemon=True
   )
@@ -50,9 +51,9 @@ def watch(on_signal):
   try:
     yield
   finally:
-    signal.set_wakeup_fd(old_descriptor)
     for number, handler in handlers.items():
       signal.signal(number, handler)
+    signal.set_wakeup_fd(old_descriptor)
     sender.close()  # Ends the listener.
     listener.join()
     receiver.close()

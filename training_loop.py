@@ -434,12 +434,11 @@ class LossScale:
       return gradients
     return [gradient / self._variables["scale"] for gradient in gradients]
 
-  def guard(self, gradient_norm, apply):
+  def guard(self, is_finite, apply):
     """Calls `apply()` unless the step overflowed; adapts the scale."""
     if not self._variables:
       apply()
       return
-    is_finite = tf.math.is_finite(gradient_norm)
     _apply_if(is_finite, apply)
     scale, good_steps = self._variables.values()
     count = tf.where(is_finite, good_steps + 1.0, 0.0)
@@ -473,11 +472,14 @@ class _Requests:
 
   def ask_to_stop(self, signal_name):
     """Asks for a checkpoint and the end of the run."""
-    sys.stderr.write(
-      f"{signal_name}: saving after this step; a second signal stops at once\n"
-    )
     self.stop_signal = signal_name
     self.is_pausing.assign(True)
+    # The signal may have ended whoever reads this, such as `tee`.
+    with contextlib.suppress(OSError):
+      sys.stderr.write(
+        f"{signal_name}: saving as soon as possible; a second signal stops at "
+        "once\n"
+      )
 
   @contextlib.contextmanager
   def ask_to_save_every(self, seconds):
@@ -504,7 +506,8 @@ class _Requests:
     was_asked = bool(self.is_pausing.numpy())
     # In this order: a signal from here on pauses the next steps again.
     self.is_pausing.assign(False)
-    return was_asked or bool(self.stop_signal), self.stop_signal
+    stop_signal = self.stop_signal
+    return was_asked or bool(stop_signal), stop_signal
 
 
 class Monitor:
@@ -637,9 +640,9 @@ class Trainer:
 
   def save(self):
     """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
+    self._rollbacks = 0
     if not is_chief(self.strategy):
       return
-    self._rollbacks = 0
     directory = checkpoint_io.CheckpointDirectory(
       self.config.output_dir, self.config.keep_checkpoint_max
     )
@@ -741,7 +744,7 @@ class Trainer:
         return
       self.save()
       signal_name = signal_name or "a signal to another worker"
-    if signal_name and not self.is_done:
+    if signal_name:
       raise stop_signals.Interrupted(
         f"stopped by {signal_name} at step {self.step} and saved; the same "
         "command continues from there"
@@ -965,7 +968,7 @@ class Trainer:
     )
     learning_rate = self.config.schedule(step)
     replica.merge_call(
-      self._update, args=(gradients, gradient_norm, learning_rate, step)
+      self._update, args=(gradients, loss, gradient_norm, learning_rate, step)
     )
     return loss, metrics, learning_rate, gradient_norm
 
@@ -1028,17 +1031,23 @@ class Trainer:
       tf.stack([tf.stack(metrics[name]) for name in self.model.metric_names]),
     )
 
-  def _update(self, strategy, gradients, gradient_norm, learning_rate, step):
+  def _update(self, strategy, gradients, loss, gradient_norm, rate, step):
     """Updates every copy of every variable; runs once for all replicas."""
 
     def apply():
-      self._apply(strategy, gradients, learning_rate, step)
+      self._apply(strategy, gradients, rate, step)
 
-    norm = strategy.experimental_local_results(gradient_norm)[0]
+    is_finite = functools.reduce(
+      tf.logical_and,
+      [
+        tf.math.is_finite(strategy.experimental_local_results(x)[0])
+        for x in (loss, gradient_norm)
+      ],
+    )
     if self.loss_scale.is_active or self.config.on_nan == "stop":
-      self.loss_scale.guard(norm, apply)
+      self.loss_scale.guard(is_finite, apply)
     else:
-      _apply_if(tf.math.is_finite(norm), apply)
+      _apply_if(is_finite, apply)
 
   def _apply(self, strategy, gradients, learning_rate, step):
     for (name, variable), gradient in zip(

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import modeling
 import optimization
+import stop_signals
 import training_loop
 
 # Sums over other groupings round differently; weights are of the order of 1.
@@ -574,6 +575,52 @@ def test_a_bad_step_can_be_skipped(
   with open(tmp_path / "training_log.csv", newline="") as file:
     (row,) = csv.DictReader(file)
   assert np.isfinite(float(row["loss"]))
+
+
+def test_an_infinite_loss_is_skipped_though_its_gradient_is_finite(
+  folder, source, tmp_path, monkeypatch
+):
+  trainer = make_trainer(folder, output_dir=str(tmp_path), on_nan="skip")
+  compute = trainer._micro_gradients
+
+  def infinite_loss(batch, weights, dropout_seed):
+    gradients, loss, metrics = compute(batch, weights, dropout_seed)
+    return gradients, loss + np.float32(np.inf), metrics
+
+  monkeypatch.setattr(trainer, "_micro_gradients", infinite_loss)
+  before = {name: x.numpy() for name, x in trainer._state().items()}
+  iterator = iter(trainer._distribute(source, training_loop._Failure()))
+  assert not trainer.train_steps(iterator, 1)["is_finite"]
+  for name, variable in trainer._state().items():
+    np.testing.assert_array_equal(variable, before[name], err_msg=name)
+
+
+def test_a_signal_in_the_last_step_counts(folder, source, tmp_path):
+  """What would come after training, for hours maybe, should not begin."""
+  trainer = make_trainer(folder, output_dir=str(tmp_path))
+  steps = trainer.train_steps
+
+  def take_and_ask(*args):
+    statistics = steps(*args)
+    if trainer.step == STEPS:
+      trainer._requests.ask_to_stop("SIGTERM")
+    return statistics
+
+  trainer.train_steps = take_and_ask
+  with pytest.raises(stop_signals.Interrupted, match="SIGTERM at step 10"):
+    trainer.fit(source)
+  assert make_trainer(folder, output_dir=str(tmp_path)).resume() == STEPS
+
+
+def test_a_request_survives_a_closed_stderr(folder, tmp_path, monkeypatch):
+  class Closed:
+    def write(self, text):
+      raise BrokenPipeError
+
+  trainer = make_trainer(folder, output_dir=str(tmp_path))
+  monkeypatch.setattr(training_loop.sys, "stderr", Closed())
+  trainer._requests.ask_to_stop("SIGINT")
+  assert trainer._requests.take() == (True, "SIGINT")
 
 
 def test_rolling_back_passes_over_the_batches_since_the_checkpoint(
