@@ -14,6 +14,7 @@ import glob
 import json
 import os
 import sys
+import zlib
 
 import h5py
 import keras
@@ -332,10 +333,28 @@ def _assign(variables, names, reader):
 
 
 def _read_extra(prefix):
-  if not tf.io.gfile.exists(prefix + ".json"):
+  """What `save` stored beside the tensors, {} without any.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  path = prefix + ".json"
+  if not tf.io.gfile.exists(path):
     return {}
-  with tf.io.gfile.GFile(prefix + ".json") as reader:
-    return json.load(reader)
+  with tf.io.gfile.GFile(path, "rb") as reader:
+    content = reader.read()
+  try:
+    extra = json.loads(content)
+    checksum = extra.pop("crc32", None)  # Earlier versions wrote none.
+  except (ValueError, AttributeError, RecursionError, TypeError) as error:
+    raise ValueError(f"{path} is damaged: {error}") from error
+  if checksum not in (None, _checksum(extra)):
+    raise ValueError(f"{path} is damaged: its checksum does not match")
+  return extra
+
+
+def _checksum(extra):
+  return zlib.crc32(json.dumps(extra, sort_keys=True).encode())
 
 
 # Readers ----------------------------------------------------------------------
@@ -510,7 +529,7 @@ def _write(prefix, tensors, extra):
   )
   if extra is not None:
     with tf.io.gfile.GFile(prefix + ".json", "w") as writer:
-      json.dump(extra, writer)
+      json.dump({**extra, "crc32": _checksum(extra)}, writer)
 
 
 def _verify(prefix, tensors):

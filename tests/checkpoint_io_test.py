@@ -241,6 +241,23 @@ def test_a_damaged_newest_is_passed_over(
   assert checkpoint_io.restore(variables, newest) == (5, {"step": 5})
 
 
+def test_a_flipped_digit_beside_the_tensors_is_damage(tmp_path, variables):
+  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  extra = {"data_offset": 3, "interval": {"loss": 0.1, "steps": 2.0}}
+  for step in (5, 9):
+    directory.save(variables, step, extra)
+  file = tmp_path / "model.ckpt-9.json"
+  file.write_text(
+    file.read_text().replace('"data_offset": 3', '"data_offset": 7')
+  )
+  newest = checkpoint_io.newest_readable(str(tmp_path))
+  assert newest == str(tmp_path / "model.ckpt-5")
+  assert checkpoint_io.restore(variables, newest) == (5, extra)
+  # As an earlier version wrote it.
+  (tmp_path / "model.ckpt-5.json").write_text('{"data_offset": 1}')
+  assert checkpoint_io.restore(variables, newest)[1] == {"data_offset": 1}
+
+
 def test_nothing_but_damage_is_no_new_start(tmp_path, variables):
   directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
   directory.save(variables, 5, {})
