@@ -28,7 +28,6 @@ from absl import flags
 
 import cli_flags
 import example_files
-import mask_filling
 import tokenization
 
 # Lines are sorted by length among so many batches, unless what they are to give
@@ -179,17 +178,17 @@ def check_flags(config):
   check_outputs(config)
 
 
-def check_outputs(config, model_files=()):
+def check_outputs(config, own_files=()):
   """Makes sure that what is written overwrites nothing that is read.
 
   Args:
     config: FeatureConfig.
-    model_files: paths of the model's own files, once they are known.
+    own_files: paths of the model's own files, once they are known.
 
   Raises:
     ValueError, OSError: see cli_flags.check_output_files.
   """
-  inputs = [config.input_file, *model_files]
+  inputs = [config.input_file, *own_files]
   cli_flags.check_output_files("output_file", [config.output_file], inputs)
   if config.attention_report:
     inputs.append(config.output_file)
@@ -851,7 +850,9 @@ def extract(config, device_config):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  own_files = mask_filling.list_checkpoint_files(
+  import model_files
+
+  own_files = model_files.list_files(
     config.init_checkpoint, config.bert_config_file, config.vocab_file
   )
   check_outputs(config, own_files)

@@ -23,8 +23,6 @@ MASK = "[MASK]"
 # masked-LM models have neither a next-sentence head nor the pooler below it.
 MASKED_LM = ("cls/predictions/",)
 NEXT_SENTENCE = ("cls/seq_relationship/", "bert/pooler/")
-# Of what lies beside weights: which are newest, how their texts were cased.
-_READ_BESIDE = ("checkpoint", "tokenizer_config.json", "run_manifest.json")
 _SEQUENCES = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
 
 
@@ -450,39 +448,6 @@ def _load_pretrainer(bert_config, init_checkpoint):
     lambda batch: model(batch, training=False), input_signature=[specs]
   )
   return predict, report.initialised
-
-
-def list_checkpoint_files(
-  init_checkpoint, bert_config_file=None, vocab_file=None
-):
-  """The files that `from_checkpoint` reads, which no result may overwrite.
-
-  Args:
-    init_checkpoint: what checkpoint_io.resolve accepts.
-    bert_config_file: path, found beside the weights if None.
-    vocab_file: path, found beside the weights if None.
-
-  Returns:
-    List of paths; not all of them need be there.
-
-  Raises:
-    ValueError, OSError: there is no checkpoint, no config or no vocabulary.
-  """
-  import checkpoint_io
-
-  found = _find_files(init_checkpoint, bert_config_file, vocab_file)
-  weights = checkpoint_io.resolve(init_checkpoint)
-  folder, name = os.path.split(weights)
-  patterns = [f"{name}.data-*"]
-  if name.endswith(".index.json"):  # of a model in several files
-    patterns.append("*.safetensors")
-  parts = [checkpoint_io.list_files(folder, x) for x in patterns]
-  return [
-    *filter(None, dataclasses.astuple(found)),
-    *(weights + suffix for suffix in ("", ".index", ".json")),
-    *(os.path.join(folder, x) for x in _READ_BESIDE),
-    *sum(parts, []),
-  ]
 
 
 def from_export(

@@ -18,6 +18,8 @@ RUN_MANIFEST = "run_manifest.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # transformers 5 writes the second only.
 VOCAB_NAMES = ("vocab.txt", "tokenizer.json")
+# Beside weights, and read as well: which are newest, how texts were cased.
+_READ_BESIDE = ("checkpoint", TOKENIZER_CONFIG, RUN_MANIFEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,35 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
   # A run's own labels go before those of the weights it began with.
   labels_file = find_labels(list(reversed(places)))
   return ModelFiles(**found, labels_file=labels_file)
+
+
+def list_files(init_checkpoint, bert_config_file=None, vocab_file=None):
+  """The files that a model is read from, which no result may overwrite.
+
+  Args:
+    init_checkpoint: what checkpoint_io.resolve accepts.
+    bert_config_file: path, found beside the weights if None.
+    vocab_file: path, found beside the weights if None.
+
+  Returns:
+    List of paths; not all of them need be there.
+
+  Raises:
+    ValueError, OSError: there is no checkpoint, no config or no vocabulary.
+  """
+  weights = checkpoint_io.resolve(init_checkpoint)
+  found = find(None, init_checkpoint, bert_config_file, vocab_file)
+  folder, name = os.path.split(weights)
+  patterns = [f"{name}.data-*"]
+  if name.endswith(".index.json"):  # of a model in several files
+    patterns.append("*.safetensors")
+  parts = [checkpoint_io.list_files(folder, x) for x in patterns]
+  return [
+    *filter(None, dataclasses.astuple(found)),
+    *(weights + suffix for suffix in ("", ".index", ".json")),
+    *(os.path.join(folder, x) for x in _READ_BESIDE),
+    *sum(parts, []),
+  ]
 
 
 def find_config(places):
@@ -207,13 +238,22 @@ def open_tokenizer(
     vocab_file, do_lower_case, special_tokens_in_text
   )
   size = max(tokenizer.vocab.values()) + 1
+  check_vocab_size(vocab_file, size, bert_config)
+  return tokenizer
+
+
+def check_vocab_size(vocab_file, size, bert_config):
+  """Makes sure that a vocabulary of `size` tokens is the model's.
+
+  Raises:
+    ValueError: it is not.
+  """
   # Some releases round the table of embeddings up, for matrix units.
   if not 0 <= bert_config.vocab_size - size < MAX_PADDED_VOCAB:
     raise ValueError(
       f"{vocab_file} has {size} tokens, but the model's vocab_size is "
       f"{bert_config.vocab_size}; they do not belong together"
     )
-  return tokenizer
 
 
 def _check_casing(do_lower_case, init_checkpoint):

@@ -157,18 +157,18 @@ def check_flags(config, given):
   check_output(config, own_files)
 
 
-def check_output(config, model_files):
+def check_output(config, own_files):
   """Makes sure that the results overwrite nothing that is read.
 
   Args:
     config: FillMaskConfig.
-    model_files: paths of the model's own files, as far as they are known.
+    own_files: paths of the model's own files, as far as they are known.
 
   Raises:
     ValueError, OSError: see cli_flags.check_output_files.
   """
   if config.output_file:
-    inputs = [config.input_file or "", *model_files]
+    inputs = [config.input_file or "", *own_files]
     cli_flags.check_output_files("output_file", [config.output_file], inputs)
 
 
@@ -186,8 +186,10 @@ def open_model(config):
   }
   if config.export_dir:
     return mask_filling.from_export(config.export_dir, **options)
+  import model_files
+
   files = (config.init_checkpoint, config.bert_config_file, config.vocab_file)
-  check_output(config, mask_filling.list_checkpoint_files(*files))
+  check_output(config, model_files.list_files(*files))
   return mask_filling.from_checkpoint(*files, config.do_lower_case, **options)
 
 

@@ -51,7 +51,7 @@ class Findings:
   Attributes:
     problems: list of str, each a reason why the run should not be started.
     planned_bytes: what the run will write, or all runs of several seeds.
-    planned_seconds: what their steps will take; None if it is not known.
+    planned_seconds: what their steps will take; 0 if it is not known.
     seconds_per_step: as measured, None before.
   """
 

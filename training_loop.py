@@ -800,7 +800,8 @@ class Trainer:
     do not bring the same spike.
     """
     offset = self.data_offset
-    if not checkpoint_io.newest_readable(self.config.output_dir):
+    path = checkpoint_io.newest_readable(self.config.output_dir)
+    if not path:
       raise ValueError(
         f"{what}; there is no checkpoint yet to roll back to; try a lower "
         "--learning_rate or more --num_warmup_steps"
@@ -811,7 +812,7 @@ class Trainer:
         f"{what}; that was rolled back {MAX_ROLLBACKS} times in a row; try a "
         "lower --learning_rate"
       )
-    self.resume()
+    self.resume(path)
     # Those of rollbacks since that checkpoint are passed over already.
     self.data_offset = offset + step + 1 - self.step
     print(f"rolled back to step {self.step} after {what}", file=sys.stderr)

@@ -122,7 +122,9 @@ def read(path, bert_config_file=None, vocab_file=None, architecture=None):
     is_torch=isinstance(reader, hugging_face.Reader),
     **_read_companions(reader, vocab_file),
   )
-  _check_vocab(model, reader.path)
+  if model.vocab is not None:
+    size = len(model.vocab)
+    model_files.check_vocab_size(model.vocab_file, size, config)
   return _with_labels(model, reader.path), ignored
 
 
@@ -269,18 +271,6 @@ def guess_case(vocab):
     return None
   special = set(tokenization.find_special_tokens(vocab))
   return not any(x != x.lower() for x in vocab if x not in special)
-
-
-def _check_vocab(model, path):
-  if model.vocab is None:
-    return
-  size = len(model.vocab)
-  rows = model.config.vocab_size
-  if not 0 <= rows - size < model_files.MAX_PADDED_VOCAB:
-    raise ValueError(
-      f"the vocabulary has {size} tokens, but vocab_size of {path} is {rows}; "
-      "pass the right one with --vocab_file"
-    )
 
 
 # Choosing and growing ---------------------------------------------------------
@@ -437,9 +427,6 @@ def hugging_face_config(model, architecture):
   Args:
     model: Model.
     architecture: key of hugging_face.ARCHITECTURES.
-
-  Raises:
-    ValueError: there are more or fewer labels than logits.
   """
   config = model.config.to_dict()
   for name in ("dtype", "torch_dtype"):  # What is written is float32.

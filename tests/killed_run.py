@@ -72,9 +72,14 @@ def ending(function, counts, signal_number, number):
   return call
 
 
-if __name__ == "__main__":
+def main(arrange_end):
+  """Runs the script of the command line, its end arranged."""
   _, script, end, *flags = sys.argv
   module = importlib.import_module(script)
-  arrange(end)
+  arrange_end(end)
   sys.argv = [script, *flags]
   module.cli()
+
+
+if __name__ == "__main__":
+  main(arrange)

@@ -15,6 +15,7 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 import checkpoint_io
 import cli_flags
 import mask_filling
+import model_files
 import model_export
 import modeling
 import predictor
@@ -507,11 +508,11 @@ def test_what_a_models_own_files_are(tmp_path, weights, own, others):
   for name in [*weights, *own, *others, *beside]:
     (folder / name).touch()
   place = folder / "m-1" if own else folder
-  found = mask_filling.list_checkpoint_files(str(place))
+  found = model_files.list_files(str(place))
   found = {os.path.basename(x) for x in found if os.path.exists(x)}
   assert found == {*weights, *own, *beside}
   own_config = str(folder / others[0])
-  found = mask_filling.list_checkpoint_files(str(place), own_config)
+  found = model_files.list_files(str(place), own_config)
   assert own_config in found
 
 

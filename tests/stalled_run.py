@@ -5,9 +5,7 @@
 `stop` is SIGSTOP; `stuck` never leaves the place, while the process lives.
 """
 
-import importlib
 import signal
-import sys
 import threading
 
 import killed_run
@@ -38,8 +36,4 @@ def staying(function, number):
 
 
 if __name__ == "__main__":
-  _, script, end, *flags = sys.argv
-  module = importlib.import_module(script)
-  arrange(end)
-  sys.argv = [script, *flags]
-  module.cli()
+  killed_run.main(arrange)

@@ -578,7 +578,9 @@ def test_padded_vocabularies_are_known(tmp_path, size, is_right):
   if is_right:
     assert len(conversion.read(str(tmp_path))[0].vocab) == size
     return
-  with pytest.raises(ValueError, match="has 61 tokens, but vocab_size .* 60"):
+  with pytest.raises(
+    ValueError, match="has 61 tokens, but the .* vocab_size is 60"
+  ):
     conversion.read(str(tmp_path))
 
 
