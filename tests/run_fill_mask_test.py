@@ -15,8 +15,8 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 import checkpoint_io
 import cli_flags
 import mask_filling
-import model_files
 import model_export
+import model_files
 import modeling
 import predictor
 import run_fill_mask
