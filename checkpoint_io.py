@@ -124,7 +124,21 @@ def _exists(prefix):
   folder, name = os.path.split(prefix)
   if not tf.io.gfile.exists(prefix + ".index"):
     return False
-  return bool(list_files(folder, f"{name}.data-*"))
+  return bool(list_files(folder, f"{glob.escape(name)}.data-*"))
+
+
+def check_path(path):
+  """Refuses what TensorFlow writes but then does not find.
+
+  Raises:
+    ValueError: the path has one of the characters that its reader of
+      checkpoints takes for a pattern.
+  """
+  if glob.has_magic(path):
+    raise ValueError(
+      f"{path}: TensorFlow reads no checkpoint from a path with any of "
+      "*?[ in it; choose another name"
+    )
 
 
 def list_files(directory, pattern):
@@ -397,6 +411,7 @@ class _CheckpointReader:
   problem_type = None
 
   def __init__(self, prefix):
+    check_path(prefix)
     self.path = prefix
     self._reader = self._try(tf.train.load_checkpoint, prefix)
     self.shapes = self._try(self._reader.get_variable_to_shape_map)
@@ -496,7 +511,12 @@ def save(prefix, variables, global_step=None, extra=None):
     variables: dict from name to variable or array.
     global_step: int stored as int64 `global_step`; left out if None.
     extra: JSON-serialisable dict stored beside the tensors, or None.
+
+  Raises:
+    OSError: the disk is full, or cannot be written to.
+    ValueError: it could not be read again, see check_path.
   """
+  check_path(prefix)
   tensors = {
     name: tf.convert_to_tensor(value) for name, value in variables.items()
   }
@@ -542,9 +562,6 @@ def _verify(prefix, tensors):
     if "://" not in path:
       with open(path, "rb") as file:
         os.fsync(file.fileno())
-  # TensorFlow's reader, other than its writer, takes brackets for patterns.
-  if glob.has_magic(prefix):
-    return
   reader = tf.train.load_checkpoint(prefix)
   for name, tensor in tensors.items():
     if reader.get_tensor(name).tobytes() != tensor.numpy().tobytes():
@@ -584,7 +601,7 @@ class CheckpointDirectory:
     self._write_state(kept)
     patterns = [f"{os.path.basename(path)}.*" for path in dropped]
     # Left by a process that was killed while it wrote.
-    patterns.append("model.ckpt-*.incomplete-*")
+    patterns.append("*model.ckpt*.incomplete-*")
     for pattern in patterns:
       for file in list_files(self.directory, pattern):
         tf.io.gfile.remove(file)

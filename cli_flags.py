@@ -65,6 +65,11 @@ def _report_mistakes(main, argv):
   except stop_signals.Interrupted as stop:
     sys.stderr.write(f"{script}: {stop}\n")
     sys.exit(stop_signals.EXIT_STATUS)
+  except BrokenPipeError:
+    # Python would fail once more when it flushes stdout at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stderr.write(f"{script}: error: nobody reads the output any more\n")
+    sys.exit(1)
   except Exception as error:
     text = _find_sentence(error)
     if not text:

@@ -58,6 +58,7 @@ class RunDirectory:
 
   Raises:
     NotADirectoryError: `path` is a file.
+    ValueError: checkpoints there could not be read.
   """
 
   def __init__(self, path, settings, data_files, is_writer=True):
@@ -65,6 +66,7 @@ class RunDirectory:
       raise NotADirectoryError(
         f"--output_dir={path} is a file; name a directory"
       )
+    checkpoint_io.check_path(path)
     self.path = path
     self.is_writer = is_writer
     self.manifest = {

@@ -167,8 +167,11 @@ def open_bytes(path):
   else:
     is_file, open_file = os.path.isfile(path), open
   if not is_file:
-    exists = os.path.exists(path)  # Of remote paths it knows nothing.
-    remedy = "name a file in that directory" if exists else "check the path"
+    remedy = "check the path"
+    if os.path.isdir(path):  # Of remote paths it knows nothing.
+      remedy = "name a file in that directory"
+    elif os.path.exists(path):
+      remedy = "a pipe cannot be read twice: write it to a file first"
     raise FileNotFoundError(f"{path}: no such file; {remedy}")
   try:
     return open_file(path, "rb")

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+import checkpoint_io
 import input_pipeline
 
 # A loss is judged once: after so many reports, twice the warmup and a fifth of
@@ -95,12 +96,15 @@ class Interval:
     seconds = (time.monotonic() - self._start_time) / (step - self._timed_from)
     metrics = self.sums["metrics"].astype(np.float64)
     means = metrics[:, 0] / np.maximum(metrics[:, 1], 1e-12)
+    loss = self.sums["loss"] / np.maximum(self.sums["steps"], 1)
+    if not self.sums["steps"]:  # All were skipped.
+      means[:] = loss = np.nan
     report = StepReport(
       step=step,
       num_train_steps=config.num_train_steps,
       seconds_per_step=seconds,
       values={
-        "loss": float(self.sums["loss"] / np.maximum(self.sums["steps"], 1)),
+        "loss": float(loss),
         **dict(zip(self.metric_names, means.tolist(), strict=True)),
         "learning_rate": float(self.last["learning_rate"]),
         "gradient_norm": float(self.last["gradient_norm"]),
@@ -122,7 +126,7 @@ class TrainingLog:
 
   StepReports go to training_log.csv, evaluations to eval_log.csv. A terminal
   gets a bar with the time left beside the lines, a file or a pipe just the
-  lines. Rows of steps that a resumed run will take again are cut.
+  lines. What is there of steps that a resumed run will take again is cut.
 
   Args:
     output_dir: where the files go.
@@ -133,6 +137,7 @@ class TrainingLog:
   def __init__(self, output_dir, step, config):
     self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
     self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
+    _cut_events(output_dir, step)
     self._events = tf.summary.create_file_writer(output_dir)
     self._schedule = config.schedule
     self._bar = tqdm.tqdm(
@@ -195,6 +200,10 @@ def find_trouble(rows, schedule):
     rows: list of dicts with `step` and `loss`, the newest last.
     schedule: optimization.LearningRateSchedule.
   """
+  losses = [float(row["loss"]) for row in rows]
+  if np.isnan(losses[-1]):
+    return ""
+  rows = [row for row, loss in zip(rows, losses, strict=True) if loss == loss]
   if not _is_due(rows, schedule) or _is_due(rows[:-1], schedule):
     return ""
   losses = [float(row["loss"]) for row in rows]
@@ -249,3 +258,32 @@ class _CsvLog:
     writer.writeheader()
     writer.writerows(self.rows)
     input_pipeline.write_atomically(self._path, text.getvalue())
+
+
+def _cut_events(output_dir, step):
+  """Drops values of steps beyond `step` from a run's TensorBoard files.
+
+  What a process that was killed had half written goes as well.
+  """
+  for path in checkpoint_io.list_files(output_dir, "events.out.tfevents.*"):
+    if ".incomplete-" in path:  # Of a process that was killed while cutting.
+      tf.io.gfile.remove(path)
+      continue
+    events, is_whole = _read_events(path)
+    kept = [x for x in events if x.step <= step]
+    if is_whole and len(kept) == len(events):
+      continue
+    with input_pipeline.RecordWriter(path) as writer:
+      for event in kept:
+        writer.write(event.SerializeToString())
+
+
+def _read_events(path):
+  """Returns (list of the events of a file, whether it could be read whole)."""
+  events = []
+  try:
+    for record in tf.data.TFRecordDataset(path):
+      events.append(tf.compat.v1.Event.FromString(record.numpy()))
+  except tf.errors.DataLossError:
+    return events, False
+  return events, True

@@ -38,9 +38,11 @@ PRECISION_POLICIES = {
 }
 # Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
 INITIAL_LOSS_SCALE = 2.0**15
+MIN_LOSS_SCALE = 1.0
 STEPS_BEFORE_DOUBLING_SCALE = 2000
 # More in a row mean that the cause is not in the data.
 MAX_ROLLBACKS = 5
+MAX_SKIPPED_STEPS = 20
 MAX_SHOWN_RECORDS = 32
 
 
@@ -415,6 +417,12 @@ class LossScale:
     """Whether gradients are scaled, and overflowing steps skipped."""
     return bool(self._variables)
 
+  def may_shrink(self):
+    """Whether a smaller scale could cure gradients that are not finite."""
+    if not self._variables:
+      return tf.constant(False)
+    return self._variables["scale"] > MIN_LOSS_SCALE
+
   def state(self):
     """Dict of floats, for the checkpoint."""
     return {k: float(v.numpy()) for k, v in self._variables.items()}
@@ -434,17 +442,15 @@ class LossScale:
       return gradients
     return [gradient / self._variables["scale"] for gradient in gradients]
 
-  def guard(self, is_finite, apply):
-    """Calls `apply()` unless the step overflowed; adapts the scale."""
+  def adapt(self, is_finite):
+    """Shrinks the scale after a step that overflowed, or in time doubles it."""
     if not self._variables:
-      apply()
       return
-    _apply_if(is_finite, apply)
     scale, good_steps = self._variables.values()
     count = tf.where(is_finite, good_steps + 1.0, 0.0)
     is_time = count >= STEPS_BEFORE_DOUBLING_SCALE
     factor = tf.where(is_finite, tf.where(is_time, 2.0, 1.0), 0.5)
-    scale.assign(tf.maximum(scale * factor, 1.0))
+    scale.assign(tf.maximum(scale * factor, MIN_LOSS_SCALE))
     good_steps.assign(tf.where(is_time, 0.0, count))
 
 
@@ -594,6 +600,7 @@ class Trainer:
     with tf.device("CPU"):
       self._steps_taken = tf.Variable(0, trainable=False, dtype=tf.int64)
     self._rollbacks = 0
+    self._skips = 0
     self.weights = modeling.named_variables(model)
     self.trainable = {
       name: variable
@@ -613,6 +620,7 @@ class Trainer:
       self._micro_gradients, jit_compile=jit_compile or None
     )
     self._train_steps = tf.function(self._train_steps)
+    self._add_up = tf.function(_add_up)
 
   # State
 
@@ -665,7 +673,13 @@ class Trainer:
     if not self.monitor or not self.monitor.best_step:
       return self.step
     checkpoint_io.load_weights(self.weights, self.best_path)
-    return self.monitor.best_step
+    return self._read_best_step()
+
+  def _read_best_step(self):
+    """Step of the weights at best_path, 0 if there are none."""
+    if not tf.io.gfile.exists(self.best_path + ".index"):
+      return 0
+    return checkpoint_io.read_global_step(self.best_path)
 
   def _state(self):
     return {**self.weights, **self.slots}
@@ -684,7 +698,8 @@ class Trainer:
       stop_signals.Interrupted: a signal came, and the run's place is saved.
       ValueError: the numbers went wrong, see TrainingConfig.on_nan.
     """
-    _check_workers_agree(self.strategy, self.step)
+    self._check_workers_agree()
+    self._mend_best()
     with (
       stop_signals.watch(self._requests.ask_to_stop),
       self._requests.ask_to_save_every(self.config.save_checkpoints_secs),
@@ -706,49 +721,51 @@ class Trainer:
   def _loop(self, iterator, log, source):
     """Takes steps until the last one, or until it has rolled back."""
     while not self.is_done:
-      boundary = self.step + self.config.steps_until_boundary(self.step)
+      first_step = self.step
+      boundary = first_step + self.config.steps_until_boundary(first_step)
       statistics = self.train_steps(
-        iterator, boundary - self.step, self.interval.sums
+        iterator, boundary - first_step, self.interval.sums
       )
       self.interval.update(statistics)
+      if statistics["is_finite"] or self.step > first_step + 1:
+        self._skips = 0
       if not statistics["is_finite"]:
         if self._handle_nan(statistics, source) == "rolled back":
           return
-        if self.step < boundary:
-          continue
       # Evaluated first: it may say that this step is the last.
-      if self.monitor and self._is_time(self.config.eval_steps):
-        start = time.monotonic()
-        self._evaluate(log)
-        self.interval.exclude(time.monotonic() - start)
+      is_best = self._is_time_to_evaluate() and self._evaluate(log)
       if self._is_time(self.config.log_every_steps):
         report = self.interval.close(self.step, self.config)
         if log:
           log.write(report)
-      is_asked, signal_name = self._requests.take()
-      if is_asked or self._is_time(self.config.save_checkpoints_steps):
-        self.save()
-      self._stop_if_asked(signal_name, self.step == boundary)
-
-  def _stop_if_asked(self, signal_name, is_at_boundary):
-    """Ends the run if a signal came to this worker or another.
-
-    Raises:
-      stop_signals.Interrupted: one did.
-    """
-    if _has_other_workers(self.strategy):
-      # All of them are at the same step only where no request cut it short.
-      if not is_at_boundary or not _any_worker(
-        self.strategy, bool(signal_name)
+      is_asked, signal_name = self._take_requests(self.step == boundary)
+      if (
+        is_asked or is_best or self._is_time(self.config.save_checkpoints_steps)
       ):
-        return
-      self.save()
-      signal_name = signal_name or "a signal to another worker"
-    if signal_name:
-      raise stop_signals.Interrupted(
-        f"stopped by {signal_name} at step {self.step} and saved; the same "
-        "command continues from there"
-      )
+        self.save()
+      if is_best:
+        self._save_best()
+      if signal_name:
+        raise stop_signals.Interrupted(
+          f"stopped by {signal_name} at step {self.step} and saved; the same "
+          "command continues from there"
+        )
+
+  def _take_requests(self, is_at_boundary):
+    """Answers requests to this worker, and to others that it should stop.
+
+    Returns:
+      See _Requests.take.
+    """
+    if not _has_other_workers(self.strategy):
+      return self._requests.take()
+    # All of them are at the same step only where no request cut it short.
+    if not is_at_boundary:
+      return False, None
+    is_asked, signal_name = self._requests.take()
+    if self._sum_over_workers(bool(signal_name)):
+      return True, signal_name or "a signal to another worker"
+    return is_asked, None
 
   @property
   def is_done(self):
@@ -757,15 +774,56 @@ class Trainer:
       self.monitor and self.monitor.is_out_of_patience
     )
 
+  def _sum_over_workers(self, value):
+    """The sum of what every worker says, once for each of its replicas."""
+    total = self.strategy.run(self._add_up, args=(tf.constant(float(value)),))
+    return float(_first_replica(self.strategy, total))
+
+  def _check_workers_agree(self):
+    """Finds workers that read their checkpoints from different disks.
+
+    Raises:
+      ValueError: another process is at another step.
+    """
+    if not _has_other_workers(self.strategy):
+      return
+    expected = self.step * self.strategy.num_replicas_in_sync
+    if self._sum_over_workers(self.step) != expected:
+      raise ValueError(
+        f"this worker continues at step {self.step}, another one elsewhere; "
+        "--output_dir must be a directory that all workers share"
+      )
+
   def _is_time(self, interval):
     return self.is_done or (interval and self.step % interval == 0)
 
+  def _is_time_to_evaluate(self):
+    return self.monitor and self._is_time(self.config.eval_steps)
+
   def _evaluate(self, log):
+    """Lets the Monitor evaluate; returns whether it was the best so far."""
+    start = time.monotonic()
     results, is_best = self.monitor.check(self.step)
-    if is_best and is_chief(self.strategy):
-      checkpoint_io.save(self.best_path, self.weights, self.step)
     if log:
       log.write_evaluation(self.step, results, is_best)
+    self.interval.exclude(time.monotonic() - start)
+    return is_best
+
+  def _save_best(self):
+    """Writes the weights of this step as the best ones.
+
+    A checkpoint that says so comes first: a run that is killed between the two
+    finds in it what it still has to write.
+    """
+    if is_chief(self.strategy):
+      checkpoint_io.save(self.best_path, self.weights, self.step)
+
+  def _mend_best(self):
+    """Does what a run that was killed between the two left undone."""
+    if not self.monitor or self.monitor.best_step != self.step or not self.step:
+      return
+    if self._read_best_step() != self.step:
+      self._save_best()
 
   def _handle_nan(self, statistics, source):
     """Does what config.on_nan says about a step whose numbers are not finite.
@@ -783,15 +841,26 @@ class Trainer:
       f"{self._describe_batch(step, source)}"
     )
     if self.config.on_nan == "skip":
-      print(f"skipped {what}", file=sys.stderr)
-      return "skipped"
+      return self._skip(what)
     if self.config.on_nan == "rollback":
       return self._roll_back(step, what)
+    path = checkpoint_io.latest(self.config.output_dir)
+    saved = f"{path} is from before it" if path else "nothing is saved yet"
     raise ValueError(
-      f"{what}; {self.config.output_dir} keeps the checkpoints of earlier "
-      "steps; try a lower --learning_rate or more --num_warmup_steps, or "
-      "--on_nan=skip or rollback"
+      f"{what}; {saved}; try a lower --learning_rate or more "
+      "--num_warmup_steps, or --on_nan=skip or rollback"
     )
+
+  def _skip(self, what):
+    """Goes on behind a step that changed nothing."""
+    self._skips += 1
+    if self._skips > MAX_SKIPPED_STEPS:
+      raise ValueError(
+        f"{what}; {MAX_SKIPPED_STEPS} steps before it were skipped in a row; "
+        "try a lower --learning_rate"
+      )
+    print(f"skipped {what}", file=sys.stderr)
+    return "skipped"
 
   def _roll_back(self, step, what):
     """Returns to the last checkpoint and passes over the batches since.
@@ -904,13 +973,18 @@ class Trainer:
     while self._may_go_on(i, num_steps, is_finite):
       # One begins when the one before has ended: `is_finite` is known then.
       self._steps_taken.assign(first_step + i)
+      may_shrink = self.loss_scale.may_shrink()
       outcome = self.strategy.run(
         self._replica_step, args=(next(iterator), first_step + i)
       )
       step_loss, step_metrics, learning_rate, gradient_norm = _first_replica(
         self.strategy, outcome
       )
-      is_finite = self._is_finite(step_loss, gradient_norm)
+      # The gradient counts as well: the loss was still that of the weights
+      # before the update. An overflow that float16 skips changes nothing.
+      is_finite = tf.math.is_finite(step_loss) & (
+        tf.math.is_finite(gradient_norm) | may_shrink
+      )
       loss += tf.where(is_finite, step_loss, 0.0)
       metrics += tf.where(is_finite, step_metrics, 0.0)
       steps += tf.cast(is_finite, tf.float32)
@@ -935,16 +1009,6 @@ class Trainer:
     # One step at least: a request is answered between two of them.
     is_free = tf.logical_or(num_taken < 1, tf.logical_not(is_pausing))
     return (num_taken < num_steps) & is_finite & is_free
-
-  def _is_finite(self, loss, gradient_norm):
-    """Whether a step's numbers are.
-
-    The gradient counts as well: the loss was still that of the weights before
-    the update. An overflow that float16 skips changes nothing.
-    """
-    if self.loss_scale.is_active:
-      return tf.math.is_finite(loss)
-    return tf.math.is_finite(loss) & tf.math.is_finite(gradient_norm)
 
   def _replica_step(self, batch, step):
     """One update, seen by one replica.
@@ -1045,10 +1109,11 @@ class Trainer:
         for x in (loss, gradient_norm)
       ],
     )
-    if self.loss_scale.is_active or self.config.on_nan == "stop":
-      self.loss_scale.guard(is_finite, apply)
-    else:
+    if self.loss_scale.is_active or self.config.on_nan != "stop":
       _apply_if(is_finite, apply)
+    else:
+      apply()  # The run ends, and no checkpoint gets these weights.
+    self.loss_scale.adapt(is_finite)
 
   def _apply(self, strategy, gradients, learning_rate, step):
     for (name, variable), gradient in zip(
@@ -1073,33 +1138,8 @@ def _has_other_workers(strategy):
   return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def _sum_over_replicas(strategy, value):
-  """The sum of what every replica's worker says; a float."""
-
-  def add_up():
-    replica = tf.distribute.get_replica_context()
-    return replica.all_reduce("SUM", tf.constant(float(value)))
-
-  return float(_first_replica(strategy, strategy.run(tf.function(add_up))))
-
-
-def _any_worker(strategy, condition):
-  return _sum_over_replicas(strategy, condition) > 0
-
-
-def _check_workers_agree(strategy, step):
-  """Finds workers that read their checkpoints from different disks.
-
-  Raises:
-    ValueError: another process is at another step.
-  """
-  if not _has_other_workers(strategy):
-    return
-  if _sum_over_replicas(strategy, step) != step * strategy.num_replicas_in_sync:
-    raise ValueError(
-      f"this worker continues at step {step}, another one elsewhere; "
-      "--output_dir must be a directory that all workers share"
-    )
+def _add_up(value):
+  return tf.distribute.get_replica_context().all_reduce("SUM", value)
 
 
 def _check_batch_split(strategy, config):

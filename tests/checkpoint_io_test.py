@@ -179,11 +179,9 @@ def test_an_index_without_its_data_is_no_checkpoint(tmp_path, variables):
     checkpoint_io.resolve(str(tmp_path / "a.ckpt"))
 
 
-@pytest.mark.parametrize("name", ["plain", "with[1]brackets*"])
-def test_rotation_keeps_the_newest(tmp_path, variables, name):
-  tmp_path = tmp_path / name
-  tmp_path.mkdir()
-  (tmp_path / "model.ckpt-3.incomplete-77.index").touch()
+def test_rotation_keeps_the_newest(tmp_path, variables):
+  for name in ("model.ckpt-3", "best_model.ckpt", "bert_model.ckpt"):
+    (tmp_path / f"{name}.incomplete-77.index").touch()
   directory = checkpoint_io.CheckpointDirectory(str(tmp_path), 2)
   for step in (9, 10, 100):
     directory.save(variables, step, {})
@@ -196,6 +194,21 @@ def test_rotation_keeps_the_newest(tmp_path, variables, name):
     "model.ckpt-10",
     "model.ckpt-100",
   ]
+
+
+def test_what_tensorflow_would_not_find_again_is_not_written(
+  tmp_path, variables
+):
+  for path in (tmp_path / "with[1]" / "a.ckpt", tmp_path / "a*.ckpt"):
+    path.parent.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="from a path with any of"):
+      checkpoint_io.save(str(path), variables)
+  # Nor read, if someone gave it such a name later.
+  checkpoint_io.save(str(tmp_path / "a.ckpt"), variables)
+  for suffix in (".index", ".data-00000-of-00001"):
+    (tmp_path / f"a.ckpt{suffix}").rename(tmp_path / f"b[1].ckpt{suffix}")
+  with pytest.raises(ValueError, match=r"b\[1\].ckpt: TensorFlow reads no"):
+    checkpoint_io.load_weights(variables, str(tmp_path / "b[1].ckpt"))
 
 
 def test_one_that_was_being_written_is_none(tmp_path, variables):

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import optimization
 import training_log
@@ -77,6 +78,22 @@ def test_a_report_is_about_the_steps_that_count():
   assert (report.values["loss"], report.values["accuracy"]) == (2.0, 0.25)
 
 
+def test_a_report_of_no_step_has_no_numbers():
+  interval = training_log.Interval(["accuracy"], 0)
+  interval.update(
+    statistics(loss=0.0, metrics=np.zeros([1, 2]), steps=np.float32(0.0))
+  )
+  values = interval.close(4, config()).values
+  assert np.isnan([values["loss"], values["accuracy"]]).all()
+
+
+def test_reports_without_numbers_are_not_judged():
+  """Nor counted: the tenth that has some is the one."""
+  nan = float("nan")
+  found = said([nan, 6.9, nan, *[6.9] * 8, nan, 6.9, nan, 6.9])
+  assert [i for i, text in enumerate(found) if text] == [12]
+
+
 def test_what_was_added_up_survives_a_checkpoint():
   interval = training_log.Interval(["accuracy"], 0)
   interval.update(statistics(loss=np.float32(0.1) + np.float32(0.2)))
@@ -86,6 +103,16 @@ def test_what_was_added_up_survives_a_checkpoint():
     assert later.sums[name].tobytes() == values.tobytes(), name
 
 
+def read_scalars(directory):
+  """Sorted (tag, step, value) of all of TensorBoard's files."""
+  return sorted(
+    (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
+    for path in directory.glob("events.out.tfevents.*")
+    for event in tf.compat.v1.train.summary_iterator(str(path))
+    for value in event.summary.value
+  )
+
+
 def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
   log = training_log.TrainingLog(str(tmp_path), 0, config())
   for step in (5, 10, 15):
@@ -93,6 +120,10 @@ def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
     interval.update(statistics())
     log.write(interval.close(step, config()))
   log.close()
+  # As a process leaves it that is killed in the middle of a value, or here.
+  (events,) = tmp_path.glob("events.out.tfevents.*")
+  events.write_bytes(events.read_bytes() + b"half a rec")
+  (tmp_path / f"{events.name}.incomplete-77").touch()
   log = training_log.TrainingLog(str(tmp_path), 10, config())
   interval = training_log.Interval(["accuracy"], 10)
   interval.update(statistics(loss=np.float32(9.0)))
@@ -101,3 +132,7 @@ def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
   with open(tmp_path / "training_log.csv", newline="") as file:
     rows = [(row["step"], row["loss"]) for row in csv.DictReader(file)]
   assert rows == [("5", "2.0"), ("10", "2.0"), ("15", "3.0")]
+  scalars = [
+    (step, x) for tag, step, x in read_scalars(tmp_path) if tag == "loss"
+  ]
+  assert scalars == [(5, 2.0), (10, 2.0), (15, 3.0)]

@@ -648,6 +648,18 @@ def test_rolling_back_needs_a_checkpoint(folder, source, tmp_path, monkeypatch):
     trainer.fit(source)
 
 
+def overflow_from(trainer, monkeypatch, first_step):
+  """Makes the gradients of all batches infinite, from a position on."""
+  compute = trainer._micro_gradients
+
+  def overflow(batch, weights, dropout_seed):
+    gradients, loss, metrics = compute(batch, weights, dropout_seed)
+    factor = tf.where(dropout_seed[1] >= first_step, np.float32(np.inf), 1.0)
+    return [gradient * factor for gradient in gradients], loss, metrics
+
+  monkeypatch.setattr(trainer, "_micro_gradients", overflow)
+
+
 def test_rolling_back_for_ever_is_given_up(
   folder, source, tmp_path, monkeypatch
 ):
@@ -657,16 +669,57 @@ def test_rolling_back_for_ever_is_given_up(
     on_nan="rollback",
     save_checkpoints_steps=2,
   )
-  compute = trainer._micro_gradients
-
-  def overflow_from_step_3(batch, weights, dropout_seed):
-    gradients, loss, metrics = compute(batch, weights, dropout_seed)
-    factor = tf.where(dropout_seed[1] >= 3, np.float32(np.inf), 1.0)
-    return [gradient * factor for gradient in gradients], loss, metrics
-
-  monkeypatch.setattr(trainer, "_micro_gradients", overflow_from_step_3)
+  overflow_from(trainer, monkeypatch, 3)
   with pytest.raises(ValueError, match="rolled back 5 times in a row"):
     trainer.fit(source)
+
+
+def test_skipping_for_ever_is_given_up(folder, source, tmp_path, monkeypatch):
+  """And steps that none of its report counted have no loss."""
+  trainer = make_trainer(
+    folder, output_dir=str(tmp_path), on_nan="skip", log_every_steps=4
+  )
+  overflow_from(trainer, monkeypatch, 2)
+  monkeypatch.setattr(training_loop, "MAX_SKIPPED_STEPS", 6)
+  with pytest.raises(
+    ValueError, match="^step 9: .* 6 steps before it were skipped in a row"
+  ):
+    trainer.fit(source, log_to=str(tmp_path))
+  with open(tmp_path / "training_log.csv", newline="") as file:
+    losses = [float(row["loss"]) for row in csv.DictReader(file)]
+  assert [np.isfinite(loss) for loss in losses] == [True, False]
+
+
+def test_a_signal_is_heard_among_skipped_steps(
+  folder, source, tmp_path, monkeypatch
+):
+  trainer = make_trainer(folder, output_dir=str(tmp_path), on_nan="skip")
+  overflow_from(trainer, monkeypatch, 2)
+  skip = trainer._skip
+
+  def skip_and_ask(what):
+    trainer._requests.ask_to_stop("SIGTERM")
+    return skip(what)
+
+  trainer._skip = skip_and_ask
+  with pytest.raises(stop_signals.Interrupted, match="SIGTERM at step 3 "):
+    trainer.fit(source)
+
+
+@pytest.mark.parametrize("scale", [4.0, 1.0])
+def test_gradients_that_no_scale_cures_are_told(
+  folder, source, tmp_path, monkeypatch, scale
+):
+  """Overflows of float16 are skipped while a smaller scale may help."""
+  trainer = make_trainer(folder, output_dir=str(tmp_path), precision="float16")
+  trainer.loss_scale.restore({"scale": scale})
+  overflow_from(trainer, monkeypatch, 3)
+  iterator = iter(trainer._distribute(source, training_loop._Failure()))
+  statistics = trainer.train_steps(iterator, 9)
+  assert not statistics["is_finite"]
+  # 4 and 2 shrink.
+  assert trainer.step == (4 if scale == 1.0 else 6)
+  assert trainer.loss_scale.state()["scale"] == 1.0
 
 
 # Requests
