@@ -514,28 +514,6 @@ class RecordSource:
   def __len__(self):
     return int(self._first_record[-1])
 
-  def save_index(self, path):
-    """Keeps what is known of the files, to spare a next run the scan.
-
-    An .npz file with the size of every record and the numbers of the bad ones.
-    """
-    arrays = ("sizes", "bad")
-    about = {
-      file: {name: entry[name] for name in entry if name not in arrays}
-      for file, entry in self._index.items()
-    }
-    content = io.BytesIO()
-    np.savez_compressed(
-      content,
-      about=json.dumps(about),
-      **{
-        f"{name}_{i}": entry[name]
-        for i, entry in enumerate(self._index.values())
-        for name in arrays
-      },
-    )
-    write_atomically(path, content.getvalue())
-
   def take(self, record_numbers):
     """Reads some records.
 
@@ -682,8 +660,32 @@ def _read_records(path, offsets):
 # What is where in a file ------------------------------------------------------
 
 
+def save_index(path, *sources):
+  """Keeps what is known of sources' files, to spare a next run the scan.
+
+  An .npz file with the size of every record and the numbers of the bad ones.
+  """
+  index = {k: v for source in sources for k, v in source._index.items()}
+  arrays = ("sizes", "bad")
+  about = {
+    file: {name: entry[name] for name in entry if name not in arrays}
+    for file, entry in index.items()
+  }
+  content = io.BytesIO()
+  np.savez_compressed(
+    content,
+    about=json.dumps(about),
+    **{
+      f"{name}_{i}": entry[name]
+      for i, entry in enumerate(index.values())
+      for name in arrays
+    },
+  )
+  write_atomically(path, content.getvalue())
+
+
 def load_index(path):
-  """Reads what `RecordSource.save_index` wrote.
+  """Reads what `save_index` wrote.
 
   Empty if there is nothing, or if it is damaged, which is printed: the files
   are scanned again then.

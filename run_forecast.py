@@ -559,6 +559,9 @@ def plan_disk(findings, trainer, path):
   weights = _num_bytes(trainer.weights)
   of_checkpoint = weights + _num_bytes(trainer.slots)
   count = count_checkpoints(config, 0)
+  if trainer.monitor and config.eval_steps:
+    # Any of them may be the best so far, which is saved at once.
+    count += config.num_train_steps // config.eval_steps
   if config.save_checkpoints_secs and config.keep_checkpoint_max:
     count = config.keep_checkpoint_max + 1
   elif config.save_checkpoints_secs:

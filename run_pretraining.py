@@ -166,8 +166,12 @@ def pretrain(config, device_config, training_config, settings):
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   tokenizer = open_tokenizer(config, bert_config)
   train_source, eval_source = open_sources(config, bert_config)
+  sources = dict.fromkeys(filter(None, [train_source, eval_source]))
+  if training_loop.is_chief(strategy):
+    for source in sources:
+      tell_bad_records(source)
   if config.dry_run:
-    check_records(config, findings, [train_source, eval_source])
+    check_records(config, findings, sources)
   run = run_directory.RunDirectory(
     config.output_dir,
     settings,
@@ -187,7 +191,7 @@ def pretrain(config, device_config, training_config, settings):
       training_config,
       jit_compile=training_loop.uses_xla(strategy, device_config),
     )
-    global_step = train(config, trainer, train_source, run, findings)
+    global_step = train(config, trainer, sources, run, findings)
   elif config.do_eval:
     global_step = run_directory.restore(run, model, config.init_checkpoint)
   else:
@@ -281,13 +285,19 @@ def open_records(config, bert_config, paths):
     input_pipeline.load_index(config.index_path),
     config.skip_bad_records,
   )
+  for path in source.paths:
+    check_file(config, source, path)
+  return source
+
+
+def tell_bad_records(source):
+  """Prints how many records are left out, and what is wrong with the first."""
+  import input_pipeline
+
   if source.bad_records:
     shown = "\n  ".join(source.problems[: input_pipeline.SHOWN_BAD_RECORDS])
     number = f"{source.bad_records} of {len(source) + source.bad_records}"
     print(f"{number} records are bad and left out\n  {shown}")
-  for path in source.paths:
-    check_file(config, source, path)
-  return source
 
 
 def check_file(config, source, path):
@@ -316,14 +326,14 @@ def check_records(config, findings, sources):
   """Looks at the records of a dry run's sources, as many as it is worth."""
   import run_forecast
 
-  for source in dict.fromkeys(filter(None, sources)):
+  for source in sources:
     if config.skip_bad_records:
       findings.tell("records", f"{len(source)}, all checked")
     else:
       run_forecast.check_records(findings, source)
 
 
-def train(config, trainer, source, run, findings):
+def train(config, trainer, sources, run, findings):
   """Trains to the last step, from where output_dir left off if it did.
 
   A dry run tells what that would take instead.
@@ -331,9 +341,11 @@ def train(config, trainer, source, run, findings):
   Returns:
     The global step that the model's weights are of.
   """
+  import input_pipeline
   import run_directory
   import run_forecast
 
+  source, *_ = sources  # The records of training come first.
   is_unfinished = run_directory.prepare(
     run, trainer, config.init_checkpoint, config.overwrite_output_dir
   )
@@ -348,7 +360,7 @@ def train(config, trainer, source, run, findings):
     return trainer.step
   if run.is_writer:
     run.make()
-    source.save_index(config.index_path)
+    input_pipeline.save_index(config.index_path, *sources)
   if config.vocab_file:
     run.copy_vocab(config.vocab_file)
   return run_directory.fit(run, trainer, source)

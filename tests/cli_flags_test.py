@@ -172,3 +172,27 @@ def test_console_scripts_list_their_flags(script, project_root):
   )
   assert docstring.splitlines()[0] in result.stdout
   assert result.stderr == ""
+
+
+def test_an_output_that_nobody_reads_ends_a_script_with_a_sentence(
+  project_root,
+):
+  program = (
+    "import cli_flags\n"
+    "def main():\n"
+    "  while True: print('a line')\n"
+    "cli_flags.run(main, lambda: None)\n"
+  )
+  process = subprocess.Popen(
+    [sys.executable, "-c", program],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=project_root,
+  )
+  process.stdout.readline()
+  process.stdout.close()
+  assert (
+    process.stderr.read() == "-c: error: nobody reads the output any more\n"
+  )
+  assert process.wait() == 1

@@ -321,6 +321,7 @@ def _read_records(path, skip_bad_records=False):
   config = dataclasses.replace(config, skip_bad_records=skip_bad_records)
   files = cli_flags.find_files("input_file", config.input_file)
   source = run_pretraining.open_records(config, _bert_config(), files)
+  run_pretraining.tell_bad_records(source)
   source.take(np.arange(len(source)))
 
 
@@ -329,7 +330,7 @@ def _make_record_index(folder):
     [str(_make_records(folder))], input_pipeline.pretraining_features(8, 2)
   )
   (folder / "out").mkdir()
-  source.save_index(str(folder / "out" / "record_index.npz"))
+  input_pipeline.save_index(str(folder / "out" / "record_index.npz"), source)
   return folder / "out" / "record_index.npz"
 
 

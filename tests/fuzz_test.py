@@ -637,7 +637,7 @@ def record_index(folder):
     pathlib.Path("indexed.tfrecord").write_bytes(record_file())
     os.utime("indexed.tfrecord", ns=(10**18, 10**18))
     source = input_pipeline.RecordSource(["indexed.tfrecord"], SPECS)
-    source.save_index("index.npz")
+    input_pipeline.save_index("index.npz", source)
     return pathlib.Path("index.npz").read_bytes()
 
 

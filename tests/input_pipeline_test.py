@@ -295,7 +295,9 @@ def test_upstreams_files_are_read(goldens):
 
 def test_the_index_is_kept_and_renewed(three_files, tmp_path, monkeypatch):
   index = str(tmp_path / "index.npz")
-  input_pipeline.RecordSource(three_files, SPECS).save_index(index)
+  input_pipeline.save_index(
+    index, input_pipeline.RecordSource(three_files, SPECS)
+  )
   scans = []
   scan = input_pipeline._scan_record_sizes
   monkeypatch.setattr(
@@ -533,7 +535,7 @@ def test_what_is_bad_is_kept_with_the_index(three_files, tmp_path, monkeypatch):
   edit(three_files[0], 30, b"\xff\xff")
   index = str(tmp_path / "index.npz")
   first = skip(three_files)
-  first.save_index(index)
+  input_pipeline.save_index(index, first)
   known = input_pipeline.load_index(index)
 
   looked = []

@@ -366,11 +366,11 @@ def test_a_record_that_is_corrupt_stops_training_with_its_number(
     )
 
 
-def bad_copy(path, bad_records):
+def bad_copy(path, bad_records, name="bad"):
   """Records with junk among them, at those places, and a torn end."""
   specs = input_pipeline.pretraining_features(16, 3)
   source = input_pipeline.RecordSource([path], specs)
-  bad_path = path.replace("train", "bad")
+  bad_path = path.replace("train", name)
   (junk,) = input_pipeline.serialize_examples(
     {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", 1),)
   )
@@ -391,9 +391,12 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
   """Same weights as without them, also after an interruption."""
   clean = dataclasses.replace(config, output_dir=config.output_dir + "-clean")
   pretrain(clean)
+  eval_file = bad_copy(config.input_file, [1], "eval")
   config = dataclasses.replace(
     config,
     input_file=bad_copy(config.input_file, [0, 3, 30]),
+    eval_input_file=eval_file,
+    do_eval=True,
     skip_bad_records=True,
   )
   settings = {"seed": 0, "skip_bad_records": True}
@@ -420,7 +423,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
     lambda path, *rest: scanned.append(path) or find(path, *rest),
   )
   pretrain(config, settings)
-  assert config.input_file not in scanned
+  assert scanned == []
   output = capsys.readouterr().out
   assert "resuming at step 5" in output
   assert "4 of 44 records are bad and left out\n" in output

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import pathlib
 import pickle
 import random
@@ -456,8 +457,11 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_no_vocabulary(tmp_path):
-  with pytest.raises(FileNotFoundError, match="no such file"):
+  with pytest.raises(FileNotFoundError, match="no such file; name a file in"):
     tokenization.load_vocab(str(tmp_path))
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(FileNotFoundError, match="cannot be read twice: write it"):
+    tokenization.load_vocab(str(tmp_path / "pipe"))
 
 
 def test_vocabulary_behind_a_scheme(tmp_path):
