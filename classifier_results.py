@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import tqdm
 
+import evaluation
 import task_metrics
-import training_loop
 
 
 def predict_logits(strategy, step, split, batch_size):
@@ -16,14 +16,14 @@ def predict_logits(strategy, step, split, batch_size):
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    step: what training_loop.prediction_step returned.
+    step: what evaluation.prediction_step returned.
     split: classifier_data.Split.
     batch_size: global batch size.
 
   Returns:
     float32 [examples, num_labels], means over the windows of long texts.
   """
-  batches = training_loop.predict(strategy, step, split.source, batch_size)
+  batches = evaluation.predict(strategy, step, split.source, batch_size)
   return gather_logits(split, batches)
 
 

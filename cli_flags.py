@@ -472,11 +472,11 @@ def define_device_flags():
 
 
 def device_config():
-  """The device flags as a training_loop.DeviceConfig."""
-  import training_loop
+  """The device flags as a distribution.DeviceConfig."""
+  import distribution
 
   strategy = "tpu" if FLAGS.use_tpu else FLAGS.distribution_strategy
-  return training_loop.DeviceConfig(
+  return distribution.DeviceConfig(
     distribution_strategy=strategy,
     num_devices=FLAGS.num_devices,
     mixed_precision=FLAGS.mixed_precision,

@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoint_io
+import distribution
 import input_pipeline
 import run_directory
-import training_loop
 
 # Traces and compiles the step and fills the batches that are made ahead.
 WARMUP_STEPS = 3
@@ -463,7 +463,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
     return (source.take(numbers) for numbers in [*warmup, *measured])
 
   iterator = iter(
-    training_loop.distribute_batches(
+    distribution.distribute_batches(
       trainer.strategy,
       batches,
       trainer.config.gradient_accumulation_steps,

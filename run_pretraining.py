@@ -147,27 +147,28 @@ def pretrain(config, device_config, training_config, settings):
 
   Args:
     config: PretrainingConfig.
-    device_config: training_loop.DeviceConfig.
+    device_config: distribution.DeviceConfig.
     training_config: training_loop.TrainingConfig.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
+  import distribution
   import modeling
   import run_directory
   import run_forecast
   import training_loop
 
-  strategy = training_loop.make_strategy(device_config)
-  findings = run_forecast.Findings(training_loop.is_chief(strategy))
+  strategy = distribution.make_strategy(device_config)
+  findings = run_forecast.Findings(distribution.is_chief(strategy))
   if config.do_export:
     config = find_model_files(config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   tokenizer = open_tokenizer(config, bert_config)
   train_source, eval_source = open_sources(config, bert_config)
   sources = dict.fromkeys(filter(None, [train_source, eval_source]))
-  if training_loop.is_chief(strategy):
+  if distribution.is_chief(strategy):
     for source in sources:
       tell_bad_records(source)
   if config.dry_run:
@@ -176,7 +177,7 @@ def pretrain(config, device_config, training_config, settings):
     config.output_dir,
     settings,
     [config.bert_config_file, *(train_source.paths if train_source else [])],
-    is_writer=training_loop.is_chief(strategy) and not config.dry_run,
+    is_writer=distribution.is_chief(strategy) and not config.dry_run,
   )
 
   training_loop.set_seed(training_config.seed)
@@ -189,7 +190,7 @@ def pretrain(config, device_config, training_config, settings):
       strategy,
       model,
       training_config,
-      jit_compile=training_loop.uses_xla(strategy, device_config),
+      jit_compile=distribution.uses_xla(strategy, device_config),
     )
     global_step = train(config, trainer, sources, run, findings)
   elif config.do_eval:
@@ -368,10 +369,10 @@ def train(config, trainer, sources, run, findings):
 
 def evaluate(config, strategy, model, source, run, global_step):
   """Computes upstream's metrics and writes eval_results.txt."""
+  import evaluation
   import task_metrics
-  import training_loop
 
-  results = training_loop.evaluate(
+  results = evaluation.evaluate(
     strategy, model, source, config.eval_batch_size, config.max_eval_steps
   )
   text = task_metrics.format_results({"global_step": global_step, **results})

@@ -6,6 +6,8 @@ LIBRARIES = [
   "classifier_data",
   "classifier_results",
   "cli_flags",
+  "distribution",
+  "evaluation",
   "example_files",
   "fine_tuning",
   "graph_classifier",

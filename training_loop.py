@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction of any head, on any strategy.
+"""Training of any head, on any strategy.
 
 One step is: split the global batch over replicas and micro-batches; forward and
 backward of each; one all-reduce of the sums; clip; update. Denominators come
@@ -12,8 +12,6 @@ Batches and dropout masks are pure functions of that number and the seed.
 import contextlib
 import dataclasses
 import functools
-import itertools
-import json
 import os
 import sys
 import threading
@@ -24,18 +22,13 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoint_io
+import distribution
 import input_pipeline
 import modeling
 import optimization
 import stop_signals
 import training_log
-import worker_watchdog
 
-PRECISION_POLICIES = {
-  "float32": "float32",
-  "bfloat16": "mixed_bfloat16",
-  "float16": "mixed_float16",
-}
 # Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
 INITIAL_LOSS_SCALE = 2.0**15
 MIN_LOSS_SCALE = 1.0
@@ -46,290 +39,9 @@ MAX_SKIPPED_STEPS = 20
 MAX_SHOWN_RECORDS = 32
 
 
-# Devices ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceConfig:
-  """Where and in which arithmetic to run."""
-
-  distribution_strategy: str = "auto"
-  num_devices: int | None = None
-  mixed_precision: str = "float32"
-  xla: str = "auto"
-  deterministic: bool = False
-  tpu_name: str | None = None
-  tpu_zone: str | None = None
-  gcp_project: str | None = None
-  num_tpu_cores: int | None = None
-  worker_timeout: float = 600.0  # seconds without progress, of several workers
-
-  @property
-  def policy(self):
-    """Name of the Keras dtype policy."""
-    return PRECISION_POLICIES[self.mixed_precision]
-
-
-def make_strategy(config):
-  """Builds the tf.distribute strategy; call it before any other TensorFlow op.
-
-  Args:
-    config: DeviceConfig.
-
-  Raises:
-    ValueError: there are fewer devices than asked for, or TF_CONFIG is not set
-      for multi_worker.
-    ConnectionError: the other workers of multi_worker cannot be reached. Where
-      TensorFlow would wait for them, config.worker_timeout ends the process.
-  """
-  if config.deterministic:
-    tf.config.experimental.enable_op_determinism()
-  makers = {
-    "auto": _make_auto,
-    "one_device": _make_one_device,
-    "mirrored": _make_mirrored,
-    "multi_worker": _make_multi_worker,
-    "tpu": _make_tpu,
-  }
-  return makers[config.distribution_strategy](config)
-
-
-def _make_auto(config):
-  num_gpus = len(tf.config.list_physical_devices("GPU"))
-  if max(num_gpus, config.num_devices or 1) > 1 and config.num_devices != 1:
-    return _make_mirrored(config)
-  return _make_one_device(config)
-
-
-def _make_one_device(config):
-  return tf.distribute.OneDeviceStrategy(_local_devices(config, 1)[0])
-
-
-def _make_mirrored(config):
-  devices = _local_devices(config, config.num_devices)
-  # NCCL exists for GPUs only; this reduction runs anywhere.
-  on_cpu = "CPU" in devices[0]
-  reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
-  return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
-
-
-def _local_devices(config, count):
-  """Names of `count` local devices, all GPUs if None; CPUs are made on demand.
-
-  A CPU is split into logical devices, which share its cores: for tests.
-  """
-  gpus = tf.config.list_physical_devices("GPU")
-  if gpus:
-    count = count or len(gpus)
-    if count > len(gpus):
-      raise ValueError(
-        f"--num_devices={count}, but this machine has {len(gpus)} GPUs"
-      )
-    return [f"GPU:{i}" for i in range(count)]
-  count = count or 1
-  if count > 1:
-    _split_cpu(count)
-  if len(tf.config.list_logical_devices("CPU")) < count:
-    raise ValueError(
-      f"--num_devices={count}: TensorFlow has started with fewer logical CPUs "
-      "in this process; make the strategy before anything else"
-    )
-  return [f"CPU:{i}" for i in range(count)]
-
-
-def _split_cpu(num_devices):
-  """Makes `num_devices` logical CPUs, unless TensorFlow runs already."""
-  cpu = tf.config.list_physical_devices("CPU")[0]
-  configurations = [tf.config.LogicalDeviceConfiguration()] * num_devices
-  try:
-    tf.config.set_logical_device_configuration(cpu, configurations)
-  except RuntimeError:
-    pass  # Started; the caller counts what there is.
-
-
-class _WatchedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-  """Several workers, none of which waits for the others without end.
-
-  What they do together outside a graph, variables' initial values, steps of
-  evaluation, sums, TensorFlow does in the strategy's scope.
-  """
-
-  def __init__(self, cluster, timeout):
-    with worker_watchdog.starting(cluster, timeout):
-      super().__init__()
-    self.watchdog = worker_watchdog.Watchdog(cluster.peers, timeout)
-
-  @contextlib.contextmanager
-  def scope(self):
-    """The strategy's scope."""
-    with _watchdog(self).waiting(), super().scope():
-      yield
-
-
-def _watchdog(strategy):
-  """The one of a strategy; of a single worker, one that watches nothing."""
-  return getattr(strategy, "watchdog", worker_watchdog.Watchdog())
-
-
-def _make_multi_worker(config):
-  try:
-    tf_config = json.loads(os.environ["TF_CONFIG"])
-    cluster = worker_watchdog.Cluster.from_tf_config(tf_config)
-  except (AttributeError, LookupError, TypeError, ValueError) as error:
-    raise ValueError(
-      "--distribution_strategy=multi_worker needs the environment variable "
-      'TF_CONFIG, such as {"cluster": {"worker": ["HOST1:PORT", '
-      '"HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
-    ) from error
-  return _WatchedStrategy(cluster, config.worker_timeout)
-
-
-def _make_tpu(config):
-  """Connects to a TPU; `num_tpu_cores` may ask for a part of it."""
-  try:
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-      tpu=config.tpu_name, zone=config.tpu_zone, project=config.gcp_project
-    )
-    tf.config.experimental_connect_to_cluster(resolver)
-    topology = tf.tpu.experimental.initialize_tpu_system(resolver)
-  except (ValueError, tf.errors.OpError) as error:
-    raise ValueError(
-      f"no TPU can be reached as --tpu_name={config.tpu_name} ({error}); check "
-      "its name, --tpu_zone and --gcp_project, or leave out --use_tpu"
-    ) from error
-  available = int(np.prod(topology.mesh_shape[:3])) * topology.mesh_shape[-1]
-  cores = config.num_tpu_cores
-  if not cores or cores >= available:
-    return tf.distribute.TPUStrategy(resolver)
-  assignment = tf.tpu.experimental.DeviceAssignment.build(
-    topology, num_replicas=cores
-  )
-  return tf.distribute.TPUStrategy(
-    resolver, experimental_device_assignment=assignment
-  )
-
-
-def is_chief(strategy):
-  """Whether this process writes the files: the only one, or worker 0."""
-  resolver = strategy.cluster_resolver
-  if resolver is None or not isinstance(
-    strategy, tf.distribute.MultiWorkerMirroredStrategy
-  ):
-    return True
-  return resolver.task_type in (None, "chief") or (
-    resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs
-  )
-
-
-def uses_xla(strategy, config):
-  """Whether to compile the step with XLA. TPUs compile by themselves."""
-  if config.xla != "auto":
-    return config.xla == "true"
-  return "GPU" in strategy.extended.worker_devices[0]
-
-
 def set_seed(seed):
   """Fixes the initial weights; training's randomness has its own seed."""
   keras.utils.set_random_seed(seed)
-
-
-# Batches to replicas ----------------------------------------------------------
-
-
-class _Failure:
-  """Remembers what went wrong while batches were made.
-
-  tf.data turns any exception of a Python generator into one of its own, whose
-  text is a traceback.
-  """
-
-  def __init__(self):
-    self.error = None
-
-  def watch(self, batches):
-    """Passes on what `batches()` yields."""
-    try:
-      yield from batches()
-    except Exception as error:
-      self.error = error
-      raise
-
-  @contextlib.contextmanager
-  def explain(self):
-    """Raises the remembered error instead of tf.data's."""
-    try:
-      yield
-    except tf.errors.OpError as error:
-      if not self.error:
-        raise
-      raise type(self.error)(str(self.error)) from error
-
-
-def distribute_batches(
-  strategy, batches, num_micro_batches=None, variable_features=()
-):
-  """Deals global batches out to the replicas.
-
-  Replica r of R takes the r-th of R equal contiguous parts, whichever process
-  it lives in.
-
-  Args:
-    strategy: tf.distribute strategy.
-    batches: function without arguments that returns an iterator of dicts of
-      arrays [batch, ...], batch a multiple of R, all of the same shapes but
-      for the last axis of variable_features.
-    num_micro_batches: splits each part into [micro_batches, rows, ...] if set.
-    variable_features: names of features whose last axis differs by batch.
-
-  Returns:
-    Distributed dataset.
-  """
-
-  def share(batch, replica, num_replicas):
-    return {
-      name: _split(np.split(values, num_replicas)[replica], num_micro_batches)
-      for name, values in batch.items()
-    }
-
-  def make_dataset(context):
-    num_replicas = context.num_replicas_in_sync
-    num_local = num_replicas // context.num_input_pipelines
-    first = context.input_pipeline_id * num_local
-
-    def generate():
-      for batch in batches():
-        for replica in range(first, first + num_local):
-          yield share(batch, replica, num_replicas)
-
-    example = share(next(iter(batches())), first, num_replicas)
-    signature = {
-      name: tf.TensorSpec(
-        (*values.shape[:-1], None)
-        if name in variable_features
-        else values.shape,
-        values.dtype,
-      )
-      for name, values in example.items()
-    }
-    dataset = tf.data.Dataset.from_generator(
-      generate, output_signature=signature
-    )
-    return dataset.prefetch(2 * num_local)
-
-  return strategy.distribute_datasets_from_function(make_dataset)
-
-
-def _split(values, num_micro_batches):
-  if num_micro_batches is None:
-    return values
-  return values.reshape([num_micro_batches, -1, *values.shape[1:]])
-
-
-def _first_replica(strategy, value):
-  """One replica's copy of values that all replicas hold."""
-  return tf.nest.map_structure(
-    lambda x: strategy.experimental_local_results(x)[0], value
-  )
 
 
 # Training ---------------------------------------------------------------------
@@ -566,7 +278,7 @@ class Monitor:
 class Trainer:
   """A model, its optimizer state and its place in a run.
 
-      strategy = make_strategy(device_config)
+      strategy = distribution.make_strategy(device_config)
       with strategy.scope():
         model = modeling.BertPretrainer(config)
       trainer = Trainer(strategy, model, training_config)
@@ -649,7 +361,7 @@ class Trainer:
   def save(self):
     """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
     self._rollbacks = 0
-    if not is_chief(self.strategy):
+    if not distribution.is_chief(self.strategy):
       return
     directory = checkpoint_io.CheckpointDirectory(
       self.config.output_dir, self.config.keep_checkpoint_max
@@ -708,7 +420,7 @@ class Trainer:
         self._fit_until_rollback(source, log_to)
 
   def _fit_until_rollback(self, source, log_to):
-    failure = _Failure()
+    failure = distribution.Failure()
     log = log_to and training_log.TrainingLog(log_to, self.step, self.config)
     self.interval.start_clock(self.step)
     try:
@@ -757,7 +469,7 @@ class Trainer:
     Returns:
       See _Requests.take.
     """
-    if not _has_other_workers(self.strategy):
+    if not distribution.has_other_workers(self.strategy):
       return self._requests.take()
     # All of them are at the same step only where no request cut it short.
     if not is_at_boundary:
@@ -777,7 +489,7 @@ class Trainer:
   def _sum_over_workers(self, value):
     """The sum of what every worker says, once for each of its replicas."""
     total = self.strategy.run(self._add_up, args=(tf.constant(float(value)),))
-    return float(_first_replica(self.strategy, total))
+    return float(distribution.first_replica(self.strategy, total))
 
   def _check_workers_agree(self):
     """Finds workers that read their checkpoints from different disks.
@@ -785,7 +497,7 @@ class Trainer:
     Raises:
       ValueError: another process is at another step.
     """
-    if not _has_other_workers(self.strategy):
+    if not distribution.has_other_workers(self.strategy):
       return
     expected = self.step * self.strategy.num_replicas_in_sync
     if self._sum_over_workers(self.step) != expected:
@@ -815,7 +527,7 @@ class Trainer:
     A checkpoint that says so comes first: a run that is killed between the two
     finds in it what it still has to write.
     """
-    if is_chief(self.strategy):
+    if distribution.is_chief(self.strategy):
       checkpoint_io.save(self.best_path, self.weights, self.step)
 
   def _mend_best(self):
@@ -922,7 +634,7 @@ class Trainer:
     def batches():
       return (source.take(order.batch(step)) for step in steps)
 
-    return distribute_batches(
+    return distribution.distribute_batches(
       self.strategy,
       lambda: failure.watch(batches),
       config.gradient_accumulation_steps,
@@ -930,7 +642,7 @@ class Trainer:
     )
 
   def train_steps(self, iterator, num_steps, sums=None):
-    """Takes `num_steps` from an iterator of `distribute_batches`.
+    """Takes `num_steps` from an iterator of `distribution.distribute_batches`.
 
     Takes fewer when a request comes, or after a step that is not finite.
 
@@ -957,7 +669,7 @@ class Trainer:
     # Traced before the clock starts: that is this worker's own time.
     self._train_steps.get_concrete_function(*args)
     self._steps_taken.assign(self.step)
-    with _watchdog(self.strategy).waiting(self._locate):
+    with distribution.watchdog_of(self.strategy).waiting(self._locate):
       statistics, num_taken = self._train_steps(*args)
       self.step += int(num_taken)
     return tf.nest.map_structure(lambda x: x.numpy(), statistics)
@@ -977,8 +689,8 @@ class Trainer:
       outcome = self.strategy.run(
         self._replica_step, args=(next(iterator), first_step + i)
       )
-      step_loss, step_metrics, learning_rate, gradient_norm = _first_replica(
-        self.strategy, outcome
+      step_loss, step_metrics, learning_rate, gradient_norm = (
+        distribution.first_replica(self.strategy, outcome)
       )
       # The gradient counts as well: the loss was still that of the weights
       # before the update. An overflow that float16 skips changes nothing.
@@ -1001,7 +713,7 @@ class Trainer:
     return statistics, i
 
   def _may_go_on(self, num_taken, num_steps, is_finite):
-    if _has_other_workers(self.strategy):
+    if distribution.has_other_workers(self.strategy):
       # TensorFlow tells collectives apart by their iteration of the loop, too:
       # one worker that left it earlier would wait for the others forever.
       return (num_taken < num_steps) & is_finite
@@ -1134,10 +846,6 @@ class Trainer:
     self.optimizer.update(name, variable, gradient, slots, learning_rate, step)
 
 
-def _has_other_workers(strategy):
-  return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
 def _add_up(value):
   return tf.distribute.get_replica_context().all_reduce("SUM", value)
 
@@ -1151,126 +859,3 @@ def _check_batch_split(strategy, config):
       f"over {replicas} devices and --gradient_accumulation_steps="
       f"{config.gradient_accumulation_steps}; use a multiple of {parts}"
     )
-
-
-# Evaluation and prediction ----------------------------------------------------
-
-
-def evaluate(strategy, model, source, batch_size, max_batches=None):
-  """Computes a head's metrics; every example counts exactly once.
-
-  Args:
-    strategy: tf.distribute strategy the model lives in.
-    model: head model of `modeling`.
-    source: records, see Trainer.fit.
-    batch_size: global batch size.
-    max_batches: batches to stop after, None for all.
-
-  Returns:
-    Dict of floats: the model's metrics over all examples, and `loss`, the mean
-    of the batches' losses with a partial last batch counting like the others
-    (what upstream's Estimator calls loss).
-  """
-  sums = np.zeros([len(model.metric_names), 2])
-  losses = []
-  step = tf.function(functools.partial(_evaluate_batch, model))
-  for batch, _ in _padded_batches(strategy, source, batch_size, max_batches):
-    loss, metrics = _first_replica(strategy, strategy.run(step, args=(batch,)))
-    losses.append(loss.numpy())
-    sums += metrics.numpy()
-  means = sums[:, 0] / np.maximum(sums[:, 1], 1e-12)
-  return {
-    **dict(zip(model.metric_names, means.tolist(), strict=True)),
-    "loss": float(np.mean(losses)),
-  }
-
-
-def _evaluate_batch(model, batch):
-  outputs = model(batch, training=False)
-  replica = tf.distribute.get_replica_context()
-  sums, weights, metrics = replica.all_reduce(
-    "SUM",
-    (
-      model.loss_sums(outputs, batch),
-      model.loss_weights(batch),
-      model.metric_sums(outputs, batch),
-    ),
-  )
-  return (
-    model.total_loss(sums, weights),
-    tf.stack([tf.stack(metrics[name]) for name in model.metric_names]),
-  )
-
-
-def prediction_step(model):
-  """What `predict` runs on every batch; made once, it is traced twice at most.
-
-  Once for the first length, once for any.
-  """
-  step = functools.partial(_predict_batch, model)
-  return tf.function(step, reduce_retracing=True)
-
-
-def predict(strategy, step, source, batch_size):
-  """Yields a model's outputs batch by batch, the shortest sequences first.
-
-  Args:
-    strategy: tf.distribute strategy the model lives in.
-    step: what `prediction_step` returned.
-    source: records, see Trainer.fit.
-    batch_size: global batch size.
-
-  Yields:
-    (record numbers [examples], dict of arrays [examples, ...]); without
-    lengths the records come in their order.
-  """
-  for batch, numbers in _padded_batches(strategy, source, batch_size):
-    outputs = _first_replica(strategy, strategy.run(step, args=(batch,)))
-    yield (
-      numbers,
-      {name: x.numpy()[: len(numbers)] for name, x in outputs.items()},
-    )
-
-
-def _predict_batch(model, batch):
-  replica = tf.distribute.get_replica_context()
-  return replica.all_gather(model(batch, training=False), axis=0)
-
-
-def _padded_batches(strategy, source, batch_size, max_batches=None):
-  """Yields (distributed batch, numbers of the records in it)."""
-  replicas = strategy.num_replicas_in_sync
-  padded_size = -(-batch_size // replicas) * replicas
-  order = input_pipeline.inference_order(source)
-
-  def numbers():
-    for positions in input_pipeline.sequential_batches(
-      len(source), batch_size, max_batches
-    ):
-      yield order[positions]
-
-  def batches():
-    for batch in numbers():
-      yield input_pipeline.pad_batch(source.take(batch), padded_size)
-
-  failure = _Failure()
-  distributed = distribute_batches(
-    strategy,
-    lambda: failure.watch(batches),
-    variable_features=source.variable_features,
-  )
-  with failure.explain():
-    yield from _in_step(strategy, zip(distributed, numbers(), strict=True))
-
-
-def _in_step(strategy, batches):
-  """Yields batches, for each of which the workers wait for one another."""
-  watchdog = _watchdog(strategy)
-  iterator, count = iter(batches), itertools.count(1)
-  while True:
-    place = f"at batch {next(count)} of evaluation or prediction"
-    with watchdog.waiting(lambda place=place: place):
-      batch = next(iterator, None)
-    if batch is None:
-      return
-    yield batch

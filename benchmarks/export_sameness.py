@@ -56,14 +56,15 @@ def exported_flags(description, config_class):
 
 def open_model(config, head, **arguments):
   """(Setup, prediction step) of a trained model."""
+  import distribution
+  import evaluation
   import run_directory
-  import training_loop
 
-  setup = fine_tuning.open_model(config, training_loop.DeviceConfig())
+  setup = fine_tuning.open_model(config, distribution.DeviceConfig())
   model = fine_tuning.make_model(setup, config, 0, head, **arguments)
   run = fine_tuning.open_run(setup, config, {}, [])
   run_directory.restore(run, model)
-  return setup, run, training_loop.prediction_step(model)
+  return setup, run, evaluation.prediction_step(model)
 
 
 def compare_classifier(options):

@@ -78,6 +78,7 @@ def make_pipeline(model_dir, folder):
 def make_predictor(folder):
   """A Predictor of what the pipeline saved."""
   cli_flags.load_tensorflow()
+  import distribution
   import training_loop
 
   export_dir = f"{folder}/export"
@@ -91,7 +92,7 @@ def make_predictor(folder):
   run_classifier.classify(
     config,
     run_classifier.make_task(config),
-    training_loop.DeviceConfig(),
+    distribution.DeviceConfig(),
     training_loop.TrainingConfig(f"{folder}/out", None, 1),
     settings={},
   )

@@ -14,10 +14,10 @@ import torch_features
 import torch_oracle
 
 import checkpoint_io
+import distribution
 import extract_features
 import modeling
 import tokenization
-import training_loop
 
 # Six decimals are printed: two roundings of almost the same number differ by
 # 1e-6 at most, and float32 adds up with other orders of summation.
@@ -52,7 +52,7 @@ def run(folder, checkpoint, tmp_path):
 
   def extract(device=None, **options):
     config = make_config(folder, checkpoint, tmp_path, **options)
-    device_config = training_loop.DeviceConfig(**(device or {}))
+    device_config = distribution.DeviceConfig(**(device or {}))
     extract_features.check_flags(config)
     extract_features.extract(config, device_config)
     return config.output_file
@@ -476,7 +476,7 @@ def test_attention_is_computed_for_what_fits(
 def test_attention_is_the_models(folder, checkpoint, tmp_path):
   config = make_config(folder, checkpoint, tmp_path)
   extractor = extract_features.FeatureExtractor(
-    config, training_loop.DeviceConfig()
+    config, distribution.DeviceConfig()
   )
   (lines,) = extractor.read()
   ids = np.zeros([1, 16], np.int32)

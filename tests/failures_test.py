@@ -22,6 +22,7 @@ import checkpoint_io
 import classifier_data
 import cli_flags
 import create_pretraining_data
+import distribution
 import example_files
 import input_pipeline
 import model_files
@@ -32,7 +33,6 @@ import run_pretraining
 import squad_data
 import squad_results
 import tokenization
-import training_loop
 
 FAILURES = (
   "missing",
@@ -433,8 +433,8 @@ def _read_cluster(path):
   try:
     if path.exists():
       os.environ["TF_CONFIG"] = path.read_text()
-    config = training_loop.DeviceConfig(distribution_strategy="multi_worker")
-    training_loop.make_strategy(config)
+    config = distribution.DeviceConfig(distribution_strategy="multi_worker")
+    distribution.make_strategy(config)
   finally:
     os.environ.pop("TF_CONFIG", None)
     if before is not None:

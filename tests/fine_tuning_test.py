@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 import checkpoint_io
+import distribution
+import evaluation
 import input_pipeline
 import modeling
 import optimization
@@ -71,8 +73,8 @@ def make_model(folder, dropout=0.0, num_layers=1, **options):
 
 def make_trainer(folder, replicas=1, model=None, monitor=None, **config):
   """A Trainer of `model`, a dict of what `make_model` takes."""
-  strategy = training_loop.make_strategy(
-    training_loop.DeviceConfig(
+  strategy = distribution.make_strategy(
+    distribution.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -218,10 +220,10 @@ def test_every_example_is_predicted_once(
 ):
   source = make_source()
   trainer = make_trainer(folder, replicas)
-  step = training_loop.prediction_step(trainer.model)
+  step = evaluation.prediction_step(trainer.model)
   found = np.full([NUM_EXAMPLES, 3], np.nan, np.float32)
   sizes, lengths = [], []
-  for numbers, outputs in training_loop.predict(
+  for numbers, outputs in evaluation.predict(
     trainer.strategy, step, source, batch_size
   ):
     assert outputs["logits"].shape == (len(numbers), 3)
@@ -239,11 +241,9 @@ def test_every_example_is_predicted_once(
 def test_a_prediction_step_is_traced_twice_at_most(folder):
   """Over five lengths, two passes and two batch sizes' last batches."""
   trainer = make_trainer(folder)
-  step = training_loop.prediction_step(trainer.model)
+  step = evaluation.prediction_step(trainer.model)
   for _ in range(2):
-    assert len(
-      [*training_loop.predict(trainer.strategy, step, make_source(), 4)]
-    )
+    assert len([*evaluation.predict(trainer.strategy, step, make_source(), 4)])
   assert step.experimental_get_tracing_count() <= 2
 
 

@@ -25,6 +25,8 @@ LAYERS = {
   "graph_tokenization": 3,
   "training_log": 2,
   "training_loop": 3,
+  "distribution": 1,
+  "evaluation": 2,
   "classifier_data": 4,
   "cli_flags": 4,
   "graph_classifier": 4,

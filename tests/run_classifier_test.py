@@ -16,6 +16,7 @@ from run_forecast_test import listing
 
 import classifier_data
 import classifier_results
+import distribution
 import modeling
 import optimization
 import predictor
@@ -113,7 +114,7 @@ def run(folder, training=None, devices=None, **options):
   return run_classifier.classify(
     config,
     run_classifier.make_task(config),
-    training_loop.DeviceConfig(**(devices or {})),
+    distribution.DeviceConfig(**(devices or {})),
     training_loop.TrainingConfig(**{**defaults, **(training or {})}),
     settings,
   )

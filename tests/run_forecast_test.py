@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import checkpoint_io
 import classifier_data
+import distribution
 import input_pipeline
 import modeling
 import optimization
@@ -39,8 +40,8 @@ def make_source(buckets=BUCKETS):
 
 
 def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
-  strategy = training_loop.make_strategy(
-    training_loop.DeviceConfig(num_devices=num_devices)
+  strategy = distribution.make_strategy(
+    distribution.DeviceConfig(num_devices=num_devices)
   )
   config = modeling.BertConfig(
     VOCAB_SIZE,

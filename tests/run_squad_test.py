@@ -14,6 +14,8 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 from run_classifier_test import answer_elsewhere
 from run_forecast_test import listing
 
+import distribution
+import evaluation
 import fine_tuning
 import modeling
 import optimization
@@ -136,7 +138,7 @@ def run(folder, training=None, devices=None, **options):
   names = ("do_lower_case", "num_train_epochs", *run_squad.SETTINGS)
   return run_squad.answer_questions(
     config,
-    training_loop.DeviceConfig(**(devices or {})),
+    distribution.DeviceConfig(**(devices or {})),
     training_loop.TrainingConfig(**{**defaults, **(training or {})}),
     {name: getattr(config, name) for name in names},
   )
@@ -371,11 +373,11 @@ def trained_weights(folder, name, num_micro_batches):
 def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   run(folder, do_train=True)
   config = make_config(folder, pad_to_max_length=True)
-  setup = fine_tuning.open_model(config, training_loop.DeviceConfig())
+  setup = fine_tuning.open_model(config, distribution.DeviceConfig())
   run_of_it = fine_tuning.open_run(setup, config, {}, [])
   job = run_squad.Job(config, setup, run_of_it)
   questions = run_squad.open_questions(job)
-  step = training_loop.prediction_step(
+  step = evaluation.prediction_step(
     fine_tuning.make_model(setup, config, 0, modeling.BertSpanLabeler)
   )
   arguments = (setup.strategy, step, questions.source, 8)

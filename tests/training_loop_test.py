@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import distribution
+import evaluation
 import modeling
 import optimization
 import stop_signals
@@ -63,8 +65,8 @@ def source(folder):
 def make_trainer(
   folder, replicas=1, dropout=0.0, precision="float32", jit=False, **config
 ):
-  strategy = training_loop.make_strategy(
-    training_loop.DeviceConfig(
+  strategy = distribution.make_strategy(
+    distribution.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -76,7 +78,7 @@ def make_trainer(
   bert_config.attention_probs_dropout_prob = dropout
   with strategy.scope():
     model = modeling.BertPretrainer(
-      bert_config, dtype=training_loop.PRECISION_POLICIES[precision]
+      bert_config, dtype=distribution.PRECISION_POLICIES[precision]
     )
   initial = np.load(folder / "init.npz")
   for name, variable in modeling.named_variables(model).items():
@@ -282,7 +284,7 @@ def test_the_scale_leaves_the_gradient_norm_alone(folder, source, replicas):
     trainer = make_trainer(folder, replicas=replicas, precision=precision)
     batch = source.take(np.arange(8))
     iterator = iter(
-      training_loop.distribute_batches(
+      distribution.distribute_batches(
         trainer.strategy, lambda batch=batch: iter([batch] * 3), 1
       )
     )
@@ -299,7 +301,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
   before = {k: v.numpy() for k, v in trainer._state().items()}
   batch = source.take(np.arange(8))
   iterator = iter(
-    training_loop.distribute_batches(
+    distribution.distribute_batches(
       trainer.strategy, lambda: iter([batch] * 5), 1
     )
   )
@@ -353,7 +355,7 @@ def losses_of_steps(trainer, source):
   )
   batches = [source.take(order.batch(step)) for step in range(STEPS)]
   iterator = iter(
-    training_loop.distribute_batches(trainer.strategy, lambda: iter(batches), 1)
+    distribution.distribute_batches(trainer.strategy, lambda: iter(batches), 1)
   )
   return np.array(
     [trainer.train_steps(iterator, 1)["loss"] for _ in range(STEPS)]
@@ -412,7 +414,7 @@ def test_any_batch_size_gives_the_same_metrics(
 
 
 def evaluate(trainer, source, batch_size, **options):
-  return training_loop.evaluate(
+  return evaluation.evaluate(
     trainer.strategy, trainer.model, source, batch_size, **options
   )
 
@@ -442,8 +444,8 @@ def test_evaluation_stops_after_max_batches(folder, source):
 def test_predictions_come_in_order_for_every_example(folder, source, replicas):
   trainer = make_trainer(folder, replicas)
   expected = trainer.model(source.arrays)["next_sentence_logits"]
-  step = training_loop.prediction_step(trainer.model)
-  batches = [*training_loop.predict(trainer.strategy, step, source, 7)]
+  step = evaluation.prediction_step(trainer.model)
+  batches = [*evaluation.predict(trainer.strategy, step, source, 7)]
   assert [len(numbers) for numbers, _ in batches] == [7] * 5 + [5]
   assert np.concatenate([x for x, _ in batches]).tolist() == [*range(40)]
   found = [outputs["next_sentence_logits"] for _, outputs in batches]
@@ -454,7 +456,7 @@ def test_predictions_come_in_order_for_every_example(folder, source, replicas):
 
 
 def make(**config):
-  return training_loop.make_strategy(training_loop.DeviceConfig(**config))
+  return distribution.make_strategy(distribution.DeviceConfig(**config))
 
 
 def test_auto_takes_one_device_without_gpus():
@@ -499,9 +501,9 @@ def test_tpu_flags_reach_the_resolver(monkeypatch):
 
 def test_xla_is_for_gpus_unless_asked():
   strategy = make()
-  config = training_loop.DeviceConfig
-  assert not training_loop.uses_xla(strategy, config(xla="auto"))
-  assert training_loop.uses_xla(strategy, config(xla="true"))
+  config = distribution.DeviceConfig
+  assert not distribution.uses_xla(strategy, config(xla="auto"))
+  assert distribution.uses_xla(strategy, config(xla="true"))
 
 
 # Numbers gone wrong
@@ -545,7 +547,7 @@ def train_on(folder, source, directory, positions):
     return (source.take(order.batch(position)) for position in positions)
 
   return trainer, lambda: iter(
-    training_loop.distribute_batches(trainer.strategy, batches, 1)
+    distribution.distribute_batches(trainer.strategy, batches, 1)
   )
 
 
@@ -589,7 +591,7 @@ def test_an_infinite_loss_is_skipped_though_its_gradient_is_finite(
 
   monkeypatch.setattr(trainer, "_micro_gradients", infinite_loss)
   before = {name: x.numpy() for name, x in trainer._state().items()}
-  iterator = iter(trainer._distribute(source, training_loop._Failure()))
+  iterator = iter(trainer._distribute(source, distribution.Failure()))
   assert not trainer.train_steps(iterator, 1)["is_finite"]
   for name, variable in trainer._state().items():
     np.testing.assert_array_equal(variable, before[name], err_msg=name)
@@ -714,7 +716,7 @@ def test_gradients_that_no_scale_cures_are_told(
   trainer = make_trainer(folder, output_dir=str(tmp_path), precision="float16")
   trainer.loss_scale.restore({"scale": scale})
   overflow_from(trainer, monkeypatch, 3)
-  iterator = iter(trainer._distribute(source, training_loop._Failure()))
+  iterator = iter(trainer._distribute(source, distribution.Failure()))
   statistics = trainer.train_steps(iterator, 9)
   assert not statistics["is_finite"]
   # 4 and 2 shrink.
