@@ -72,6 +72,15 @@ def ending(function, counts, signal_number, number):
   return call
 
 
+def speak_into(path, words):
+  """Does what the words of a command line say; stdout and stderr are a file."""
+  with open(path, "w") as file:
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+  sys.argv = ["", *words]
+  main(arrange)
+
+
 def main(arrange_end):
   """Runs the script of the command line, its end arranged."""
   _, script, end, *flags = sys.argv

@@ -1,21 +1,25 @@
 """Runs that are killed end as runs that are not: real processes and signals."""
 
 import csv
+import itertools
 import json
+import multiprocessing
 import os
 import pathlib
+import random
 import signal
-import subprocess
-import sys
 
+import killed_run
 import pytest
 import run_classifier_test
 import run_pretraining_test
 import run_squad_test
 import tensorflow as tf
+import training_log_test
 
 TESTS = pathlib.Path(__file__).resolve().parent
 KILLED = -signal.SIGKILL
+MAX_SECONDS = 300  # A run takes ten.
 # Both dropouts of the config are on; training is deterministic by seed.
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 COMMON = {
@@ -94,36 +98,35 @@ def reading(tmp_path):
     "max_query_length": 4,
     "num_train_epochs": 1,
     "train_batch_size": 8,
+    "gradient_accumulation_steps": 2,
   }
 
 
-def start(job, output_dir, end="none", **changes):
-  """Starts the job as a process of its own."""
-  script, flags = job
-  flags = {**flags, "output_dir": output_dir, **changes}
-  words = [
-    f"--{name}={str(value).lower() if value is True else value}"
-    for name, value in flags.items()
-  ]
-  return subprocess.Popen(
-    [sys.executable, str(TESTS / "killed_run.py"), script, end, *words],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    env={
-      **os.environ,
-      "CUDA_VISIBLE_DEVICES": "",
-      "PYTHONPATH": str(TESTS.parent),
-    },
-  )
+# A server that has imported what the runs import forks one process for each:
+# a third of a short run's time would be TensorFlow's import.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+  ["tensorflow", "fine_tuning", "run_forecast", "squad_results"]
+)
 
 
 def run(job, output_dir, end="none", status=0, **changes):
-  """Runs the job to its end; returns what it said."""
-  process = start(job, output_dir, end, **changes)
-  stdout, stderr = process.communicate()
-  assert process.returncode == status, stderr
-  return stdout + stderr
+  """Runs the job to its end in a process of its own; returns what it said."""
+  script, flags = job
+  words = [
+    f"--{name}={str(value).lower() if value is True else value}"
+    for name, value in {**flags, "output_dir": output_dir, **changes}.items()
+  ]
+  said = pathlib.Path(f"{output_dir}.said")
+  process = SERVER.Process(
+    target=killed_run.speak_into, args=(said, [script, end, *words])
+  )
+  process.start()
+  process.join(MAX_SECONDS)
+  process.kill()
+  process.join()
+  assert process.exitcode == status, said.read_text()
+  return said.read_text()
 
 
 def read_checkpoint(path):
@@ -141,6 +144,16 @@ def read_log(path):
   for row in rows:
     row.pop("examples_per_second", None)
   return rows
+
+
+def read_events(directory):
+  """What TensorBoard gets, without what the clock has a part in."""
+  scalars = training_log_test.read_scalars(directory)
+  return [x for x in scalars if x[0] != "examples_per_second"]
+
+
+def is_finished(directory):
+  return json.loads((directory / "run_manifest.json").read_text())["finished"]
 
 
 def newest(output_dir):
@@ -162,6 +175,7 @@ def assert_same_run(actual, expected):
   for name in ("training_log.csv", "eval_log.csv"):
     if (expected / name).exists():
       assert read_log(actual / name) == read_log(expected / name)
+  assert read_events(actual) == read_events(expected)
   results = [
     json.loads((x / "run_manifest.json").read_text())["results"]
     for x in (actual, expected)
@@ -169,24 +183,48 @@ def assert_same_run(actual, expected):
   assert results[0] == results[1]
 
 
+def random_ends(kind, number):
+  """Ends that a run meets whatever it has met before; each kind has its own."""
+  generator = random.Random(kind)
+  last = {"batch": 10, "verify": 2, "rename": 4, "log": 2}
+  places = generator.sample(sorted(last), number)
+  return [f"{place}:{generator.randint(1, last[place])}" for place in places]
+
+
 # The places are spread over a run: before its first checkpoint, while one is
 # written, between it and the log, and near the end.
+THOROUGH = {
+  ("pretraining", 2, "bfloat16"): [
+    "batch:3",
+    "verify:1",
+    "rename:2",
+    "log:2",
+    "batch:11",
+  ],
+  ("classification", 1, "float32"): ["batch:9", "rename:3", "log:3"],
+  ("reading", 2, "float32"): ["verify:2", "batch:8"],
+  # Its loss scale goes on from where it was.
+  ("pretraining", 1, "float16"): ["batch:14"],
+}
+KINDS = ("pretraining", "classification", "reading")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("kind", "changes", "ends"),
+  ("kind", "num_devices", "precision"),
   [
-    (
-      "pretraining",
-      {**TWO_DEVICES, "mixed_precision": "bfloat16"},
-      ["batch:3", "verify:1", "rename:2", "log:2", "batch:11"],
-    ),
-    ("classification", {}, ["batch:9", "rename:3", "log:3"]),
-    ("reading", TWO_DEVICES, ["verify:2", "batch:8"]),
+    *itertools.product(KINDS, (1, 2), ("float32", "bfloat16")),
+    ("pretraining", 1, "float16"),
   ],
 )
 def test_a_run_that_is_killed_ends_as_one_that_is_not(
-  request, tmp_path, kind, changes, ends
+  request, tmp_path, kind, num_devices, precision
 ):
+  key = (kind, num_devices, precision)
+  changes = {"mixed_precision": precision}
+  if num_devices == 2:
+    changes |= TWO_DEVICES
+  ends = THOROUGH.get(key) or random_ends(str(key), 1)
   job = request.getfixturevalue(kind)
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   run(job, whole, **changes)
@@ -194,6 +232,22 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(
     run(job, killed, f"kill:{end}", KILLED, **changes)
   run(job, killed, **changes)
   assert_same_run(killed, whole)
+
+
+@pytest.mark.slow
+def test_runs_of_several_seeds_go_on_with_the_one_that_was_killed(
+  classification, tmp_path
+):
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  run(classification, whole, num_seeds=2)
+  for end in ("batch:5", "verify:10"):
+    run(classification, killed, f"kill:{end}", KILLED, num_seeds=2)
+  assert newest(killed / "run_2") and not is_finished(killed / "run_2")
+  run(classification, killed, num_seeds=2)
+  for name in ("run_1", "run_2"):
+    assert_same_run(killed / name, whole / name)
+  results = [(x / "eval_results.txt").read_text() for x in (killed, whole)]
+  assert results[0] == results[1]
 
 
 @pytest.mark.slow
