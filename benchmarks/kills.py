@@ -1,15 +1,19 @@
-"""Kills a pretraining run many times, at random moments, and compares its end.
+"""Kills runs of each task many times, at random moments, and compares the ends.
 
-    python benchmarks/kills.py --kills=20 --mixed_precision=bfloat16 \
-      --num_devices=2
+    python benchmarks/kills.py --kills=20
+    python benchmarks/kills.py --tasks=squad --num_devices=2 \
+      --mixed_precision=bfloat16
 
 Every process gets some seconds of training and then SIGKILL; the next one
-continues. At the end weights, slots and the log's numbers should be those of a
-run that nobody touched, bit by bit.
+continues. At the end weights, slots, what is saved beside them, the logs'
+numbers and the results should be those of a run that nobody touched, bit by
+bit. Dropout and two micro-batches a step are on.
 """
 
 import argparse
 import csv
+import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -31,20 +35,39 @@ CONFIG = {
   "type_vocab_size": 2,
 }
 LENGTH, PREDICTIONS = 32, 5
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = [f"w{number}" for number in range(CONFIG["vocab_size"] - len(SPECIAL))]
+BATCH_SIZE = 16
+COMMON = (
+  "--do_train",
+  "--deterministic",
+  f"--max_seq_length={LENGTH}",
+  f"--train_batch_size={BATCH_SIZE}",
+  "--gradient_accumulation_steps=2",
+  "--save_checkpoints_steps=25",
+  "--log_every_steps=10",
+  "--learning_rate=1e-3",
+)
 
 
-def parse_arguments():
-  """The command line."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-  parser.add_argument("--kills", type=int, default=20)
-  parser.add_argument("--steps", type=int, default=3000)
-  parser.add_argument("--num_devices", type=int, default=1)
-  parser.add_argument("--mixed_precision", default="float32")
-  parser.add_argument("--seed", type=int, default=0)
-  return parser.parse_args()
+# Tasks: data of random words --------------------------------------------------
 
 
-def write_records(path, count=2000):
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What one script trains on.
+
+  Attributes:
+    script: its name.
+    write: function of (folder, number of steps) that writes the data and
+      returns flags.
+  """
+
+  script: str
+  write: object
+
+
+def write_pretraining(folder, num_steps, count=2000):
   """Random records of the right form."""
   import numpy as np
 
@@ -64,34 +87,120 @@ def write_records(path, count=2000):
     "next_sentence_labels": rng.integers(0, 2, [count, 1]),
   }
   specs = input_pipeline.pretraining_features(LENGTH, PREDICTIONS)
+  path = folder / "train.tfrecord"
   with input_pipeline.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
-
-
-def start(arguments, folder, output_dir):
-  """A process that trains, or goes on training."""
-  flags = [
-    f"--input_file={folder / 'train.tfrecord'}",
-    f"--bert_config_file={folder / 'bert_config.json'}",
-    f"--output_dir={output_dir}",
-    "--do_train",
-    "--deterministic",
-    f"--max_seq_length={LENGTH}",
+  return [
+    "--do_eval",
+    f"--input_file={path}",
     f"--max_predictions_per_seq={PREDICTIONS}",
-    f"--num_train_steps={arguments.steps}",
-    "--train_batch_size=16",
-    "--gradient_accumulation_steps=2",
-    "--save_checkpoints_steps=25",
-    "--log_every_steps=10",
-    "--learning_rate=1e-3",
-    f"--mixed_precision={arguments.mixed_precision}",
-    f"--num_devices={arguments.num_devices}",
+    f"--num_train_steps={num_steps}",
   ]
-  if arguments.num_devices > 1:
+
+
+def some_words(rng, count):
+  """A text of random words."""
+  return " ".join(rng.choices(WORDS, k=count))
+
+
+def write_classification(folder, num_steps, count=800):
+  """Tables of texts and labels, with an evaluation now and then."""
+  rng = random.Random(0)
+  for name, rows in (("train", count), ("dev", 100)):
+    with open(folder / f"{name}.csv", "w", newline="") as file:
+      writer = csv.writer(file)
+      writer.writerow(["text", "label"])
+      for _ in range(rows):
+        text = some_words(rng, rng.randint(3, 25))
+        writer.writerow([text, rng.choice("ab")])
+  return [
+    "--do_eval",
+    "--task_name=csv",
+    f"--data_dir={folder}",
+    f"--num_train_epochs={num_steps * BATCH_SIZE / count}",
+    "--eval_steps=60",
+    "--early_stopping_patience=1000",
+  ]
+
+
+def write_squad(folder, num_steps, count=800):
+  """Questions about texts of random words."""
+  rng = random.Random(0)
+  for name, questions in (("train", count), ("dev", 100)):
+    paragraphs = [write_paragraph(rng, i) for i in range(questions)]
+    content = {"version": "1.1", "data": [{"paragraphs": paragraphs}]}
+    (folder / f"{name}.json").write_text(json.dumps(content))
+  return [
+    "--do_predict",
+    f"--train_file={folder / 'train.json'}",
+    f"--predict_file={folder / 'dev.json'}",
+    f"--num_train_epochs={num_steps * BATCH_SIZE / count}",
+    "--max_query_length=8",
+    "--doc_stride=10",
+    "--eval_steps=200",
+  ]
+
+
+def write_paragraph(rng, number):
+  """A text with one question, which the text answers with one of its words."""
+  context = some_words(rng, 12)
+  answer = rng.choice(context.split())
+  question = {
+    "id": f"q{number}",
+    "question": some_words(rng, 4),
+    "answers": [
+      {"text": answer, "answer_start": f" {context} ".index(f" {answer} ")}
+    ],
+  }
+  return {"context": context, "qas": [question]}
+
+
+TASKS = {
+  "pretraining": Task("run_pretraining", write_pretraining),
+  "classification": Task("run_classifier", write_classification),
+  "squad": Task("run_squad", write_squad),
+}
+
+
+# Runs -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A command but for its output_dir."""
+
+  script: str
+  flags: tuple
+
+
+def make_job(name, num_devices, precision, num_steps, folder):
+  """Writes the files of a task; returns its Job."""
+  task = TASKS[name]
+  (folder / "bert_config.json").write_text(json.dumps(CONFIG))
+  (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
+  flags = [
+    *COMMON,
+    f"--bert_config_file={folder / 'bert_config.json'}",
+    f"--vocab_file={folder / 'vocab.txt'}",
+    f"--mixed_precision={precision}",
+    *task.write(folder, num_steps),
+  ]
+  if num_devices > 1:
     flags.append("--distribution_strategy=mirrored")
+    flags.append(f"--num_devices={num_devices}")
+  return Job(task.script, tuple(flags))
+
+
+def start(job, output_dir):
+  """A process that trains, or goes on training."""
   return subprocess.Popen(
-    [sys.executable, str(ROOT / "run_pretraining.py"), *flags],
+    [
+      sys.executable,
+      str(ROOT / f"{job.script}.py"),
+      *job.flags,
+      f"--output_dir={output_dir}",
+    ],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,
@@ -106,10 +215,10 @@ def finish(process):
     sys.exit(f"a run ended with status {process.returncode}:\n{error}")
 
 
-def time_whole_run(arguments, folder, output_dir):
+def time_whole_run(job, output_dir):
   """Seconds until a run's first report, and until its end."""
   begin = time.monotonic()
-  process = start(arguments, folder, output_dir)
+  process = start(job, output_dir)
   log = output_dir / "training_log.csv"
   while not log.exists() and process.poll() is None:
     time.sleep(0.05)
@@ -118,21 +227,20 @@ def time_whole_run(arguments, folder, output_dir):
   return first_report, time.monotonic() - begin
 
 
-def kill_many_times(arguments, folder, output_dir, seconds):
+def kill_many_times(job, output_dir, count, seconds, rng):
   """Kills processes after random times within `seconds`; returns the steps."""
-  rng = random.Random(arguments.seed)
   steps = []
-  for _ in range(arguments.kills):
-    process = start(arguments, folder, output_dir)
+  for _ in range(count):
+    process = start(job, output_dir)
     try:
       process.wait(rng.uniform(*seconds))
-      print("a run came to its end before it was killed; pass more --steps")
+      print("  a run came to its end before it was killed; pass more --steps")
       break
     except subprocess.TimeoutExpired:
       process.send_signal(signal.SIGKILL)
       process.communicate()
     steps.append(newest_step(output_dir))
-  finish(start(arguments, folder, output_dir))
+  finish(start(job, output_dir))
   return steps
 
 
@@ -143,45 +251,79 @@ def newest_step(output_dir):
   return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
-def read_run(output_dir, last_step):
-  """What should be the same: tensors and rows of the log."""
+def read_run(output_dir):
+  """What should be the same: tensors, rows of logs, files of results."""
   import tensorflow as tf
 
   found = {}
-  for name in ("bert_model.ckpt", f"model.ckpt-{last_step}"):
-    reader = tf.train.load_checkpoint(str(output_dir / name))
-    for tensor in reader.get_variable_to_shape_map():
-      found[name, tensor] = reader.get_tensor(tensor).tobytes()
-  with open(output_dir / "training_log.csv", newline="") as file:
-    for row in csv.DictReader(file):
-      row.pop("examples_per_second")
-      found["log", row["step"]] = row
+  last = f"model.ckpt-{newest_step(output_dir)}"
+  for name in ("bert_model.ckpt", "best_model.ckpt", last):
+    if (output_dir / f"{name}.index").exists():
+      reader = tf.train.load_checkpoint(str(output_dir / name))
+      for tensor in reader.get_variable_to_shape_map():
+        found[name, tensor] = reader.get_tensor(tensor).tobytes()
+  for path in output_dir.glob("*_log.csv"):
+    with open(path, newline="") as file:
+      for row in csv.DictReader(file):
+        row.pop("examples_per_second", None)
+        found[path.name, row["step"]] = row
+  for pattern in (f"{last}.json", "*predictions.json", "eval_re*.txt"):
+    for path in output_dir.glob(pattern):
+      found[path.name] = path.read_bytes()
   return found
 
 
+def kill_and_compare(job, count, folder, rng):
+  """Returns how much was compared, and the list of what differs."""
+  first, last = time_whole_run(job, folder / "whole")
+  # From before the first step to a share of the run that leaves enough for
+  # the kills to come.
+  share = (last - first) / (count + 1)
+  seconds = (0.7 * first, first + 1.5 * share)
+  steps = kill_many_times(job, folder / "killed", count, seconds, rng)
+  print(f"  killed {len(steps)} times; newest checkpoint then: {steps}")
+  whole, killed = (read_run(folder / name) for name in ("whole", "killed"))
+  different = [
+    key for key in {**whole, **killed} if whole.get(key) != killed.get(key)
+  ]
+  return len(whole), different
+
+
+def parse_arguments():
+  """The command line; what is not chosen is run in all ways."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS])
+  parser.add_argument("--num_devices", nargs="+", type=int, default=[1, 2])
+  parser.add_argument(
+    "--mixed_precision",
+    nargs="+",
+    choices=("float32", "bfloat16", "float16"),
+    default=["float32", "bfloat16"],
+  )
+  parser.add_argument("--kills", type=int, default=20)
+  parser.add_argument("--steps", type=int, default=2000)
+  parser.add_argument("--seed", type=int, default=0)
+  return parser.parse_args()
+
+
 def main():
-  """Prints at which checkpoints it was killed, and what differs."""
+  """Prints at which checkpoints each run was killed, and what differs."""
   arguments = parse_arguments()
   sys.path.insert(0, str(ROOT))
-  with tempfile.TemporaryDirectory() as directory:
-    folder = pathlib.Path(directory)
-    (folder / "bert_config.json").write_text(json.dumps(CONFIG))
-    write_records(folder / "train.tfrecord")
-    first, last = time_whole_run(arguments, folder, folder / "whole")
-    # From before the first step to a share of the run that leaves enough for
-    # the kills to come.
-    share = (last - first) / (arguments.kills + 1)
-    seconds = (0.7 * first, first + 1.5 * share)
-    steps = kill_many_times(arguments, folder, folder / "killed", seconds)
-    print(f"killed {len(steps)} times; newest checkpoint then: {steps}")
-    whole, killed = (
-      read_run(folder / name, arguments.steps) for name in ("whole", "killed")
-    )
-    different = [
-      key for key in {**whole, **killed} if whole.get(key) != killed.get(key)
-    ]
-    print(f"{len(whole)} tensors and rows compared, {len(different)} differ")
-    sys.exit(bool(different))
+  rng = random.Random(arguments.seed)
+  totals = [0, 0]
+  for task, num_devices, precision in itertools.product(
+    arguments.tasks, arguments.num_devices, arguments.mixed_precision
+  ):
+    print(f"{task}, {num_devices} device(s), {precision}", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+      folder = pathlib.Path(directory)
+      job = make_job(task, num_devices, precision, arguments.steps, folder)
+      compared, different = kill_and_compare(job, arguments.kills, folder, rng)
+    print(f"  {compared} compared, {len(different)} differ {different[:5]}")
+    totals = [totals[0] + compared, totals[1] + len(different)]
+  print(f"in all {totals[0]} compared, {totals[1]} differ")
+  sys.exit(bool(totals[1]))
 
 
 if __name__ == "__main__":
