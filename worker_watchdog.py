@@ -201,25 +201,32 @@ def starting(cluster, timeout):
   """Waits for the workers, then expects TensorFlow to join them in the block.
 
   That takes moments. Should one end just then, this process ends after
-  `timeout` seconds with status 1 and a traceback: TensorFlow holds Python's
-  lock, and what still can run has no other words.
+  `timeout` seconds with status 1: TensorFlow holds Python's lock, and what can
+  still end it has no words, which are therefore said before.
 
   Raises:
     ConnectionError: some did not come.
     OSError: this worker's port is taken.
   """
   gather(cluster, timeout)
-  faulthandler.dump_traceback_later(timeout, exit=True, file=2)
-  try:
-    yield
-  except Exception as error:
-    if not _is_loss(error):
-      raise
-    raise ConnectionError(
-      f"the workers do not come together ({type(error).__name__}); {_REMEDY}"
-    ) from error
-  finally:
-    faulthandler.cancel_dump_traceback_later()
+  sys.stderr.write(
+    f"all {len(cluster.peers) + 1} workers are there; should one end before "
+    f"they have joined, this one ends after {timeout:g} seconds of "
+    "--worker_timeout with status 1\n"
+  )
+  sys.stderr.flush()
+  with open(os.devnull, "w") as nowhere:  # A traceback would tell nothing.
+    faulthandler.dump_traceback_later(timeout, exit=True, file=nowhere)
+    try:
+      yield
+    except Exception as error:
+      if not _is_loss(error):
+        raise
+      raise ConnectionError(
+        f"the workers do not come together ({type(error).__name__}); {_REMEDY}"
+      ) from error
+    finally:
+      faulthandler.cancel_dump_traceback_later()
 
 
 class _Wait:

@@ -529,6 +529,8 @@ def weight_files(folder, model, testdata):
   variables = modeling.named_variables(model)
   checkpoint_io.save(str(made / "tf1" / "bert_model.ckpt"), variables)
   model.save(made / "keras" / "model.keras")
+  model.save_weights(made / "keras" / "model.weights.h5")
+  (made / "keras" / "bert_config.json").write_text(json.dumps(CONFIG))
   source = testdata / "parity" / "heads" / "BertModel"
   for name in ("config.json", "model.safetensors"):
     shutil.copy(source / name, made / "hf" / name)
@@ -541,6 +543,7 @@ WEIGHTS = {
   "tf1/bert_model.ckpt.index": "tf1",
   "tf1/bert_model.ckpt.data-00000-of-00001": "tf1",
   "keras/model.keras": "keras/model.keras",
+  "keras/model.weights.h5": "keras/model.weights.h5",
   "hf/model.safetensors": "hf",
   "hf/config.json": "hf",
   "hf/part.safetensors.index.json": "hf/part.safetensors.index.json",

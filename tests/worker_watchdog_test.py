@@ -1,6 +1,9 @@
 """Who is waited for, how long, and what is said when they do not come."""
 
+import pathlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 import types
@@ -102,6 +105,29 @@ def test_a_taken_port_is_named(open_address):
   port = int(open_address.rpartition(":")[2])
   with pytest.raises(OSError, match=f"^port {port}, which TF_CONFIG gives"):
     worker_watchdog.gather(worker_watchdog.Cluster(port, ()), 0.0)
+
+
+def test_a_peer_that_ends_while_tensorflow_joins_it_is_not_waited_for(
+  open_address,
+):
+  """TensorFlow then sleeps with Python's lock, as this call of C does."""
+  program = (
+    "import ctypes, worker_watchdog as w\n"
+    f"with w.starting(w.Cluster(0, ({open_address!r},)), timeout=0.5):\n"
+    "  ctypes.PyDLL(None).sleep(1000)\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    cwd=pathlib.Path(worker_watchdog.__file__).parent,
+  )
+  assert result.returncode == 1
+  assert result.stderr == (
+    "all 2 workers are there; should one end before they have joined, this one "
+    "ends after 0.5 seconds of --worker_timeout with status 1\n"
+  )
 
 
 def test_a_change_of_place_starts_the_clock_again(clock):
