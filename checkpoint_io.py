@@ -534,8 +534,11 @@ def save(prefix, variables, global_step=None, extra=None):
       tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
   except (tf.errors.OpError, OSError) as error:
     _remove(temporary)
+    reason = _first_line(error)
+    if "No space left on device" in reason:  # Behind names of operations.
+      reason = "the disk is full"
     raise OSError(
-      f"{prefix} could not be written: {_first_line(error)}; the checkpoints "
+      f"{prefix} could not be written: {reason}; the checkpoints "
       "before it are as they were; make room and run the same command again"
     ) from error
 

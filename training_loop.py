@@ -847,6 +847,8 @@ class Trainer:
 
 
 def _add_up(value):
+  # An argument of a graph is on no device, which this reduction wants to know.
+  value = tf.identity(value)
   return tf.distribute.get_replica_context().all_reduce("SUM", value)
 
 

@@ -4,10 +4,10 @@
     python benchmarks/kills.py --tasks=squad --num_devices=2 \
       --mixed_precision=bfloat16
 
-Every process gets some seconds of training and then SIGKILL; the next one
-continues. At the end weights, slots, what is saved beside them, the logs'
-numbers and the results should be those of a run that nobody touched, bit by
-bit. Dropout and two micro-batches a step are on.
+Every process gets SIGKILL at some moment; the next one continues. At the end
+weights, slots, what is saved beside them, the logs' numbers and the results
+should be those of a run that nobody touched, bit by bit. Dropout and two
+micro-batches a step are on.
 """
 
 import argparse
@@ -215,33 +215,44 @@ def finish(process):
     sys.exit(f"a run ended with status {process.returncode}:\n{error}")
 
 
-def time_whole_run(job, output_dir):
-  """Seconds until a run's first report, and until its end."""
-  begin = time.monotonic()
-  process = start(job, output_dir)
-  log = output_dir / "training_log.csv"
-  while not log.exists() and process.poll() is None:
-    time.sleep(0.05)
-  first_report = time.monotonic() - begin
-  finish(process)
-  return first_report, time.monotonic() - begin
+def wait_for_step(process, output_dir, step):
+  """Waits until a run has reported a step, or has ended."""
+  while process.poll() is None and last_report(output_dir) < step:
+    time.sleep(0.02)
 
 
-def kill_many_times(job, output_dir, count, seconds, rng):
-  """Kills processes after random times within `seconds`; returns the steps."""
-  steps = []
-  for _ in range(count):
+def last_report(output_dir):
+  """Step of the last row of training_log.csv, 0 without one."""
+  try:
+    with open(output_dir / "training_log.csv", newline="") as file:
+      return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
+  except FileNotFoundError:
+    return 0
+
+
+def kill_many_times(job, output_dir, arguments, rng):
+  """Kills processes at random moments; returns the checkpoints' steps then.
+
+  One of four at any time of its start, the others somewhat after random steps
+  of the whole run.
+  """
+  found = []
+  steps = sorted(rng.sample(range(arguments.steps), arguments.kills))
+  for step in steps:
     process = start(job, output_dir)
-    try:
-      process.wait(rng.uniform(*seconds))
-      print("  a run came to its end before it was killed; pass more --steps")
+    if rng.random() < 0.25:
+      time.sleep(rng.uniform(0, arguments.seconds_to_start))
+    else:
+      wait_for_step(process, output_dir, step)
+      time.sleep(rng.uniform(0, 0.3))
+    is_over = process.poll() is not None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    if is_over:
       break
-    except subprocess.TimeoutExpired:
-      process.send_signal(signal.SIGKILL)
-      process.communicate()
-    steps.append(newest_step(output_dir))
+    found.append(newest_step(output_dir))
   finish(start(job, output_dir))
-  return steps
+  return found
 
 
 def newest_step(output_dir):
@@ -273,15 +284,11 @@ def read_run(output_dir):
   return found
 
 
-def kill_and_compare(job, count, folder, rng):
+def kill_and_compare(job, arguments, folder, rng):
   """Returns how much was compared, and the list of what differs."""
-  first, last = time_whole_run(job, folder / "whole")
-  # From before the first step to a share of the run that leaves enough for
-  # the kills to come.
-  share = (last - first) / (count + 1)
-  seconds = (0.7 * first, first + 1.5 * share)
-  steps = kill_many_times(job, folder / "killed", count, seconds, rng)
-  print(f"  killed {len(steps)} times; newest checkpoint then: {steps}")
+  finish(start(job, folder / "whole"))
+  found = kill_many_times(job, folder / "killed", arguments, rng)
+  print(f"  killed {len(found)} times; newest checkpoint then: {found}")
   whole, killed = (read_run(folder / name) for name in ("whole", "killed"))
   different = [
     key for key in {**whole, **killed} if whole.get(key) != killed.get(key)
@@ -302,6 +309,7 @@ def parse_arguments():
   )
   parser.add_argument("--kills", type=int, default=20)
   parser.add_argument("--steps", type=int, default=2000)
+  parser.add_argument("--seconds_to_start", type=float, default=10)
   parser.add_argument("--seed", type=int, default=0)
   return parser.parse_args()
 
@@ -319,7 +327,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
       folder = pathlib.Path(directory)
       job = make_job(task, num_devices, precision, arguments.steps, folder)
-      compared, different = kill_and_compare(job, arguments.kills, folder, rng)
+      compared, different = kill_and_compare(job, arguments, folder, rng)
     print(f"  {compared} compared, {len(different)} differ {different[:5]}")
     totals = [totals[0] + compared, totals[1] + len(different)]
   print(f"in all {totals[0]} compared, {totals[1]} differ")

@@ -6,7 +6,8 @@ The place is `batch` (the making of the seventh batch, a little ahead of the
 steps), `rename` (the seventh file of a checkpoint that gets its name), `verify`
 (the seventh checkpoint is written, no file has its name yet), or `log`
 (before the seventh row of training_log.csv). The end is SIGKILL, or for `term`
-and `int` a signal that asks; `none` is none.
+and `int` a signal that asks; `none` is none. After `nan:batch:7` a run goes on,
+but the losses of that batch are no numbers.
 """
 
 import importlib
@@ -53,21 +54,22 @@ def arrange(end):
     return
   name, place, number = end.split(":")
   for owner, attribute, counts in places()[place]:
-    setattr(
-      owner,
-      attribute,
-      ending(getattr(owner, attribute), counts, SIGNALS[name], int(number)),
-    )
+    function = getattr(owner, attribute)
+    setattr(owner, attribute, ending(function, counts, name, int(number)))
 
 
-def ending(function, counts, signal_number, number):
+def ending(function, counts, name, number):
   calls = []
 
   def call(*args, **kwargs):
     calls.append(counts(*args))
-    if sum(calls) == number and calls[-1]:
-      os.kill(os.getpid(), signal_number)
-    return function(*args, **kwargs)
+    is_the_one = sum(calls) == number and calls[-1]
+    if is_the_one and name in SIGNALS:
+      os.kill(os.getpid(), SIGNALS[name])
+    result = function(*args, **kwargs)
+    if is_the_one and name == "nan":
+      result["masked_lm_weights"][:] = float("nan")
+    return result
 
   return call
 

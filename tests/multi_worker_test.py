@@ -18,7 +18,8 @@ import pytest
 import reliability_test
 import run_pretraining_test
 
-TESTS = reliability_test.TESTS
+ROOT = reliability_test.ROOT
+newest = reliability_test.newest
 pretraining = reliability_test.pretraining
 # Of a machine with other work to do; a run takes a tenth of it.
 MAX_SECONDS = 120
@@ -48,16 +49,18 @@ def start(job, output_dir, addresses, index, end="none", **changes):
     "distribution_strategy": "multi_worker",
     **changes,
   }
-  words = [
-    f"--{name}={str(value).lower() if value is True else value}"
-    for name, value in flags.items()
-  ]
   tf_config = {
     "cluster": {"worker": addresses},
     "task": {"type": "worker", "index": index},
   }
   return subprocess.Popen(
-    [sys.executable, str(TESTS / "stalled_run.py"), script, end, *words],
+    [
+      sys.executable,
+      str(ROOT / "tests" / "stalled_run.py"),
+      script,
+      end,
+      *reliability_test.words_of(flags),
+    ],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -65,7 +68,7 @@ def start(job, output_dir, addresses, index, end="none", **changes):
     env={
       **os.environ,
       "CUDA_VISIBLE_DEVICES": "",
-      "PYTHONPATH": str(TESTS.parent),
+      "PYTHONPATH": str(ROOT),
       "TF_CONFIG": json.dumps(tf_config),
     },
   )
@@ -104,33 +107,62 @@ def last_sentence(said):
   return lines[0]
 
 
-@pytest.mark.slow
-def test_two_workers_train_what_one_does(pretraining, tmp_path):
+@pytest.fixture
+def without_dropout(pretraining):
+  """A short run, whose result does not depend on the number of replicas."""
   script, flags = pretraining
   config = json.loads(flags["bert_config_file"].read_text())
   for name in reliability_test.DROPOUT:
     config[name] = 0.0
   flags["bert_config_file"].write_text(json.dumps(config))
-  changes = {"num_train_steps": 5, "num_warmup_steps": 1, "learning_rate": 1e-3}
+  changes = {"num_train_steps": 7, "num_warmup_steps": 1, "learning_rate": 1e-3}
+  return script, {**flags, **changes, "save_checkpoints_steps": 2}
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_nan", ["stop", "skip", "rollback"])
+def test_two_workers_train_what_one_does(without_dropout, tmp_path, on_nan):
+  """Also if the numbers of one batch go wrong in one of them."""
   one, two = tmp_path / "one", tmp_path / "two"
-  reliability_test.run(pretraining, one, **changes)
-  first, second, _ = run(pretraining, two, **changes)
+  # The first one made is looked at for its shape, so that this is step 4's.
+  end = "none" if on_nan == "stop" else "nan:batch:5"
+  reliability_test.run(without_dropout, one, end, on_nan=on_nan)
+  ends = ("none", end)
+  first, second, _ = run(without_dropout, two, ends, on_nan=on_nan)
 
-  assert "step 5/5" in first
-  assert "step" not in second
-  expected, found = [
-    run_pretraining_test.final_weights(as_config(x)) for x in (one, two)
+  assert "step 7/7" in first
+  assert "step 7/7" not in second
+  news = {"skip": "skipped step 4", "rollback": "rolled back to step 2"}
+  for text in (first, second):
+    assert news.get(on_nan, "") in text
+  assert_same_but_for_rounding(two, one)
+  assert_chief_wrote_all(tmp_path)
+
+
+@pytest.mark.slow
+def test_both_workers_stop_at_a_loss_that_is_no_number(
+  without_dropout, tmp_path
+):
+  ends = ("nan:batch:5", "none")
+  first, second, _ = run(without_dropout, tmp_path / "run", ends, (1, 1))
+  for text in (first, second):
+    assert "error: step 4: the loss is nan, the gradie" in last_sentence(text)
+  assert newest(tmp_path / "run").endswith("model.ckpt-2")
+
+
+def assert_same_but_for_rounding(found, expected):
+  weights = [
+    run_pretraining_test.final_weights(as_config(x)) for x in (found, expected)
   ]
-  for name in expected:
+  for name in weights[1]:
     # Softmax over keys ignores it: its gradient is all rounding.
     if "key/bias" not in name:
-      np.testing.assert_allclose(found[name], expected[name], atol=1e-6)
+      np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-6)
   results = [
-    run_pretraining_test.manifest(as_config(x))["results"] for x in (one, two)
+    run_pretraining_test.manifest(as_config(x))["results"]
+    for x in (found, expected)
   ]
   assert results[0] == pytest.approx(results[1], rel=1e-5)
-  assert_chief_wrote_all(tmp_path)
 
 
 class as_config:
@@ -201,7 +233,7 @@ def test_workers_that_lose_each_other_go_on_when_started_again(
   # One is asked to stop: all do, at the same step, and the chief has saved.
   ends, statuses = ("none", "term:batch:3"), (STOPPED, STOPPED)
   first, second, _ = run(pretraining, parts, ends, statuses)
-  step = reliability_test.newest(parts).rsplit("-", 1)[1]
+  step = newest(parts).rsplit("-", 1)[1]
   end = f"at step {step} and saved; the same command continues from there"
   assert last_sentence(first).endswith(f"a signal to another worker {end}")
   assert last_sentence(second).endswith(f"stopped by SIGTERM {end}")

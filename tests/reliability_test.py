@@ -7,7 +7,11 @@ import multiprocessing
 import os
 import pathlib
 import random
+import re
+import shlex
 import signal
+import subprocess
+import sys
 
 import killed_run
 import pytest
@@ -17,7 +21,7 @@ import run_squad_test
 import tensorflow as tf
 import training_log_test
 
-TESTS = pathlib.Path(__file__).resolve().parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 KILLED = -signal.SIGKILL
 MAX_SECONDS = 300  # A run takes ten.
 # Both dropouts of the config are on; training is deterministic by seed.
@@ -110,13 +114,26 @@ SERVER.set_forkserver_preload(
 )
 
 
-def run(job, output_dir, end="none", status=0, **changes):
-  """Runs the job to its end in a process of its own; returns what it said."""
-  script, flags = job
-  words = [
+def words_of(flags):
+  """Flags as a command line has them."""
+  return [
     f"--{name}={str(value).lower() if value is True else value}"
-    for name, value in {**flags, "output_dir": output_dir, **changes}.items()
+    for name, value in flags.items()
   ]
+
+
+def run(job, output_dir, end="none", status=0, **changes):
+  """Runs the job to its end in a process of its own; returns what it said.
+
+  Args:
+    job: what the fixtures return.
+    output_dir: path.
+    end: see killed_run.
+    status: of the process at its end.
+    **changes: of the job's flags.
+  """
+  script, flags = job
+  words = words_of({**flags, "output_dir": output_dir, **changes})
   said = pathlib.Path(f"{output_dir}.said")
   process = SERVER.Process(
     target=killed_run.speak_into, args=(said, [script, end, *words])
@@ -269,3 +286,47 @@ def test_a_signal_saves_at_the_next_step(pretraining, tmp_path, name):
     pretraining, stopped, log_every_steps=23
   )
   assert_same_run(stopped, whole)
+
+
+# A disk of a run's own, in a name space that ends with the shell. The run's
+# status and what it left come out, then it has room and goes on.
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size={size} tmpfs {disk} || exit 99
+{command}; echo "status $?"; ls {disk}
+mount -o remount,size=100m {disk}
+{command} && cp -r {disk}/run {copy}
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_no_more_than_the_steps_since_the_checkpoint(
+  pretraining, tmp_path
+):
+  if subprocess.run(["unshare", "-rm", "true"]).returncode:
+    pytest.skip("this system lets nobody mount a disk of their own")
+  whole, disk, copy = (tmp_path / x for x in ("whole", "disk", "copy"))
+  run(pretraining, whole)
+  disk.mkdir()
+  script, flags = pretraining
+  words = words_of({**flags, "output_dir": disk / "run"})
+  sizes = [path.stat().st_size for path in whole.glob("model.ckpt-23*")]
+  shell = ON_A_SMALL_DISK.format(
+    command=shlex.join([sys.executable, str(ROOT / f"{script}.py"), *words]),
+    size=int(2.5 * sum(sizes)),
+    disk=disk,
+    copy=copy,
+  )
+  result = subprocess.run(
+    ["unshare", "-rm", "sh", "-c", shell],
+    capture_output=True,
+    text=True,
+    env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+  )
+  said = result.stdout + result.stderr
+  assert result.returncode == 0, said
+  assert "status 1\n" in result.stdout
+  step = re.search(r"ckpt-(\d+) could not be written: the disk is full", said)
+  assert step, said
+  assert "Traceback" not in said
+  assert f"resuming at step {int(step[1]) - 5}" in result.stdout
+  assert_same_run(copy, whole)
