@@ -308,6 +308,16 @@ def _define_run_flags():
   )
 
 
+def define_answering_dry_run_flag():
+  """--dry_run of scripts that answer texts."""
+  flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Check model, texts and disk, answer a few, say how long all will take; "
+    "write nothing.",
+  )
+
+
 def define_vocab_flags():
   """--vocab_file, --do_lower_case."""
   flags.DEFINE_string(

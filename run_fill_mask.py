@@ -63,6 +63,7 @@ def define_flags():
   )
   flags.DEFINE_string("output_file", None, "Results; if none, to stdout.")
   cli_flags.define_special_tokens_flag("keep")
+  cli_flags.define_answering_dry_run_flag()
 
 
 def _define_model_flags():
@@ -110,6 +111,7 @@ class FillMaskConfig:
   batch_size: int = 32
   output_format: str = "table"
   output_file: str | None = None
+  dry_run: bool = False
 
 
 def main():
@@ -123,7 +125,22 @@ def main():
   if config.interactive:
     converse(lambda line: answer_line(config, model, line), input)
     return
+  if config.dry_run:
+    forecast(config, model, texts)
+    return
   write_results(config, answer(config, model, texts))
+
+
+def forecast(config, model, texts):
+  """Tells what answering will take; writes nothing."""
+  import run_forecast
+
+  run_forecast.forecast_answers(
+    run_forecast.Findings(),
+    lambda sample: join_lines(config, answer(config, model, sample)),
+    texts,
+    config.output_file,
+  )
 
 
 def check_flags(config, given):
@@ -146,8 +163,9 @@ def check_flags(config, given):
       "--special_tokens_in_text=split makes words and brackets of [MASK], so "
       "that there is nothing to fill; leave it out"
     )
-  if config.interactive and config.output_file:
-    raise ValueError("--output_file is not for --interactive; leave it out")
+  for name in ("output_file", "dry_run"):
+    if config.interactive and getattr(config, name):
+      raise ValueError(f"--{name} is not for --interactive; leave it out")
   if config.export_dir and given:
     raise ValueError(f"--{given[0]} is part of an export; leave it out")
   own_files = []
@@ -355,16 +373,20 @@ def answer_line(config, model, line):
 
 def write_results(config, results):
   """Prints results as they come, or writes them once all are there."""
-  lines = format_results(config, results)
   if not config.output_file:
-    for line in lines:
+    for line in format_results(config, results):
       print(line, flush=True)
     return
   import input_pipeline
 
-  content = "".join(f"{line}\n" for line in lines)
+  content = join_lines(config, results)
   input_pipeline.write_atomically(config.output_file, content)
   print(f"results: {config.output_file}")
+
+
+def join_lines(config, results):
+  """The lines of an iterable of results, as one text."""
+  return "".join(f"{line}\n" for line in format_results(config, results))
 
 
 def format_results(config, results):

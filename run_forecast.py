@@ -29,6 +29,8 @@ MEASURED_STEPS = 5
 # Where lengths differ, the measured steps are those of typical lengths among
 # so many.
 SAMPLED_STEPS = 200
+# Of many examples to answer so many are tried.
+SAMPLED_EXAMPLES = 64
 # Of a large set of records so many are looked at.
 MAX_CHECKED_RECORDS = 200_000
 # More truncated texts than this share are worth a word.
@@ -76,18 +78,20 @@ class Findings:
     self.problems.append(problem)
 
 
-def conclude(findings, output_dir, summary):
+def conclude(findings, output_dir, summary, flag="output_dir"):
   """Looks at the disk and gives the verdict.
 
   Args:
     findings: Findings.
-    output_dir: where the run will write.
+    output_dir: where the run will write, None if nowhere.
     summary: what is true if there are no problems, after "dry run: ".
+    flag: which named it.
 
   Raises:
     ValueError: there are problems; has all of them.
   """
-  check_output_dir(findings, output_dir)
+  if output_dir is not None:
+    check_output_dir(findings, output_dir, flag)
   if findings.planned_seconds:
     seconds = datetime.timedelta(seconds=findings.planned_seconds)
     end = datetime.datetime.now() + seconds
@@ -541,6 +545,39 @@ def _check_finite(findings, config, statistics):
   return False
 
 
+# Answers ----------------------------------------------------------------------
+
+
+def forecast_answers(findings, answer, examples, output_file):
+  """Tells what answering many examples takes, from those of a sample.
+
+  Args:
+    findings: Findings.
+    answer: function of a list of examples that returns what would be written.
+    examples: list of all of them.
+    output_file: path, None for standard output.
+
+  Raises:
+    ValueError: an example of the sample cannot be answered.
+  """
+  by_length = sorted(examples, key=lambda x: len(str(x)))
+  places = np.linspace(
+    0, len(examples) - 1, min(len(examples), SAMPLED_EXAMPLES)
+  )
+  sample = [by_length[place] for place in places.astype(int)]
+  findings.tell("examples", f"{len(examples)}, {len(sample)} of them tried")
+  answer(sample)  # Traces its graphs.
+  start = time.monotonic()
+  size = len(answer(sample).encode())
+  share = len(examples) / max(1, len(sample))
+  findings.planned_seconds = (time.monotonic() - start) * share
+  findings.planned_bytes = int(size * share)
+  findings.tell("time", f"{format_duration(findings.planned_seconds)} for all")
+  directory = output_file and (os.path.dirname(output_file) or ".")
+  summary = "model and texts fit together"
+  conclude(findings, directory, summary, flag="output_file")
+
+
 # Disk -------------------------------------------------------------------------
 
 
@@ -584,36 +621,37 @@ def plan_disk(findings, trainer, path):
   )
 
 
-def check_output_dir(findings, path):
+def check_output_dir(findings, path, flag="output_dir"):
   """Finds out whether a run can write to a directory, without making it.
 
   Args:
     findings: Findings, whose planned_bytes are compared with the free space.
     path: the directory, which need not be there.
+    flag: which named it.
   """
   if "://" in path:
-    findings.tell("output_dir", f"{path} is remote and was not checked")
+    findings.tell(flag, f"{path} is remote and was not checked")
     return
   place = os.path.abspath(path)
   while not os.path.exists(place):
     place = os.path.dirname(place)
   if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
     findings.refuse(
-      f"--output_dir={path}: {place} is no directory that can be written to; "
+      f"--{flag}={path}: {place} is no directory that can be written to; "
       "change its permissions or choose another"
     )
     return
   free, planned = shutil.disk_usage(place).free, findings.planned_bytes
   sizes = f"{format_bytes(planned)} needed, {format_bytes(free)} free"
-  findings.tell("output_dir", f"{path} can be written to, {sizes}")
+  findings.tell(flag, f"{path} can be written to, {sizes}")
   if free < planned:
     findings.refuse(
-      f"--output_dir={path}: {sizes}; make room, lower --keep_checkpoint_max "
-      "or choose another disk"
+      f"--{flag}={path}: {sizes}; make room, choose another disk, or keep "
+      "fewer checkpoints with --keep_checkpoint_max"
     )
   elif free < 2 * planned:
     findings.warn(
-      f"--output_dir={path}: {sizes}; another {format_bytes(planned)} of other "
+      f"--{flag}={path}: {sizes}; another {format_bytes(planned)} of other "
       "files would end the run"
     )
 

@@ -53,6 +53,7 @@ def define_flags():
   flags.DEFINE_integer(
     "predict_batch_size", 32, "Examples per batch.", lower_bound=1
   )
+  cli_flags.define_answering_dry_run_flag()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ class PredictConfig:
   skip_bad_rows: bool
   output_file: str | None
   predict_batch_size: int
+  dry_run: bool = False
 
 
 def main():
@@ -141,20 +143,22 @@ def _clean(text):
 
 
 def predict(config, examples):
-  """Writes a JSON line for each example: its texts, and what was found."""
+  """Writes a JSON line for each example: its texts, and what was found.
+
+  A dry run tells what that would take instead.
+  """
   model = predictor.Predictor(config.export_dir)
-  results = model.predict(
-    examples, config.predict_batch_size, show_progress=True
-  )
-  rows = zip(examples, results, strict=True)
-  text = "".join(
-    json.dumps(
-      {**dict(zip(model.inputs, texts, strict=True)), **result},
-      ensure_ascii=False,
+  if config.dry_run:
+    import run_forecast
+
+    run_forecast.forecast_answers(
+      run_forecast.Findings(),
+      lambda sample: answer(config, model, sample),
+      examples,
+      config.output_file,
     )
-    + "\n"
-    for texts, result in rows
-  )
+    return
+  text = answer(config, model, examples)
   if not config.output_file:
     print(text, end="")
     return
@@ -162,6 +166,21 @@ def predict(config, examples):
 
   input_pipeline.write_atomically(config.output_file, text)
   print(f"{len(examples)} answers: {config.output_file}")
+
+
+def answer(config, model, examples):
+  """The JSON lines of examples, one text."""
+  results = model.predict(
+    examples, config.predict_batch_size, show_progress=not config.dry_run
+  )
+  return "".join(
+    json.dumps(
+      {**dict(zip(model.inputs, texts, strict=True)), **result},
+      ensure_ascii=False,
+    )
+    + "\n"
+    for texts, result in zip(examples, results, strict=True)
+  )
 
 
 def cli():

@@ -698,6 +698,21 @@ def run_script(*flags, **options):
   )
 
 
+def test_a_dry_run_tries_a_sample_and_writes_nothing(folder, tmp_path):
+  lines = tmp_path / "lines.txt"
+  lines.write_text("a [MASK]\n" * 99)
+  output = tmp_path / "out.txt"
+  result = run_script(
+    f"--init_checkpoint={folder}",
+    f"--input_file={lines}",
+    f"--output_file={output}",
+    "--dry_run",
+  )
+  assert result.stdout.startswith("examples: 99, 64 of them tried\ntime: ")
+  assert result.stdout.endswith("\nverdict: ready\n")
+  assert not output.exists()
+
+
 def test_mistakes_are_one_sentence_before_the_model_is_opened(export_dir):
   result = run_script("--init_checkpoint=/nowhere", "--text=a mask")
   assert result.returncode == 1

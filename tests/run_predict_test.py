@@ -1,13 +1,16 @@
 """The command line of exported models."""
 
+import dataclasses
 import io
 import json
+import re
 
 import model_export_test
 import pytest
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import predictor
+import run_forecast
 import run_predict
 
 # A model that fills masks, exported once.
@@ -119,3 +122,22 @@ def test_a_json_line_for_each_text(export_dir, tmp_path, capsys):
   config = make_config(export_dir, output_file=str(path))
   run_predict.predict(config, examples)
   assert path.read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_a_dry_run_tries_a_sample_and_writes_nothing(
+  export_dir, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setattr(run_forecast, "format_bytes", str)
+  examples = [("the [MASK]" + " a" * number,) for number in range(100)]
+  path = tmp_path / "out.jsonl"
+  config = make_config(export_dir, output_file=str(path), dry_run=True)
+  run_predict.predict(config, examples)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == "examples: 100, 64 of them tried"
+  assert lines[1].startswith("time: ") and lines[1].endswith(" for all")
+  told = re.search(rf"output_file: {tmp_path} .*, (.*) needed", lines[2])
+  assert lines[-1] == "verdict: ready"
+  assert not path.exists()
+  run_predict.predict(dataclasses.replace(config, dry_run=False), examples)
+  # Lengths grow evenly, and so does the sample.
+  assert int(told[1]) == pytest.approx(path.stat().st_size, rel=0.02)
