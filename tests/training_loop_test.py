@@ -692,6 +692,20 @@ def test_skipping_for_ever_is_given_up(folder, source, tmp_path, monkeypatch):
   assert [np.isfinite(loss) for loss in losses] == [True, False]
 
 
+def test_skipped_steps_that_are_apart_are_not_counted_together(
+  folder, source, tmp_path, monkeypatch
+):
+  trainer = make_trainer(
+    folder, output_dir=str(tmp_path), on_nan="skip", log_every_steps=3
+  )
+  trainer.source_of_test = source
+  for position in (1, 3, 4, 7):
+    break_step(trainer, monkeypatch, position)
+  monkeypatch.setattr(training_loop, "MAX_SKIPPED_STEPS", 2)
+  trainer.fit(source)
+  assert trainer.step == STEPS
+
+
 def test_a_signal_is_heard_among_skipped_steps(
   folder, source, tmp_path, monkeypatch
 ):
@@ -744,6 +758,24 @@ def test_pauses_change_nothing(folder, source, tmp_path, reference):
   trainer.fit(source, log_to=str(tmp_path))
   assert_bitwise(trainer, reference)
   assert len(glob.glob(f"{tmp_path}/*.index")) == STEPS
+
+
+def test_several_workers_answer_requests_where_all_are_at_the_same_step(
+  folder, tmp_path, monkeypatch
+):
+  """And a signal to one is one to all."""
+  trainer = make_trainer(folder, output_dir=str(tmp_path))
+  monkeypatch.setattr(distribution, "has_other_workers", lambda strategy: True)
+  trainer._requests.is_pausing.assign(True)
+  assert trainer._take_requests(is_at_boundary=False) == (False, None)
+  assert trainer._take_requests(is_at_boundary=True) == (True, None)
+  assert trainer._take_requests(is_at_boundary=True) == (False, None)
+  trainer._requests.ask_to_stop("SIGTERM")
+  assert trainer._take_requests(is_at_boundary=True) == (True, "SIGTERM")
+  trainer._requests.stop_signal = None
+  monkeypatch.setattr(trainer, "_sum_over_workers", lambda value: 1.0)
+  said = (True, "a signal to another worker")
+  assert trainer._take_requests(is_at_boundary=True) == said
 
 
 def test_time_asks_for_checkpoints(folder, source, tmp_path):
