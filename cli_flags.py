@@ -265,6 +265,30 @@ def _define_run_flags():
     upper_bound=2**32 - 1,
   )
   flags.DEFINE_integer(
+    "iterations_per_loop",
+    1000,
+    "Steps TensorFlow takes between returns to Python, at most.",
+    lower_bound=1,
+  )
+  flags.DEFINE_integer(
+    "log_every_steps", 100, "Steps between lines of the log.", lower_bound=1
+  )
+  flags.DEFINE_bool(
+    "overwrite_output_dir",
+    False,
+    "Delete the run that --output_dir holds and start anew.",
+  )
+  flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Check data, disk and memory, measure a few steps, say whether the run is "
+    "ready; write nothing.",
+  )
+  _define_checkpoint_flags()
+
+
+def _define_checkpoint_flags():
+  flags.DEFINE_integer(
     "save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1
   )
   flags.DEFINE_float(
@@ -285,26 +309,6 @@ def _define_run_flags():
     5,
     "Newest checkpoints to keep; 0 keeps all.",
     lower_bound=0,
-  )
-  flags.DEFINE_integer(
-    "iterations_per_loop",
-    1000,
-    "Steps TensorFlow takes between returns to Python, at most.",
-    lower_bound=1,
-  )
-  flags.DEFINE_integer(
-    "log_every_steps", 100, "Steps between lines of the log.", lower_bound=1
-  )
-  flags.DEFINE_bool(
-    "overwrite_output_dir",
-    False,
-    "Delete the run that --output_dir holds and start anew.",
-  )
-  flags.DEFINE_bool(
-    "dry_run",
-    False,
-    "Check data, disk and memory, measure a few steps, say whether the run is "
-    "ready; write nothing.",
   )
 
 

@@ -26,6 +26,16 @@ import tokenization
 
 def define_flags():
   """Defines this script's flags."""
+  _define_input_flags()
+  _define_output_flags()
+  flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Read and check everything, show the table, write nothing.",
+  )
+
+
+def _define_input_flags():
   flags.DEFINE_string(
     "init_checkpoint",
     None,
@@ -33,6 +43,25 @@ def define_flags():
     "safetensors, or a .safetensors, .keras or .weights.h5 file.",
     required=True,
   )
+  flags.DEFINE_string(
+    "bert_config_file",
+    None,
+    "JSON file with the architecture. Found beside the weights if not given.",
+  )
+  flags.DEFINE_string(
+    "vocab_file",
+    None,
+    "Vocabulary of the model. Found beside the weights if not given.",
+  )
+  flags.DEFINE_bool(
+    "do_lower_case",
+    None,
+    "Whether the model is for lower-cased text. If not given, taken from the "
+    "files beside the weights, or from whether the vocabulary has capitals.",
+  )
+
+
+def _define_output_flags():
   flags.DEFINE_string(
     "output_dir", None, "New directory for weights, config and vocabulary."
   )
@@ -52,22 +81,6 @@ def define_flags():
     "other heads are left out.",
   )
   flags.DEFINE_string(
-    "bert_config_file",
-    None,
-    "JSON file with the architecture. Found beside the weights if not given.",
-  )
-  flags.DEFINE_string(
-    "vocab_file",
-    None,
-    "Vocabulary of the model. Found beside the weights if not given.",
-  )
-  flags.DEFINE_bool(
-    "do_lower_case",
-    None,
-    "Whether the model is for lower-cased text. If not given, taken from the "
-    "files beside the weights, or from whether the vocabulary has capitals.",
-  )
-  flags.DEFINE_string(
     "extend_vocab",
     None,
     "File of new tokens, one a line. They take the place of [unusedN] tokens, "
@@ -78,11 +91,6 @@ def define_flags():
     None,
     "Longest sequence of the converted model; trained positions are repeated.",
     lower_bound=1,
-  )
-  flags.DEFINE_bool(
-    "dry_run",
-    False,
-    "Read and check everything, show the table, write nothing.",
   )
 
 

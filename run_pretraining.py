@@ -161,29 +161,24 @@ def pretrain(config, device_config, training_config, settings):
   import training_loop
 
   strategy = distribution.make_strategy(device_config)
-  findings = run_forecast.Findings(distribution.is_chief(strategy))
+  is_chief = distribution.is_chief(strategy)
+  findings = run_forecast.Findings(is_chief)
   if config.do_export:
     config = find_model_files(config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   tokenizer = open_tokenizer(config, bert_config)
-  train_source, eval_source = open_sources(config, bert_config)
-  sources = dict.fromkeys(filter(None, [train_source, eval_source]))
-  if distribution.is_chief(strategy):
-    for source in sources:
-      tell_bad_records(source)
-  if config.dry_run:
-    check_records(config, findings, sources)
+  sources = open_sources(config, bert_config)
+  tell_records(config, findings, sources)
   run = run_directory.RunDirectory(
     config.output_dir,
     settings,
-    [config.bert_config_file, *(train_source.paths if train_source else [])],
-    is_writer=distribution.is_chief(strategy) and not config.dry_run,
+    [config.bert_config_file, *(sources[0].paths if sources else [])],
+    is_writer=is_chief and not config.dry_run,
   )
 
   training_loop.set_seed(training_config.seed)
   with strategy.scope():
     model = modeling.BertPretrainer(bert_config, dtype=device_config.policy)
-
   global_step, has_heads = 0, True
   if config.do_train:
     trainer = training_loop.Trainer(
@@ -198,16 +193,12 @@ def pretrain(config, device_config, training_config, settings):
   else:
     has_heads = restore_for_export(config, model, run)
   if config.dry_run:
-    summary = "records, flags, model and checkpoint fit together"
-    num_records = len(train_source or [])
-    run_forecast.conclude(
-      findings, config.output_dir, f"{num_records} {summary}"
-    )
+    conclude_dry_run(config, findings, sources)
     return
   if config.do_eval:
-    evaluate(config, strategy, model, eval_source, run, global_step)
+    evaluate(config, strategy, model, sources[-1], run, global_step)
   if config.do_export and run.is_writer:
-    export(config, model, tokenizer, has_heads, eval_source)
+    export(config, model, tokenizer, has_heads, sources)
 
 
 def find_model_files(config):
@@ -246,15 +237,23 @@ def open_tokenizer(config, bert_config):
 
 
 def open_sources(config, bert_config):
-  """Opens the records of training and those of evaluation, None for none."""
+  """Opens the record files of training and, if they are others, of evaluation.
+
+  Returns:
+    List of input_pipeline.RecordSource, training's first and evaluation's last;
+    empty if neither is asked for.
+  """
   if not (config.do_train or config.do_eval):
-    return None, None
-  files = cli_flags.find_files("input_file", config.input_file)
-  train_source = open_records(config, bert_config, files)
-  if not config.eval_input_file:
-    return train_source, train_source
-  files = cli_flags.find_files("eval_input_file", config.eval_input_file)
-  return train_source, open_records(config, bert_config, files)
+    return []
+  patterns = {
+    "input_file": config.input_file,
+    "eval_input_file": config.eval_input_file,
+  }
+  return [
+    open_records(config, bert_config, cli_flags.find_files(flag, pattern))
+    for flag, pattern in patterns.items()
+    if pattern
+  ]
 
 
 def open_records(config, bert_config, paths):
@@ -291,6 +290,19 @@ def open_records(config, bert_config, paths):
   return source
 
 
+def tell_records(config, findings, sources):
+  """Tells what is wrong with sources, as far as it is worth looking."""
+  import run_forecast
+
+  for source in sources:
+    if findings.is_shown:
+      tell_bad_records(source)
+    if config.dry_run and config.skip_bad_records:
+      findings.tell("records", f"{len(source)}, all checked")
+    elif config.dry_run:
+      run_forecast.check_records(findings, source)
+
+
 def tell_bad_records(source):
   """Prints how many records are left out, and what is wrong with the first."""
   import input_pipeline
@@ -323,15 +335,13 @@ def check_file(config, source, path):
   source.check_head(path, records)
 
 
-def check_records(config, findings, sources):
-  """Looks at the records of a dry run's sources, as many as it is worth."""
+def conclude_dry_run(config, findings, sources):
+  """Gives the verdict."""
   import run_forecast
 
-  for source in sources:
-    if config.skip_bad_records:
-      findings.tell("records", f"{len(source)}, all checked")
-    else:
-      run_forecast.check_records(findings, source)
+  num_records = len(sources[0]) if sources else 0
+  summary = "records, flags, model and checkpoint fit together"
+  run_forecast.conclude(findings, config.output_dir, f"{num_records} {summary}")
 
 
 def train(config, trainer, sources, run, findings):
@@ -407,15 +417,18 @@ def restore_for_export(config, model, run):
   return not report.initialised
 
 
-def export(config, model, tokenizer, has_heads, source):
+def export(config, model, tokenizer, has_heads, sources):
   """Writes the SavedModel that fills masks, scores pairs and encodes.
 
   Without heads it only encodes. LiteRT's outputs are compared on records of
-  the source, if it is not None.
+  the last of the sources, if there is any.
   """
   import litert_export
   import model_export
 
+  check = None
+  if "litert" in config.export_format:
+    check = litert_export.Check(sources[-1] if sources else None)
   write = model_export.export_encoder
   if has_heads:
     write = model_export.export_pretrainer
@@ -428,7 +441,7 @@ def export(config, model, tokenizer, has_heads, source):
       "do_lower_case": config.do_lower_case,
       "max_seq_length": config.max_seq_length,
     },
-    litert_export.Check(source) if "litert" in config.export_format else None,
+    check,
   )
   print(f"exported to {config.export_dir}")
 

@@ -290,7 +290,7 @@ def test_a_dry_run_finds_the_bad_record_that_training_would(config, tmp_path):
 def test_a_dry_run_on_a_full_disk_is_not_ready(config, capsys, monkeypatch):
   usage = collections.namedtuple("DiskUsage", "free")
   monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free=1000))
-  with pytest.raises(ValueError, match="make room, lower --keep_checkpoint"):
+  with pytest.raises(ValueError, match="make room, choose another disk"):
     pretrain(dataclasses.replace(config, dry_run=True))
   assert "\nverdict: 1 problem\n  --output_dir=" in capsys.readouterr().out
 
