@@ -602,12 +602,8 @@ class CheckpointDirectory:
     dropped = kept[: max(excess, 0)] if self.keep_checkpoint_max else []
     kept = kept[len(dropped) :]
     self._write_state(kept)
-    patterns = [f"{os.path.basename(path)}.*" for path in dropped]
-    # Left by a process that was killed while it wrote.
-    patterns.append("*model.ckpt*.incomplete-*")
-    for pattern in patterns:
-      for file in list_files(self.directory, pattern):
-        tf.io.gfile.remove(file)
+    for path in dropped:
+      _remove(path)
     return prefix
 
   def prefixes(self):

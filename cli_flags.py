@@ -14,6 +14,7 @@ import dataclasses
 import glob
 import linecache
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -63,19 +64,37 @@ def _report_mistakes(main, argv):
       )
     main()
   except stop_signals.Interrupted as stop:
-    sys.stderr.write(f"{script}: {stop}\n")
-    sys.exit(stop_signals.EXIT_STATUS)
+    _end(f"{script}: {stop}{_explain_overwriting()}", stop_signals.EXIT_STATUS)
+  except KeyboardInterrupt:
+    _end(f"{script}: stopped by SIGINT", 128 + signal.SIGINT)
   except BrokenPipeError:
-    # Python would fail once more when it flushes stdout at the end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.stderr.write(f"{script}: error: nobody reads the output any more\n")
-    sys.exit(1)
+    _end(f"{script}: error: nobody reads the output any more", 1)
   except Exception as error:
     text = _find_sentence(error)
     if not text:
       raise
-    sys.stderr.write(f"{script}: error: {text}\n")
-    sys.exit(1)
+    _end(f"{script}: error: {text}", 1)
+
+
+def _end(sentence, status):
+  """Ends the process; what read its output may have ended before it."""
+  try:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()
+    sys.stdout.flush()
+  except OSError:
+    # Python would fail once more, and change the status, when it flushes them.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+  sys.exit(status)
+
+
+def _explain_overwriting():
+  """What to say to a stopped run whose command would delete it."""
+  if "overwrite_output_dir" in FLAGS and FLAGS.overwrite_output_dir:
+    return ", without --overwrite_output_dir, which would delete this run"
+  return ""
 
 
 def _find_sentence(error):
@@ -565,7 +584,6 @@ TRAINING_SETTINGS = (
   "schedule_power",
   "seed",
   "mixed_precision",
-  "on_nan",
 )
 
 

@@ -193,9 +193,8 @@ def conclude_dry_run(setup, config):
   """
   import run_forecast
 
-  run_forecast.conclude(
-    setup.findings, config.output_dir, "files, flags and model fit together"
-  )
+  run_forecast.check_output_dir(setup.findings, config.output_dir)
+  run_forecast.conclude(setup.findings, "files, flags and model fit together")
 
 
 def train(

@@ -19,10 +19,13 @@ FINAL_CHECKPOINT = "bert_model.ckpt"
 # Settings that came later than the first runs, and what these did. A manifest
 # without one, or a script without such a flag, means the same.
 LATER_SETTINGS = {
-  "on_nan": "stop",
   "skip_bad_records": False,
   "special_tokens_in_text": "split",
 }
+# What a run may change on its way; manifests of earlier versions have it.
+FORMER_SETTINGS = ("on_nan",)
+# What a process leaves that is killed while it writes a file.
+LEFTOVERS = "*.incomplete-*"
 # What --overwrite_output_dir deletes. bert_config.json is written again anyway,
 # and may be the very file that --bert_config_file names.
 RUN_FILES = (
@@ -44,6 +47,7 @@ RUN_FILES = (
   "record_index.npz",
   "test_results*.tsv",
   "training_log.csv",
+  LEFTOVERS,
 )
 
 
@@ -91,7 +95,7 @@ class RunDirectory:
       ValueError: it holds a run with other settings or other data.
     """
     if overwrite:
-      self._clear()
+      self._remove(RUN_FILES)
       return "new"
     found = self._read()
     if found:
@@ -155,6 +159,7 @@ class RunDirectory:
 
   def claim(self):
     """Writes the manifest; training calls it before its first step."""
+    self._remove([LEFTOVERS])
     self.write(MANIFEST, _to_json(self.manifest))
 
   def record(self, results, finished=False):
@@ -165,10 +170,10 @@ class RunDirectory:
       found["finished"] = found["finished"] or finished
       self.write(MANIFEST, _to_json(found))
 
-  def _clear(self):
-    """Deletes the files of a run, and nothing else."""
+  def _remove(self, patterns):
+    """Deletes the files of those names, and nothing else."""
     if self.is_writer:
-      for pattern in RUN_FILES:
+      for pattern in patterns:
         for file in checkpoint_io.list_files(self.path, pattern):
           tf.io.gfile.remove(file)
 
@@ -226,7 +231,8 @@ def _find_problem(manifest):
 
 
 def _settings(manifest):
-  return {**LATER_SETTINGS, **manifest["settings"]}
+  settings = {**LATER_SETTINGS, **manifest["settings"]}
+  return {k: v for k, v in settings.items() if k not in FORMER_SETTINGS}
 
 
 def _to_json(manifest):

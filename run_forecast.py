@@ -2,7 +2,8 @@
 
     findings = run_forecast.Findings()
     run_forecast.forecast(findings, trainer, source, run)
-    run_forecast.conclude(findings, output_dir, "files and flags fit together")
+    run_forecast.check_output_dir(findings, output_dir)
+    run_forecast.conclude(findings, "files and flags fit together")
 
 Nothing is written. A few real steps are taken to measure their time, so the
 weights of this process are spoilt afterwards; it is meant to end then.
@@ -78,20 +79,16 @@ class Findings:
     self.problems.append(problem)
 
 
-def conclude(findings, output_dir, summary, flag="output_dir"):
-  """Looks at the disk and gives the verdict.
+def conclude(findings, summary):
+  """Gives the verdict.
 
   Args:
     findings: Findings.
-    output_dir: where the run will write, None if nowhere.
     summary: what is true if there are no problems, after "dry run: ".
-    flag: which named it.
 
   Raises:
     ValueError: there are problems; has all of them.
   """
-  if output_dir is not None:
-    check_output_dir(findings, output_dir, flag)
   if findings.planned_seconds:
     seconds = datetime.timedelta(seconds=findings.planned_seconds)
     end = datetime.datetime.now() + seconds
@@ -204,7 +201,10 @@ def _tell_plan(findings, trainer, num_examples):
   findings.tell(
     "examples", f"{size * left}, that is {epochs:.3g} epochs of {num_examples}"
   )
-  findings.tell("checkpoints", count_checkpoints(config, trainer.step))
+  checkpoints = str(count_checkpoints(config, trainer.step))
+  if trainer.monitor:
+    checkpoints += ", and one for each evaluation that is the best so far"
+  findings.tell("checkpoints", checkpoints)
 
 
 # Memory -----------------------------------------------------------------------
@@ -573,9 +573,10 @@ def forecast_answers(findings, answer, examples, output_file):
   findings.planned_seconds = (time.monotonic() - start) * share
   findings.planned_bytes = int(size * share)
   findings.tell("time", f"{format_duration(findings.planned_seconds)} for all")
-  directory = output_file and (os.path.dirname(output_file) or ".")
-  summary = "model and texts fit together"
-  conclude(findings, directory, summary, flag="output_file")
+  if output_file and "://" not in output_file:
+    place = os.path.dirname(os.path.abspath(output_file))
+    check_space(findings, "output_file", output_file, place)
+  conclude(findings, "model and texts fit together")
 
 
 # Disk -------------------------------------------------------------------------
@@ -621,33 +622,46 @@ def plan_disk(findings, trainer, path):
   )
 
 
-def check_output_dir(findings, path, flag="output_dir"):
+def check_output_dir(findings, path):
   """Finds out whether a run can write to a directory, without making it.
 
   Args:
     findings: Findings, whose planned_bytes are compared with the free space.
     path: the directory, which need not be there.
-    flag: which named it.
   """
   if "://" in path:
-    findings.tell(flag, f"{path} is remote and was not checked")
+    findings.tell("output_dir", f"{path} is remote and was not checked")
     return
   place = os.path.abspath(path)
   while not os.path.exists(place):
     place = os.path.dirname(place)
   if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
     findings.refuse(
-      f"--{flag}={path}: {place} is no directory that can be written to; "
+      f"--output_dir={path}: {place} is no directory that can be written to; "
       "change its permissions or choose another"
     )
     return
+  check_space(
+    findings, "output_dir", path, place, ", or lower --keep_checkpoint_max"
+  )
+
+
+def check_space(findings, flag, path, place, remedy=""):
+  """Compares what will be written with the room that there is.
+
+  Args:
+    findings: Findings, for its planned_bytes.
+    flag: which named the path.
+    path: what will be written.
+    place: directory on the same disk.
+    remedy: what could be done as well.
+  """
   free, planned = shutil.disk_usage(place).free, findings.planned_bytes
   sizes = f"{format_bytes(planned)} needed, {format_bytes(free)} free"
   findings.tell(flag, f"{path} can be written to, {sizes}")
   if free < planned:
     findings.refuse(
-      f"--{flag}={path}: {sizes}; make room, choose another disk, or keep "
-      "fewer checkpoints with --keep_checkpoint_max"
+      f"--{flag}={path}: {sizes}; make room, choose another disk{remedy}"
     )
   elif free < 2 * planned:
     findings.warn(

@@ -341,7 +341,8 @@ def conclude_dry_run(config, findings, sources):
 
   num_records = len(sources[0]) if sources else 0
   summary = "records, flags, model and checkpoint fit together"
-  run_forecast.conclude(findings, config.output_dir, f"{num_records} {summary}")
+  run_forecast.check_output_dir(findings, config.output_dir)
+  run_forecast.conclude(findings, f"{num_records} {summary}")
 
 
 def train(config, trainer, sources, run, findings):

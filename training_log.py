@@ -115,6 +115,9 @@ class Interval:
     return report
 
 
+# Tells a run's files for TensorBoard from those of others.
+_EVENTS_SUFFIX = ".bert"
+
 _SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
   plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
   data_class="DATA_CLASS_SCALAR",
@@ -138,7 +141,9 @@ class TrainingLog:
     self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
     self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
     _cut_events(output_dir, step)
-    self._events = tf.summary.create_file_writer(output_dir)
+    self._events = tf.summary.create_file_writer(
+      output_dir, filename_suffix=_EVENTS_SUFFIX
+    )
     self._schedule = config.schedule
     self._bar = tqdm.tqdm(
       total=config.num_train_steps,
@@ -265,10 +270,8 @@ def _cut_events(output_dir, step):
 
   What a process that was killed had half written goes as well.
   """
-  for path in checkpoint_io.list_files(output_dir, "events.out.tfevents.*"):
-    if ".incomplete-" in path:  # Of a process that was killed while cutting.
-      tf.io.gfile.remove(path)
-      continue
+  pattern = f"events.out.tfevents.*{_EVENTS_SUFFIX}"
+  for path in checkpoint_io.list_files(output_dir, pattern):
     events, is_whole = _read_events(path)
     kept = [x for x in events if x.step <= step]
     if is_whole and len(kept) == len(events):

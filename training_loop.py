@@ -385,13 +385,21 @@ class Trainer:
     if not self.monitor or not self.monitor.best_step:
       return self.step
     checkpoint_io.load_weights(self.weights, self.best_path)
-    return self._read_best_step()
+    step = self._read_best_step()
+    if step != self.monitor.best_step:
+      print(
+        f"{self.best_path} is of step {step}, not {self.monitor.best_step}: "
+        "the checkpoint that was written with it is damaged or gone",
+        file=sys.stderr,
+      )
+    return step
 
   def _read_best_step(self):
-    """Step of the weights at best_path, 0 if there are none."""
-    if not tf.io.gfile.exists(self.best_path + ".index"):
+    """Step of the weights at best_path, 0 if there are none that are whole."""
+    try:
+      return checkpoint_io.read_global_step(self.best_path)
+    except (FileNotFoundError, ValueError):
       return 0
-    return checkpoint_io.read_global_step(self.best_path)
 
   def _state(self):
     return {**self.weights, **self.slots}
@@ -418,6 +426,9 @@ class Trainer:
     ):
       while not self.is_done:
         self._fit_until_rollback(source, log_to)
+      # One may have come while the last checkpoint was written. And no worker
+      # goes on, to read the best weights, before the chief is here.
+      self._stop_if_asked(self._take_requests(is_at_boundary=True)[1])
 
   def _fit_until_rollback(self, source, log_to):
     failure = distribution.Failure()
@@ -457,11 +468,19 @@ class Trainer:
         self.save()
       if is_best:
         self._save_best()
-      if signal_name:
-        raise stop_signals.Interrupted(
-          f"stopped by {signal_name} at step {self.step} and saved; the same "
-          "command continues from there"
-        )
+      self._stop_if_asked(signal_name)
+
+  def _stop_if_asked(self, signal_name):
+    """Ends a run whose place is saved, if a signal asked for it.
+
+    Raises:
+      stop_signals.Interrupted: one did.
+    """
+    if signal_name:
+      raise stop_signals.Interrupted(
+        f"stopped by {signal_name} at step {self.step} and saved; the same "
+        "command continues from there"
+      )
 
   def _take_requests(self, is_at_boundary):
     """Answers requests to this worker, and to others that it should stop.
@@ -557,10 +576,11 @@ class Trainer:
     if self.config.on_nan == "rollback":
       return self._roll_back(step, what)
     path = checkpoint_io.latest(self.config.output_dir)
+    start = f"from it with --init_checkpoint={path}" if path else "again"
     saved = f"{path} is from before it" if path else "nothing is saved yet"
     raise ValueError(
-      f"{what}; {saved}; try a lower --learning_rate or more "
-      "--num_warmup_steps, or --on_nan=skip or rollback"
+      f"{what}; {saved}: go on with --on_nan=skip or rollback, or start "
+      f"{start} in another --output_dir, with a lower --learning_rate"
     )
 
   def _skip(self, what):

@@ -245,11 +245,12 @@ def kill_many_times(job, output_dir, arguments, rng):
     else:
       wait_for_step(process, output_dir, step)
       time.sleep(rng.uniform(0, 0.3))
-    is_over = process.poll() is not None
+    if process.poll() is not None:  # Beyond its last report.
+      finish(process)
+      print("  a run came to its end before it was killed; pass more --steps")
+      break
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    if is_over:
-      break
     found.append(newest_step(output_dir))
   finish(start(job, output_dir))
   return found
@@ -285,7 +286,7 @@ def read_run(output_dir):
 
 
 def kill_and_compare(job, arguments, folder, rng):
-  """Returns how much was compared, and the list of what differs."""
+  """Returns how often it was killed, how much compared, what differs."""
   finish(start(job, folder / "whole"))
   found = kill_many_times(job, folder / "killed", arguments, rng)
   print(f"  killed {len(found)} times; newest checkpoint then: {found}")
@@ -293,7 +294,9 @@ def kill_and_compare(job, arguments, folder, rng):
   different = [
     key for key in {**whole, **killed} if whole.get(key) != killed.get(key)
   ]
-  return len(whole), different
+  if different:
+    print(f"  different: {different[:5]}")
+  return len(found), len(whole), len(different)
 
 
 def parse_arguments():
@@ -319,7 +322,7 @@ def main():
   arguments = parse_arguments()
   sys.path.insert(0, str(ROOT))
   rng = random.Random(arguments.seed)
-  totals = [0, 0]
+  results = []
   for task, num_devices, precision in itertools.product(
     arguments.tasks, arguments.num_devices, arguments.mixed_precision
   ):
@@ -327,11 +330,12 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
       folder = pathlib.Path(directory)
       job = make_job(task, num_devices, precision, arguments.steps, folder)
-      compared, different = kill_and_compare(job, arguments, folder, rng)
-    print(f"  {compared} compared, {len(different)} differ {different[:5]}")
-    totals = [totals[0] + compared, totals[1] + len(different)]
-  print(f"in all {totals[0]} compared, {totals[1]} differ")
-  sys.exit(bool(totals[1]))
+      results.append(kill_and_compare(job, arguments, folder, rng))
+    *_, compared, different = results[-1]
+    print(f"  {compared} compared, {different} differ")
+  kills, compared, different = map(sum, zip(*results, strict=True))
+  print(f"in all {kills} kills, {compared} compared, {different} differ")
+  sys.exit(different > 0 or kills < arguments.kills * len(results))
 
 
 if __name__ == "__main__":

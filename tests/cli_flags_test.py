@@ -196,3 +196,68 @@ def test_an_output_that_nobody_reads_ends_a_script_with_a_sentence(
     process.stderr.read() == "-c: error: nobody reads the output any more\n"
   )
   assert process.wait() == 1
+
+
+@pytest.mark.parametrize(
+  ("command", "words"),
+  [
+    ([], ""),
+    (
+      ["--overwrite_output_dir"],
+      ", without --overwrite_output_dir, which would delete this run",
+    ),
+  ],
+)
+def test_a_run_that_was_stopped_tells_how_to_go_on(
+  project_root, command, words
+):
+  program = (
+    "import cli_flags, stop_signals\n"
+    "def main():\n"
+    "  raise stop_signals.Interrupted('the same command continues')\n"
+    "cli_flags.run(main, cli_flags._define_run_flags)\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program, *command],
+    capture_output=True,
+    text=True,
+    cwd=project_root,
+  )
+  assert result.returncode == 75
+  assert result.stderr == f"-c: the same command continues{words}\n"
+
+
+def test_a_status_survives_the_end_of_what_reads_the_output(project_root):
+  """As Ctrl-C ends `tee` as well."""
+  program = (
+    "import cli_flags, stop_signals, sys\n"
+    "def main():\n"
+    "  sys.stdin.read()\n"
+    "  raise stop_signals.Interrupted('saved')\n"
+    "cli_flags.run(main, lambda: None)\n"
+  )
+  process = subprocess.Popen(
+    [sys.executable, "-c", program],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    cwd=project_root,
+  )
+  process.stdout.close()
+  process.stdin.close()
+  assert process.wait() == 75
+
+
+def test_ctrl_c_is_no_traceback(project_root):
+  program = (
+    "import cli_flags\n"
+    "def main(): raise KeyboardInterrupt\n"
+    "cli_flags.run(main, lambda: None)\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program],
+    capture_output=True,
+    text=True,
+    cwd=project_root,
+  )
+  assert (result.returncode, result.stderr) == (130, "-c: stopped by SIGINT\n")

@@ -620,6 +620,39 @@ def test_what_is_best_is_never_in_doubt(folder, tmp_path, method):
   assert_bitwise(trainer.weights, killed.seen[6])
 
 
+def test_half_of_the_best_weights_are_written_again(folder, tmp_path, capsys):
+  """As after a kill between its two files, when the checkpoint was there."""
+  trainer = make_pretender(folder, tmp_path, METRIC_AT)
+  trainer.fit(make_source())
+  index = tmp_path / "best_model.ckpt.index"
+  old = index.read_bytes()
+  index.write_bytes(old[:20])
+  for name in tmp_path.glob("model.ckpt-1*"):
+    name.unlink()
+  (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-4"')
+  again = make_pretender(folder, tmp_path, METRIC_AT)
+  assert again.resume() == 4
+  again.fit(make_source())
+  assert index.read_bytes() == old
+  assert again.load_best() == 4
+  assert capsys.readouterr().err == ""
+
+
+def test_weights_of_a_past_that_is_lost_are_told(folder, tmp_path, capsys):
+  """The checkpoint of step 6, the best, is damaged; then 6 is not the best."""
+  metric_at = {**METRIC_AT, 4: 0.2, 6: 0.2}
+  make_pretender(folder, tmp_path, {**metric_at, 6: 0.7}).fit(make_source())
+  for step in (6, 8, 10):
+    for path in tmp_path.glob(f"model.ckpt-{step}.data*"):
+      path.write_bytes(b"")
+  trainer = make_pretender(folder, tmp_path, {**metric_at, 8: 0.1})
+  assert trainer.resume() == 4
+  trainer.fit(make_source())
+  assert trainer.load_best() == 6
+  error = capsys.readouterr().err
+  assert "best_model.ckpt is of step 6, not 2: the checkpoint" in error
+
+
 def test_eval_log_has_what_evaluations_returned(folder, tmp_path, capsys):
   trainer = make_pretender(folder, tmp_path, METRIC_AT)
   trainer.fit(make_source(), log_to=str(tmp_path))

@@ -4,8 +4,9 @@
 
 The place is `batch` (the making of the seventh batch, a little ahead of the
 steps), `rename` (the seventh file of a checkpoint that gets its name), `verify`
-(the seventh checkpoint is written, no file has its name yet), or `log`
-(before the seventh row of training_log.csv). The end is SIGKILL, or for `term`
+(the seventh checkpoint is written, no file has its name yet), `best` (the
+seventh file of the best weights that gets its name), or `log` (before the
+seventh row of training_log.csv). The end is SIGKILL, or for `term`
 and `int` a signal that asks; `none` is none. After `nan:batch:7` a run goes on,
 but the losses of that batch are no numbers.
 """
@@ -37,12 +38,16 @@ def places():
   def is_checkpoint(source, target, *args):
     return "/model.ckpt-" in target
 
+  def is_best(source, target, *args):
+    return "/best_model.ckpt" in target
+
   return {
     "batch": [
       (input_pipeline.RecordSource, "take", always),
       (input_pipeline.SequenceSource, "take", always),
     ],
     "rename": [(tf.io.gfile, "rename", is_checkpoint)],
+    "best": [(tf.io.gfile, "rename", is_best)],
     "verify": [(checkpoint_io, "_verify", always)],
     "log": [(training_log._CsvLog, "add", always)],
   }

@@ -65,7 +65,7 @@ def pretraining(tmp_path):
 
 @pytest.fixture
 def classification(folder):
-  """Of a classifier, evaluated on the way, its best weights kept."""
+  """Of a classifier: five times the best so far, then patience is lost."""
   with_dropout(folder / "model" / "bert_config.json")
   return "run_classifier", {
     **COMMON,
@@ -77,11 +77,12 @@ def classification(folder):
     "max_seq_length": 24,
     "text_a": "review",
     "label_column": "opinion",
-    "num_train_epochs": 3,
+    "learning_rate": 3e-4,
+    "num_train_epochs": 4,
     "train_batch_size": 8,
     "gradient_accumulation_steps": 2,
-    "eval_steps": 6,
-    "early_stopping_patience": 3,
+    "eval_steps": 2,
+    "early_stopping_patience": 5,
   }
 
 
@@ -218,7 +219,8 @@ THOROUGH = {
     "log:2",
     "batch:11",
   ],
-  ("classification", 1, "float32"): ["batch:9", "rename:3", "log:3"],
+  # The fourth file of the best weights is the index of the second ones.
+  ("classification", 1, "float32"): ["best:4", "batch:9", "rename:3", "log:3"],
   ("reading", 2, "float32"): ["verify:2", "batch:8"],
   # Its loss scale goes on from where it was.
   ("pretraining", 1, "float16"): ["batch:14"],
@@ -257,7 +259,9 @@ def test_runs_of_several_seeds_go_on_with_the_one_that_was_killed(
 ):
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   run(classification, whole, num_seeds=2)
-  for end in ("batch:5", "verify:10"):
+  # The first seed's run stops before its 30 steps.
+  assert newest(whole / "run_1").endswith("model.ckpt-24")
+  for end in ("batch:5", "verify:18"):
     run(classification, killed, f"kill:{end}", KILLED, num_seeds=2)
   assert newest(killed / "run_2") and not is_finished(killed / "run_2")
   run(classification, killed, num_seeds=2)

@@ -51,6 +51,25 @@ def test_other_flags_are_named(tmp_path, data_file):
     other.open()
 
 
+def test_what_to_do_about_nan_may_change_on_the_way(tmp_path, data_file):
+  """After it has stopped a run, for one. Earlier manifests have it."""
+  open_run(tmp_path, data_file, {**SETTINGS, "on_nan": "stop"}).claim()
+  assert open_run(tmp_path, data_file).open() == "unfinished"
+
+
+def test_what_a_killed_process_has_half_written_is_removed(tmp_path, data_file):
+  run = open_run(tmp_path, data_file)
+  for start in (run.claim, lambda: run.open(overwrite=True)):
+    run.claim()
+    for name in ("checkpoint", "best_model.ckpt", "training_log.csv"):
+      (tmp_path / "out" / f"{name}.incomplete-77").touch()
+    (tmp_path / "out" / "notes.incomplete").touch()
+    start()
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert "notes.incomplete" in names
+    assert not [name for name in names if "77" in name]
+
+
 def test_a_setting_that_came_later_has_its_default_in_old_runs(
   tmp_path, data_file
 ):

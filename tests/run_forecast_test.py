@@ -83,7 +83,8 @@ def listing(folder):
 
 def test_without_problems_the_verdict_is_ready(tmp_path, capsys):
   findings = run_forecast.Findings()
-  run_forecast.conclude(findings, str(tmp_path / "a" / "b"), "all is well")
+  run_forecast.check_output_dir(findings, str(tmp_path / "a" / "b"))
+  run_forecast.conclude(findings, "all is well")
   lines = capsys.readouterr().out.splitlines()
   assert lines[-2:] == [
     "dry run: all is well; nothing was written",
@@ -97,7 +98,7 @@ def test_the_verdict_lists_all_problems_and_is_an_error(tmp_path, capsys):
   findings.refuse("one thing")
   findings.refuse("another")
   with pytest.raises(ValueError, match="2 problems: one thing; and another"):
-    run_forecast.conclude(findings, str(tmp_path), "all is well")
+    run_forecast.conclude(findings, "all is well")
   out = capsys.readouterr().out
   assert out.endswith("verdict: 2 problems\n  one thing\n  another\n")
   assert "all is well" not in out
@@ -105,7 +106,7 @@ def test_the_verdict_lists_all_problems_and_is_an_error(tmp_path, capsys):
 
 def test_of_several_workers_one_talks(tmp_path, capsys):
   findings = run_forecast.Findings(is_shown=False)
-  run_forecast.conclude(findings, str(tmp_path), "all is well")
+  run_forecast.conclude(findings, "all is well")
   assert capsys.readouterr().out == ""
 
 
@@ -340,7 +341,7 @@ def test_nothing_is_written_and_the_step_stays(tmp_path):
   findings = run_forecast.Findings()
   before = listing(tmp_path)
   run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
-  run_forecast.conclude(findings, trainer.config.output_dir, "all is well")
+  run_forecast.conclude(findings, "all is well")
   assert listing(tmp_path) == before
   assert trainer.step == 0
   assert findings.seconds_per_step > 0

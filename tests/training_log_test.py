@@ -1,6 +1,7 @@
 """Reports: what is added up, cut on resuming, and said about a loss."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -123,8 +124,11 @@ def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
   # As a process leaves it that is killed in the middle of a value, or here.
   (events,) = tmp_path.glob("events.out.tfevents.*")
   events.write_bytes(events.read_bytes() + b"half a rec")
-  (tmp_path / f"{events.name}.incomplete-77").touch()
+  others = tmp_path / "events.out.tfevents.1.host"
+  shutil.copy(events, others)
   log = training_log.TrainingLog(str(tmp_path), 10, config())
+  assert b"half a rec" in others.read_bytes()
+  others.unlink()
   interval = training_log.Interval(["accuracy"], 10)
   interval.update(statistics(loss=np.float32(9.0)))
   log.write(interval.close(15, config()))

@@ -614,6 +614,32 @@ def test_a_signal_in_the_last_step_counts(folder, source, tmp_path):
   assert make_trainer(folder, output_dir=str(tmp_path)).resume() == STEPS
 
 
+def test_a_signal_while_the_last_checkpoint_is_written_counts(
+  folder, source, tmp_path
+):
+  trainer = make_trainer(folder, output_dir=str(tmp_path))
+  save = trainer.save
+
+  def save_and_ask():
+    save()
+    trainer._requests.ask_to_stop("SIGTERM")
+
+  trainer.save = save_and_ask
+  with pytest.raises(stop_signals.Interrupted, match="SIGTERM at step 10"):
+    trainer.fit(source)
+
+
+def test_workers_at_different_steps_do_not_go_on(folder, tmp_path, monkeypatch):
+  trainer = make_trainer(folder, output_dir=str(tmp_path))
+  monkeypatch.setattr(distribution, "has_other_workers", lambda strategy: True)
+  trainer._check_workers_agree()
+  trainer.step = 3
+  trainer._check_workers_agree()
+  monkeypatch.setattr(trainer, "_sum_over_workers", lambda step: step + 2.0)
+  with pytest.raises(ValueError, match="continues at step 3, another one else"):
+    trainer._check_workers_agree()
+
+
 def test_a_request_survives_a_closed_stderr(folder, tmp_path, monkeypatch):
   class Closed:
     def write(self, text):
