@@ -109,20 +109,14 @@ def last_sentence(said):
   return lines[0]
 
 
-def turn_dropout_off(job):
-  """With it, the result depends on the number of replicas."""
-  _, flags = job
+@pytest.fixture
+def without_dropout(pretraining):
+  """A short run, whose result does not depend on the number of replicas."""
+  script, flags = pretraining
   config = json.loads(flags["bert_config_file"].read_text())
   for name in reliability_test.DROPOUT:
     config[name] = 0.0
   flags["bert_config_file"].write_text(json.dumps(config))
-
-
-@pytest.fixture
-def without_dropout(pretraining):
-  """A short run."""
-  turn_dropout_off(pretraining)
-  script, flags = pretraining
   changes = {"num_train_steps": 7, "num_warmup_steps": 1, "learning_rate": 1e-3}
   return script, {**flags, **changes, "save_checkpoints_steps": 2}
 
@@ -149,15 +143,14 @@ def test_two_workers_train_what_one_does(without_dropout, tmp_path, on_nan):
 
 @pytest.mark.slow
 def test_two_workers_keep_the_same_best_weights(classification, tmp_path):
-  """And all wait for the chief, who writes them, before they read them."""
-  turn_dropout_off(classification)
+  """And all wait for the chief, who writes them, before they read them.
+
+  Two devices of one process add up the same numbers.
+  """
   one, two = tmp_path / "one", tmp_path / "two"
-  reliability_test.run(classification, one)
+  reliability_test.run(classification, one, **reliability_test.TWO_DEVICES)
   run(classification, two)
-  logs = [reliability_test.read_log(x / "eval_log.csv") for x in (one, two)]
-  for row, expected in zip(*logs, strict=True):
-    assert float(row["eval_accuracy"]) == float(expected["eval_accuracy"])
-  assert_same_but_for_rounding(two, one)
+  reliability_test.assert_same_run(two, one)
   assert_chief_wrote_all(tmp_path)
 
 
