@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import tqdm
 
-import evaluation
+import model_evaluation
 import task_metrics
 
 
@@ -16,14 +16,14 @@ def predict_logits(strategy, step, split, batch_size):
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    step: what evaluation.prediction_step returned.
+    step: what model_evaluation.prediction_step returned.
     split: classifier_data.Split.
     batch_size: global batch size.
 
   Returns:
     float32 [examples, num_labels], means over the windows of long texts.
   """
-  batches = evaluation.predict(strategy, step, split.source, batch_size)
+  batches = model_evaluation.predict(strategy, step, split.source, batch_size)
   return gather_logits(split, batches)
 
 

@@ -505,11 +505,11 @@ def define_device_flags():
 
 
 def device_config():
-  """The device flags as a distribution.DeviceConfig."""
-  import distribution
+  """The device flags as a device_strategy.DeviceConfig."""
+  import device_strategy
 
   strategy = "tpu" if FLAGS.use_tpu else FLAGS.distribution_strategy
-  return distribution.DeviceConfig(
+  return device_strategy.DeviceConfig(
     distribution_strategy=strategy,
     num_devices=FLAGS.num_devices,
     mixed_precision=FLAGS.mixed_precision,

@@ -339,7 +339,7 @@ class FeatureExtractor:
 
   Args:
     config: FeatureConfig.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
 
   Attributes:
     tokenizer: tokenization.FullTokenizer.
@@ -408,14 +408,14 @@ class FeatureExtractor:
     Returns:
       List of float32 [tokens, layers, width], or with pooling [layers, width].
     """
-    import evaluation
     import input_pipeline
+    import model_evaluation
 
     sequences = input_pipeline.Sequences([(x.ids, x.num_first) for x in lines])
     source = input_pipeline.SequenceSource(sequences, {}, self._bucket_lengths)
     batch_size = min(self._config.batch_size, len(lines))
     found = [None] * len(lines)
-    for numbers, outputs in evaluation.predict(
+    for numbers, outputs in model_evaluation.predict(
       self._strategy, self._step, source, batch_size
     ):
       for number, vectors in zip(numbers, outputs["vectors"], strict=True):
@@ -460,14 +460,14 @@ def make_strategy(device_config):
   Raises:
     ValueError: it is one of several processes, which would all write the file.
   """
-  import distribution
+  import device_strategy
 
   if device_config.distribution_strategy == "multi_worker":
     raise ValueError(
       "--distribution_strategy=multi_worker cannot extract features; split the "
       "input file and give each machine a part of it"
     )
-  return distribution.make_strategy(device_config)
+  return device_strategy.make_strategy(device_config)
 
 
 def choose_lengths(max_seq_length, device_config):
@@ -491,12 +491,12 @@ def choose_lengths(max_seq_length, device_config):
 
 
 def make_step(model, config, device_config):
-  """What evaluation.predict runs on a batch; the model is traced once.
+  """What model_evaluation.predict runs on a batch; the model is traced once.
 
   Args:
     model: modeling.BertModel.
     config: FeatureConfig.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
 
   Returns:
     Function of a dict of int32 [batch, length] `input_ids`, `input_mask` and
@@ -845,7 +845,7 @@ def extract(config, device_config):
 
   Args:
     config: FeatureConfig.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.

@@ -43,7 +43,7 @@ class Setup:
 
   Attributes:
     strategy: tf.distribute strategy.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
     bert_config: modeling.BertConfig.
     tokenizer: tokenization.FullTokenizer.
     files: model_files.ModelFiles.
@@ -67,7 +67,7 @@ def open_model(
 
   Args:
     config: FineTuningConfig.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
     output_dir: where a trained model may lie, if not in the config's.
     special_tokens_in_text: see tokenization.FullTokenizer.
 
@@ -77,7 +77,7 @@ def open_model(
   Raises:
     ValueError, OSError: a file is missing, or they do not fit each other.
   """
-  import distribution
+  import device_strategy
   import model_files
   import modeling
   import run_forecast
@@ -85,7 +85,7 @@ def open_model(
   output_dir = output_dir or config.output_dir
   if config.do_export:
     model_files.check_export_dir(config.export_dir)
-  strategy = distribution.make_strategy(device_config)
+  strategy = device_strategy.make_strategy(device_config)
   if not config.do_train:
     model_files.require_weights(output_dir, config.init_checkpoint)
   found = model_files.find(
@@ -107,7 +107,7 @@ def open_model(
   is_tpu = device_config.distribution_strategy == "tpu"
   findings = None
   if config.dry_run:
-    findings = run_forecast.Findings(distribution.is_chief(strategy))
+    findings = run_forecast.Findings(device_strategy.is_chief(strategy))
   return Setup(
     strategy=strategy,
     device_config=device_config,
@@ -129,7 +129,7 @@ def open_run(setup, config, settings, data_files, output_dir=None):
     data_files: paths of the data that decides what weights training ends with.
     output_dir: where the run is, if not in the config's.
   """
-  import distribution
+  import device_strategy
   import run_directory
 
   return run_directory.RunDirectory(
@@ -140,7 +140,7 @@ def open_run(setup, config, settings, data_files, output_dir=None):
       setup.files.vocab_file,
       *data_files,
     ],
-    is_writer=distribution.is_chief(setup.strategy) and not config.dry_run,
+    is_writer=device_strategy.is_chief(setup.strategy) and not config.dry_run,
   )
 
 
@@ -217,7 +217,7 @@ def train(
   Returns:
     The step the model's weights are of.
   """
-  import distribution
+  import device_strategy
   import run_directory
   import run_forecast
   import training_loop
@@ -226,7 +226,7 @@ def train(
     setup.strategy,
     model,
     training_config,
-    jit_compile=distribution.uses_xla(setup.strategy, setup.device_config),
+    jit_compile=device_strategy.uses_xla(setup.strategy, setup.device_config),
     monitor=monitor,
   )
   is_unfinished = run_directory.prepare(

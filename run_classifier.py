@@ -349,7 +349,7 @@ def classify(config, task, device_config, training_config, settings):
   Args:
     config: ClassifierConfig.
     task: classifier_data.Task.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
     training_config: training_loop.TrainingConfig, its step numbers unset.
     settings: dict of what makes this run the one it is, for its manifest.
 
@@ -450,7 +450,7 @@ def run_once(job, training_config):
   Returns:
     Dict of the results of the first evaluation, empty if there is none.
   """
-  import evaluation
+  import model_evaluation
   import run_directory
 
   config = job.config
@@ -462,7 +462,7 @@ def run_once(job, training_config):
     training_config.output_dir,
   )
   model = make_model(job, training_config.seed)
-  step = evaluation.prediction_step(model)
+  step = model_evaluation.prediction_step(model)
   if config.do_train:
     global_step = train(job, training_config, model, step, run)
   else:
@@ -675,11 +675,11 @@ def litert_check(job, results):
 
 def report_seeds(job, first_seed, results, summary):
   """Prints and writes mean and standard deviation over the seeds."""
-  import distribution
+  import device_strategy
   import input_pipeline
   import task_metrics
 
-  if not distribution.is_chief(job.setup.strategy):
+  if not device_strategy.is_chief(job.setup.strategy):
     return
   text = task_metrics.format_results(
     {"num_seeds": len(results), "first_seed": first_seed, **summary}

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoint_io
-import distribution
+import device_strategy
 import input_pipeline
 import run_directory
 
@@ -467,7 +467,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
     return (source.take(numbers) for numbers in [*warmup, *measured])
 
   iterator = iter(
-    distribution.distribute_batches(
+    device_strategy.distribute_batches(
       trainer.strategy,
       batches,
       trainer.config.gradient_accumulation_steps,

@@ -147,21 +147,21 @@ def pretrain(config, device_config, training_config, settings):
 
   Args:
     config: PretrainingConfig.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
     training_config: training_loop.TrainingConfig.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import distribution
+  import device_strategy
   import modeling
   import run_directory
   import run_forecast
   import training_loop
 
-  strategy = distribution.make_strategy(device_config)
-  is_chief = distribution.is_chief(strategy)
+  strategy = device_strategy.make_strategy(device_config)
+  is_chief = device_strategy.is_chief(strategy)
   findings = run_forecast.Findings(is_chief)
   if config.do_export:
     config = find_model_files(config)
@@ -185,7 +185,7 @@ def pretrain(config, device_config, training_config, settings):
       strategy,
       model,
       training_config,
-      jit_compile=distribution.uses_xla(strategy, device_config),
+      jit_compile=device_strategy.uses_xla(strategy, device_config),
     )
     global_step = train(config, trainer, sources, run, findings)
   elif config.do_eval:
@@ -380,10 +380,10 @@ def train(config, trainer, sources, run, findings):
 
 def evaluate(config, strategy, model, source, run, global_step):
   """Computes upstream's metrics and writes eval_results.txt."""
-  import evaluation
+  import model_evaluation
   import task_metrics
 
-  results = evaluation.evaluate(
+  results = model_evaluation.evaluate(
     strategy, model, source, config.eval_batch_size, config.max_eval_steps
   )
   text = task_metrics.format_results({"global_step": global_step, **results})

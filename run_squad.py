@@ -294,7 +294,7 @@ def answer_questions(config, device_config, training_config, settings):
 
   Args:
     config: SquadConfig.
-    device_config: distribution.DeviceConfig.
+    device_config: device_strategy.DeviceConfig.
     training_config: training_loop.TrainingConfig, its step numbers unset.
     settings: dict of what makes this run the one it is, for its manifest.
 
@@ -304,7 +304,7 @@ def answer_questions(config, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import evaluation
+  import model_evaluation
   import modeling
   import run_directory
 
@@ -319,7 +319,7 @@ def answer_questions(config, device_config, training_config, settings):
   model = fine_tuning.make_model(
     setup, config, training_config.seed, modeling.BertSpanLabeler
   )
-  step = evaluation.prediction_step(model)
+  step = model_evaluation.prediction_step(model)
   if config.do_train:
     global_step = train(
       job, training_config, model, step, train_windows, questions
@@ -640,7 +640,7 @@ def read_answer(job, step, threshold, context, question):
 
   Args:
     job: Job.
-    step: what evaluation.prediction_step returned.
+    step: what model_evaluation.prediction_step returned.
     threshold: null odds above it mean no answer (2.0).
     context: the text.
     question: what to answer from it.

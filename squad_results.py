@@ -27,7 +27,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    step: what evaluation.prediction_step returned.
+    step: what model_evaluation.prediction_step returned.
     source: input_pipeline.SequenceSource of the windows.
     batch_size: global batch size.
     keep_padding: whether positions of padding keep their logits, as upstream's
@@ -37,7 +37,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
   Returns:
     (start_logits, end_logits), float32 [windows, longest].
   """
-  import evaluation
+  import model_evaluation
 
   logits = np.full(
     [2, len(source), source.bucket_lengths[-1]], -np.inf, np.float32
@@ -51,7 +51,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
     leave=False,
     disable=not sys.stderr.isatty(),
   ) as bar:
-    for numbers, outputs in evaluation.predict(
+    for numbers, outputs in model_evaluation.predict(
       strategy, step, source, batch_size
     ):
       for side, name in enumerate(("start_logits", "end_logits")):

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import checkpoint_io
-import distribution
+import device_strategy
 import input_pipeline
 import modeling
 import optimization
@@ -278,7 +278,7 @@ class Monitor:
 class Trainer:
   """A model, its optimizer state and its place in a run.
 
-      strategy = distribution.make_strategy(device_config)
+      strategy = device_strategy.make_strategy(device_config)
       with strategy.scope():
         model = modeling.BertPretrainer(config)
       trainer = Trainer(strategy, model, training_config)
@@ -361,7 +361,7 @@ class Trainer:
   def save(self):
     """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
     self._rollbacks = 0
-    if not distribution.is_chief(self.strategy):
+    if not device_strategy.is_chief(self.strategy):
       return
     directory = checkpoint_io.CheckpointDirectory(
       self.config.output_dir, self.config.keep_checkpoint_max
@@ -431,7 +431,7 @@ class Trainer:
       self._stop_if_asked(self._take_requests(is_at_boundary=True)[1])
 
   def _fit_until_rollback(self, source, log_to):
-    failure = distribution.Failure()
+    failure = device_strategy.Failure()
     log = log_to and training_log.TrainingLog(log_to, self.step, self.config)
     self.interval.start_clock(self.step)
     try:
@@ -488,7 +488,7 @@ class Trainer:
     Returns:
       See _Requests.take.
     """
-    if not distribution.has_other_workers(self.strategy):
+    if not device_strategy.has_other_workers(self.strategy):
       return self._requests.take()
     # All of them are at the same step only where no request cut it short.
     if not is_at_boundary:
@@ -508,7 +508,7 @@ class Trainer:
   def _sum_over_workers(self, value):
     """The sum of what every worker says, once for each of its replicas."""
     total = self.strategy.run(self._add_up, args=(tf.constant(float(value)),))
-    return float(distribution.first_replica(self.strategy, total))
+    return float(device_strategy.first_replica(self.strategy, total))
 
   def _check_workers_agree(self):
     """Finds workers that read their checkpoints from different disks.
@@ -516,7 +516,7 @@ class Trainer:
     Raises:
       ValueError: another process is at another step.
     """
-    if not distribution.has_other_workers(self.strategy):
+    if not device_strategy.has_other_workers(self.strategy):
       return
     expected = self.step * self.strategy.num_replicas_in_sync
     if self._sum_over_workers(self.step) != expected:
@@ -546,7 +546,7 @@ class Trainer:
     A checkpoint that says so comes first: a run that is killed between the two
     finds in it what it still has to write.
     """
-    if distribution.is_chief(self.strategy):
+    if device_strategy.is_chief(self.strategy):
       checkpoint_io.save(self.best_path, self.weights, self.step)
 
   def _mend_best(self):
@@ -654,7 +654,7 @@ class Trainer:
     def batches():
       return (source.take(order.batch(step)) for step in steps)
 
-    return distribution.distribute_batches(
+    return device_strategy.distribute_batches(
       self.strategy,
       lambda: failure.watch(batches),
       config.gradient_accumulation_steps,
@@ -662,12 +662,12 @@ class Trainer:
     )
 
   def train_steps(self, iterator, num_steps, sums=None):
-    """Takes `num_steps` from an iterator of `distribution.distribute_batches`.
+    """Takes `num_steps` batches.
 
     Takes fewer when a request comes, or after a step that is not finite.
 
     Args:
-      iterator: of a distributed dataset.
+      iterator: of what device_strategy.distribute_batches returns.
       num_steps: int.
       sums: dict `loss`, `metrics` and `steps` to go on adding to, so that it
         does not matter where a pause was; zeros if None.
@@ -689,7 +689,7 @@ class Trainer:
     # Traced before the clock starts: that is this worker's own time.
     self._train_steps.get_concrete_function(*args)
     self._steps_taken.assign(self.step)
-    with distribution.watchdog_of(self.strategy).waiting(self._locate):
+    with device_strategy.watchdog_of(self.strategy).waiting(self._locate):
       statistics, num_taken = self._train_steps(*args)
       self.step += int(num_taken)
     return tf.nest.map_structure(lambda x: x.numpy(), statistics)
@@ -710,7 +710,7 @@ class Trainer:
         self._replica_step, args=(next(iterator), first_step + i)
       )
       step_loss, step_metrics, learning_rate, gradient_norm = (
-        distribution.first_replica(self.strategy, outcome)
+        device_strategy.first_replica(self.strategy, outcome)
       )
       # The gradient counts as well: the loss was still that of the weights
       # before the update. An overflow that float16 skips changes nothing.
@@ -733,7 +733,7 @@ class Trainer:
     return statistics, i
 
   def _may_go_on(self, num_taken, num_steps, is_finite):
-    if distribution.has_other_workers(self.strategy):
+    if device_strategy.has_other_workers(self.strategy):
       # TensorFlow tells collectives apart by their iteration of the loop, too:
       # one worker that left it earlier would wait for the others forever.
       return (num_taken < num_steps) & is_finite

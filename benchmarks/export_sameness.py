@@ -56,15 +56,15 @@ def exported_flags(description, config_class):
 
 def open_model(config, head, **arguments):
   """(Setup, prediction step) of a trained model."""
-  import distribution
-  import evaluation
+  import device_strategy
+  import model_evaluation
   import run_directory
 
-  setup = fine_tuning.open_model(config, distribution.DeviceConfig())
+  setup = fine_tuning.open_model(config, device_strategy.DeviceConfig())
   model = fine_tuning.make_model(setup, config, 0, head, **arguments)
   run = fine_tuning.open_run(setup, config, {}, [])
   run_directory.restore(run, model)
-  return setup, run, evaluation.prediction_step(model)
+  return setup, run, model_evaluation.prediction_step(model)
 
 
 def compare_classifier(options):

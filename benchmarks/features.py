@@ -117,7 +117,7 @@ def make_ours(options, lines):
   cli_flags.load_tensorflow()
   import tensorflow as tf
 
-  import distribution
+  import device_strategy
 
   tf.config.threading.set_intra_op_parallelism_threads(options.num_threads)
   tf.config.threading.set_inter_op_parallelism_threads(options.num_threads)
@@ -133,7 +133,7 @@ def make_ours(options, lines):
     normalize=True,
   )
   extractor = extract_features.FeatureExtractor(
-    config, distribution.DeviceConfig()
+    config, device_strategy.DeviceConfig()
   )
 
   def run():

@@ -115,7 +115,7 @@ class Ours:
   def __init__(self, task, options, pad_to_max_length):
     cli_flags.load_tensorflow()
     import checkpoint_io
-    import distribution
+    import device_strategy
     import input_pipeline
     import modeling
     import optimization
@@ -136,7 +136,7 @@ class Ours:
       pad_to_max_length=pad_to_max_length,
     ).source
     self.rows = source
-    strategy = distribution.make_strategy(distribution.DeviceConfig())
+    strategy = device_strategy.make_strategy(device_strategy.DeviceConfig())
     with strategy.scope():
       model = modeling.BertClassifier(
         modeling.BertConfig.from_json_file(str(folder / "config.json")),
@@ -162,7 +162,7 @@ class Ours:
     checkpoint_io.load_weights(self.trainer.weights, options.model_dir)
     order = input_pipeline.training_order(source, options.train_batch_size, 1)
     self.iterator = iter(
-      distribution.distribute_batches(
+      device_strategy.distribute_batches(
         strategy,
         lambda: (source.take(order.batch(x)) for x in itertools.count()),
         num_micro_batches=1,

@@ -78,7 +78,7 @@ def make_pipeline(model_dir, folder):
 def make_predictor(folder):
   """A Predictor of what the pipeline saved."""
   cli_flags.load_tensorflow()
-  import distribution
+  import device_strategy
   import training_loop
 
   export_dir = f"{folder}/export"
@@ -92,7 +92,7 @@ def make_predictor(folder):
   run_classifier.classify(
     config,
     run_classifier.make_task(config),
-    distribution.DeviceConfig(),
+    device_strategy.DeviceConfig(),
     training_loop.TrainingConfig(f"{folder}/out", None, 1),
     settings={},
   )

@@ -112,8 +112,8 @@ class Ours:
 
   def __init__(self, options):
     cli_flags.load_tensorflow()
-    import distribution
-    import evaluation
+    import device_strategy
+    import model_evaluation
     import modeling
 
     config = run_squad.SquadConfig(
@@ -123,11 +123,11 @@ class Ours:
       predict_file=options.predict_file,
       predict_batch_size=options.predict_batch_size,
     )
-    setup = fine_tuning.open_model(config, distribution.DeviceConfig())
+    setup = fine_tuning.open_model(config, device_strategy.DeviceConfig())
     run = fine_tuning.open_run(setup, config, {}, [])
     self.job = run_squad.Job(config, setup, run)
     model = fine_tuning.make_model(setup, config, 1, modeling.BertSpanLabeler)
-    self.step = evaluation.prediction_step(model)
+    self.step = model_evaluation.prediction_step(model)
     self.questions = self._questions(options)
     self._start_training(options, model)
 
@@ -146,7 +146,7 @@ class Ours:
 
   def _start_training(self, options, model):
     import checkpoint_io
-    import distribution
+    import device_strategy
     import input_pipeline
     import optimization
     import squad_data
@@ -177,7 +177,7 @@ class Ours:
     checkpoint_io.load_weights(self.trainer.weights, options.model_dir)
     order = input_pipeline.training_order(source, options.train_batch_size, 1)
     self.iterator = iter(
-      distribution.distribute_batches(
+      device_strategy.distribute_batches(
         strategy,
         lambda: (source.take(order.batch(x)) for x in itertools.count()),
         num_micro_batches=1,

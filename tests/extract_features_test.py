@@ -14,7 +14,7 @@ import torch_features
 import torch_oracle
 
 import checkpoint_io
-import distribution
+import device_strategy
 import extract_features
 import modeling
 import tokenization
@@ -52,7 +52,7 @@ def run(folder, checkpoint, tmp_path):
 
   def extract(device=None, **options):
     config = make_config(folder, checkpoint, tmp_path, **options)
-    device_config = distribution.DeviceConfig(**(device or {}))
+    device_config = device_strategy.DeviceConfig(**(device or {}))
     extract_features.check_flags(config)
     extract_features.extract(config, device_config)
     return config.output_file
@@ -476,7 +476,7 @@ def test_attention_is_computed_for_what_fits(
 def test_attention_is_the_models(folder, checkpoint, tmp_path):
   config = make_config(folder, checkpoint, tmp_path)
   extractor = extract_features.FeatureExtractor(
-    config, distribution.DeviceConfig()
+    config, device_strategy.DeviceConfig()
   )
   (lines,) = extractor.read()
   ids = np.zeros([1, 16], np.int32)

@@ -22,7 +22,7 @@ import checkpoint_io
 import classifier_data
 import cli_flags
 import create_pretraining_data
-import distribution
+import device_strategy
 import example_files
 import input_pipeline
 import model_files
@@ -433,8 +433,8 @@ def _read_cluster(path):
   try:
     if path.exists():
       os.environ["TF_CONFIG"] = path.read_text()
-    config = distribution.DeviceConfig(distribution_strategy="multi_worker")
-    distribution.make_strategy(config)
+    config = device_strategy.DeviceConfig(distribution_strategy="multi_worker")
+    device_strategy.make_strategy(config)
   finally:
     os.environ.pop("TF_CONFIG", None)
     if before is not None:

@@ -12,9 +12,9 @@ import pytest
 import tensorflow as tf
 
 import checkpoint_io
-import distribution
-import evaluation
+import device_strategy
 import input_pipeline
+import model_evaluation
 import modeling
 import optimization
 import training_log
@@ -73,8 +73,8 @@ def make_model(folder, dropout=0.0, num_layers=1, **options):
 
 def make_trainer(folder, replicas=1, model=None, monitor=None, **config):
   """A Trainer of `model`, a dict of what `make_model` takes."""
-  strategy = distribution.make_strategy(
-    distribution.DeviceConfig(
+  strategy = device_strategy.make_strategy(
+    device_strategy.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -220,10 +220,10 @@ def test_every_example_is_predicted_once(
 ):
   source = make_source()
   trainer = make_trainer(folder, replicas)
-  step = evaluation.prediction_step(trainer.model)
+  step = model_evaluation.prediction_step(trainer.model)
   found = np.full([NUM_EXAMPLES, 3], np.nan, np.float32)
   sizes, lengths = [], []
-  for numbers, outputs in evaluation.predict(
+  for numbers, outputs in model_evaluation.predict(
     trainer.strategy, step, source, batch_size
   ):
     assert outputs["logits"].shape == (len(numbers), 3)
@@ -241,9 +241,11 @@ def test_every_example_is_predicted_once(
 def test_a_prediction_step_is_traced_twice_at_most(folder):
   """Over five lengths, two passes and two batch sizes' last batches."""
   trainer = make_trainer(folder)
-  step = evaluation.prediction_step(trainer.model)
+  step = model_evaluation.prediction_step(trainer.model)
   for _ in range(2):
-    assert len([*evaluation.predict(trainer.strategy, step, make_source(), 4)])
+    assert len(
+      [*model_evaluation.predict(trainer.strategy, step, make_source(), 4)]
+    )
   assert step.experimental_get_tracing_count() <= 2
 
 

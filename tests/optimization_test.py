@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import distribution
+import device_strategy
 import modeling
 import optimization
 import training_loop
@@ -272,7 +272,7 @@ def test_clipping_scales_to_the_norm_and_leaves_small_gradients():
 
 def golden_trainer(folder, model, num_warmup_steps, init_lr=1e-3):
   """A Trainer on upstream's initial weights, and the batches of its steps."""
-  strategy = distribution.make_strategy(distribution.DeviceConfig())
+  strategy = device_strategy.make_strategy(device_strategy.DeviceConfig())
   initial = np.load(folder / "init.npz")
   trainer = training_loop.Trainer(
     strategy,
@@ -291,7 +291,7 @@ def golden_trainer(folder, model, num_warmup_steps, init_lr=1e-3):
     for step in range(30):
       yield {name: arrays[name][step % 5] for name in arrays}
 
-  iterator = iter(distribution.distribute_batches(strategy, batches, 1))
+  iterator = iter(device_strategy.distribute_batches(strategy, batches, 1))
   return trainer, iterator
 
 

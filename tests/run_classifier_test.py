@@ -16,7 +16,7 @@ from run_forecast_test import listing
 
 import classifier_data
 import classifier_results
-import distribution
+import device_strategy
 import modeling
 import optimization
 import predictor
@@ -114,7 +114,7 @@ def run(folder, training=None, devices=None, **options):
   return run_classifier.classify(
     config,
     run_classifier.make_task(config),
-    distribution.DeviceConfig(**(devices or {})),
+    device_strategy.DeviceConfig(**(devices or {})),
     training_loop.TrainingConfig(**{**defaults, **(training or {})}),
     settings,
   )

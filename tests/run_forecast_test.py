@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import checkpoint_io
 import classifier_data
-import distribution
+import device_strategy
 import input_pipeline
 import modeling
 import optimization
@@ -40,8 +40,8 @@ def make_source(buckets=BUCKETS):
 
 
 def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
-  strategy = distribution.make_strategy(
-    distribution.DeviceConfig(num_devices=num_devices)
+  strategy = device_strategy.make_strategy(
+    device_strategy.DeviceConfig(num_devices=num_devices)
   )
   config = modeling.BertConfig(
     VOCAB_SIZE,

@@ -16,7 +16,7 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 from run_forecast_test import listing
 
 import checkpoint_io
-import distribution
+import device_strategy
 import input_pipeline
 import modeling
 import optimization
@@ -94,7 +94,7 @@ def pretrain(config, settings=None, devices=None, **training):
   }
   run_pretraining.pretrain(
     config,
-    distribution.DeviceConfig(**(devices or {})),
+    device_strategy.DeviceConfig(**(devices or {})),
     training_loop.TrainingConfig(**{**defaults, **training}),
     settings or {"seed": training.get("seed", 0)},
   )

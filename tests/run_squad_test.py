@@ -14,9 +14,9 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 from run_classifier_test import answer_elsewhere
 from run_forecast_test import listing
 
-import distribution
-import evaluation
+import device_strategy
 import fine_tuning
+import model_evaluation
 import modeling
 import optimization
 import predictor
@@ -138,7 +138,7 @@ def run(folder, training=None, devices=None, **options):
   names = ("do_lower_case", "num_train_epochs", *run_squad.SETTINGS)
   return run_squad.answer_questions(
     config,
-    distribution.DeviceConfig(**(devices or {})),
+    device_strategy.DeviceConfig(**(devices or {})),
     training_loop.TrainingConfig(**{**defaults, **(training or {})}),
     {name: getattr(config, name) for name in names},
   )
@@ -373,11 +373,11 @@ def trained_weights(folder, name, num_micro_batches):
 def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   run(folder, do_train=True)
   config = make_config(folder, pad_to_max_length=True)
-  setup = fine_tuning.open_model(config, distribution.DeviceConfig())
+  setup = fine_tuning.open_model(config, device_strategy.DeviceConfig())
   run_of_it = fine_tuning.open_run(setup, config, {}, [])
   job = run_squad.Job(config, setup, run_of_it)
   questions = run_squad.open_questions(job)
-  step = evaluation.prediction_step(
+  step = model_evaluation.prediction_step(
     fine_tuning.make_model(setup, config, 0, modeling.BertSpanLabeler)
   )
   arguments = (setup.strategy, step, questions.source, 8)

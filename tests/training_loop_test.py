@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import distribution
-import evaluation
+import device_strategy
+import model_evaluation
 import modeling
 import optimization
 import stop_signals
@@ -65,8 +65,8 @@ def source(folder):
 def make_trainer(
   folder, replicas=1, dropout=0.0, precision="float32", jit=False, **config
 ):
-  strategy = distribution.make_strategy(
-    distribution.DeviceConfig(
+  strategy = device_strategy.make_strategy(
+    device_strategy.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -78,7 +78,7 @@ def make_trainer(
   bert_config.attention_probs_dropout_prob = dropout
   with strategy.scope():
     model = modeling.BertPretrainer(
-      bert_config, dtype=distribution.PRECISION_POLICIES[precision]
+      bert_config, dtype=device_strategy.PRECISION_POLICIES[precision]
     )
   initial = np.load(folder / "init.npz")
   for name, variable in modeling.named_variables(model).items():
@@ -284,7 +284,7 @@ def test_the_scale_leaves_the_gradient_norm_alone(folder, source, replicas):
     trainer = make_trainer(folder, replicas=replicas, precision=precision)
     batch = source.take(np.arange(8))
     iterator = iter(
-      distribution.distribute_batches(
+      device_strategy.distribute_batches(
         trainer.strategy, lambda batch=batch: iter([batch] * 3), 1
       )
     )
@@ -301,7 +301,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
   before = {k: v.numpy() for k, v in trainer._state().items()}
   batch = source.take(np.arange(8))
   iterator = iter(
-    distribution.distribute_batches(
+    device_strategy.distribute_batches(
       trainer.strategy, lambda: iter([batch] * 5), 1
     )
   )
@@ -355,7 +355,9 @@ def losses_of_steps(trainer, source):
   )
   batches = [source.take(order.batch(step)) for step in range(STEPS)]
   iterator = iter(
-    distribution.distribute_batches(trainer.strategy, lambda: iter(batches), 1)
+    device_strategy.distribute_batches(
+      trainer.strategy, lambda: iter(batches), 1
+    )
   )
   return np.array(
     [trainer.train_steps(iterator, 1)["loss"] for _ in range(STEPS)]
@@ -414,7 +416,7 @@ def test_any_batch_size_gives_the_same_metrics(
 
 
 def evaluate(trainer, source, batch_size, **options):
-  return evaluation.evaluate(
+  return model_evaluation.evaluate(
     trainer.strategy, trainer.model, source, batch_size, **options
   )
 
@@ -444,8 +446,8 @@ def test_evaluation_stops_after_max_batches(folder, source):
 def test_predictions_come_in_order_for_every_example(folder, source, replicas):
   trainer = make_trainer(folder, replicas)
   expected = trainer.model(source.arrays)["next_sentence_logits"]
-  step = evaluation.prediction_step(trainer.model)
-  batches = [*evaluation.predict(trainer.strategy, step, source, 7)]
+  step = model_evaluation.prediction_step(trainer.model)
+  batches = [*model_evaluation.predict(trainer.strategy, step, source, 7)]
   assert [len(numbers) for numbers, _ in batches] == [7] * 5 + [5]
   assert np.concatenate([x for x, _ in batches]).tolist() == [*range(40)]
   found = [outputs["next_sentence_logits"] for _, outputs in batches]
@@ -456,7 +458,7 @@ def test_predictions_come_in_order_for_every_example(folder, source, replicas):
 
 
 def make(**config):
-  return distribution.make_strategy(distribution.DeviceConfig(**config))
+  return device_strategy.make_strategy(device_strategy.DeviceConfig(**config))
 
 
 def test_auto_takes_one_device_without_gpus():
@@ -501,9 +503,9 @@ def test_tpu_flags_reach_the_resolver(monkeypatch):
 
 def test_xla_is_for_gpus_unless_asked():
   strategy = make()
-  config = distribution.DeviceConfig
-  assert not distribution.uses_xla(strategy, config(xla="auto"))
-  assert distribution.uses_xla(strategy, config(xla="true"))
+  config = device_strategy.DeviceConfig
+  assert not device_strategy.uses_xla(strategy, config(xla="auto"))
+  assert device_strategy.uses_xla(strategy, config(xla="true"))
 
 
 # Numbers gone wrong
@@ -547,7 +549,7 @@ def train_on(folder, source, directory, positions):
     return (source.take(order.batch(position)) for position in positions)
 
   return trainer, lambda: iter(
-    distribution.distribute_batches(trainer.strategy, batches, 1)
+    device_strategy.distribute_batches(trainer.strategy, batches, 1)
   )
 
 
@@ -591,7 +593,7 @@ def test_an_infinite_loss_is_skipped_though_its_gradient_is_finite(
 
   monkeypatch.setattr(trainer, "_micro_gradients", infinite_loss)
   before = {name: x.numpy() for name, x in trainer._state().items()}
-  iterator = iter(trainer._distribute(source, distribution.Failure()))
+  iterator = iter(trainer._distribute(source, device_strategy.Failure()))
   assert not trainer.train_steps(iterator, 1)["is_finite"]
   for name, variable in trainer._state().items():
     np.testing.assert_array_equal(variable, before[name], err_msg=name)
@@ -631,7 +633,9 @@ def test_a_signal_while_the_last_checkpoint_is_written_counts(
 
 def test_workers_at_different_steps_do_not_go_on(folder, tmp_path, monkeypatch):
   trainer = make_trainer(folder, output_dir=str(tmp_path))
-  monkeypatch.setattr(distribution, "has_other_workers", lambda strategy: True)
+  monkeypatch.setattr(
+    device_strategy, "has_other_workers", lambda strategy: True
+  )
   trainer._check_workers_agree()
   trainer.step = 3
   trainer._check_workers_agree()
@@ -756,7 +760,7 @@ def test_gradients_that_no_scale_cures_are_told(
   trainer = make_trainer(folder, output_dir=str(tmp_path), precision="float16")
   trainer.loss_scale.restore({"scale": scale})
   overflow_from(trainer, monkeypatch, 3)
-  iterator = iter(trainer._distribute(source, distribution.Failure()))
+  iterator = iter(trainer._distribute(source, device_strategy.Failure()))
   statistics = trainer.train_steps(iterator, 9)
   assert not statistics["is_finite"]
   # 4 and 2 shrink.
@@ -791,7 +795,9 @@ def test_several_workers_answer_requests_where_all_are_at_the_same_step(
 ):
   """And a signal to one is one to all."""
   trainer = make_trainer(folder, output_dir=str(tmp_path))
-  monkeypatch.setattr(distribution, "has_other_workers", lambda strategy: True)
+  monkeypatch.setattr(
+    device_strategy, "has_other_workers", lambda strategy: True
+  )
   trainer._requests.is_pausing.assign(True)
   assert trainer._take_requests(is_at_boundary=False) == (False, None)
   assert trainer._take_requests(is_at_boundary=True) == (True, None)

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-import distribution
+import device_strategy
 import input_pipeline
 
 
@@ -29,7 +29,7 @@ def evaluate(strategy, model, source, batch_size, max_batches=None):
   losses = []
   step = tf.function(functools.partial(_evaluate_batch, model))
   for batch, _ in _padded_batches(strategy, source, batch_size, max_batches):
-    loss, metrics = distribution.first_replica(
+    loss, metrics = device_strategy.first_replica(
       strategy, strategy.run(step, args=(batch,))
     )
     losses.append(loss.numpy())
@@ -81,7 +81,7 @@ def predict(strategy, step, source, batch_size):
     lengths the records come in their order.
   """
   for batch, numbers in _padded_batches(strategy, source, batch_size):
-    outputs = distribution.first_replica(
+    outputs = device_strategy.first_replica(
       strategy, strategy.run(step, args=(batch,))
     )
     yield (
@@ -111,8 +111,8 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
     for batch in numbers():
       yield input_pipeline.pad_batch(source.take(batch), padded_size)
 
-  failure = distribution.Failure()
-  distributed = distribution.distribute_batches(
+  failure = device_strategy.Failure()
+  distributed = device_strategy.distribute_batches(
     strategy,
     lambda: failure.watch(batches),
     variable_features=source.variable_features,
@@ -123,7 +123,7 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
 
 def _in_step(strategy, batches):
   """Yields batches, for each of which the workers wait for one another."""
-  watchdog = distribution.watchdog_of(strategy)
+  watchdog = device_strategy.watchdog_of(strategy)
   iterator, count = iter(batches), itertools.count(1)
   while True:
     place = f"at batch {next(count)} of evaluation or prediction"
