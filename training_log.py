@@ -205,10 +205,9 @@ def find_trouble(rows, schedule):
     rows: list of dicts with `step` and `loss`, the newest last.
     schedule: optimization.LearningRateSchedule.
   """
-  losses = [float(row["loss"]) for row in rows]
-  if np.isnan(losses[-1]):
+  if not _has_loss(rows[-1]):
     return ""
-  rows = [row for row, loss in zip(rows, losses, strict=True) if loss == loss]
+  rows = [row for row in rows if _has_loss(row)]
   if not _is_due(rows, schedule) or _is_due(rows[:-1], schedule):
     return ""
   losses = [float(row["loss"]) for row in rows]
@@ -227,6 +226,10 @@ def find_trouble(rows, schedule):
       "off the texts, or the same few examples come again and again"
     )
   return ""
+
+
+def _has_loss(row):
+  return not np.isnan(float(row["loss"]))
 
 
 def _is_due(rows, schedule):
