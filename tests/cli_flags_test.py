@@ -174,27 +174,34 @@ def test_console_scripts_list_their_flags(script, project_root):
   assert result.stderr == ""
 
 
+# Ends of a script
+
+
+def start_script(project_root, body, *command, flags="lambda: None", **options):
+  """Starts a script whose `main` has the body; its files are pipes."""
+  program = (
+    "import sys, cli_flags, stop_signals\n"
+    f"def main():\n  {body}\n"
+    f"cli_flags.run(main, {flags})\n"
+  )
+  return subprocess.Popen(
+    [sys.executable, "-c", program, *command],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=project_root,
+    **{"stderr": subprocess.PIPE, **options},
+  )
+
+
 def test_an_output_that_nobody_reads_ends_a_script_with_a_sentence(
   project_root,
 ):
-  program = (
-    "import cli_flags\n"
-    "def main():\n"
-    "  while True: print('a line')\n"
-    "cli_flags.run(main, lambda: None)\n"
-  )
-  process = subprocess.Popen(
-    [sys.executable, "-c", program],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=project_root,
-  )
+  process = start_script(project_root, "while True: print('a line')")
   process.stdout.readline()
   process.stdout.close()
-  assert (
-    process.stderr.read() == "-c: error: nobody reads the output any more\n"
-  )
+  error = "-c: error: nobody reads the output any more\n"
+  assert process.stderr.read() == error
   assert process.wait() == 1
 
 
@@ -211,53 +218,24 @@ def test_an_output_that_nobody_reads_ends_a_script_with_a_sentence(
 def test_a_run_that_was_stopped_tells_how_to_go_on(
   project_root, command, words
 ):
-  program = (
-    "import cli_flags, stop_signals\n"
-    "def main():\n"
-    "  raise stop_signals.Interrupted('the same command continues')\n"
-    "cli_flags.run(main, cli_flags._define_run_flags)\n"
-  )
-  result = subprocess.run(
-    [sys.executable, "-c", program, *command],
-    capture_output=True,
-    text=True,
-    cwd=project_root,
-  )
-  assert result.returncode == 75
-  assert result.stderr == f"-c: the same command continues{words}\n"
+  body = "raise stop_signals.Interrupted('the same command continues')"
+  define = "cli_flags._define_run_flags"
+  process = start_script(project_root, body, *command, flags=define)
+  _, error = process.communicate()
+  assert process.returncode == 75
+  assert error == f"-c: the same command continues{words}\n"
 
 
 def test_a_status_survives_the_end_of_what_reads_the_output(project_root):
   """As Ctrl-C ends `tee` as well."""
-  program = (
-    "import cli_flags, stop_signals, sys\n"
-    "def main():\n"
-    "  sys.stdin.read()\n"
-    "  raise stop_signals.Interrupted('saved')\n"
-    "cli_flags.run(main, lambda: None)\n"
-  )
-  process = subprocess.Popen(
-    [sys.executable, "-c", program],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    cwd=project_root,
-  )
+  body = "sys.stdin.read(); raise stop_signals.Interrupted('saved')"
+  process = start_script(project_root, body, stderr=subprocess.STDOUT)
   process.stdout.close()
   process.stdin.close()
   assert process.wait() == 75
 
 
 def test_ctrl_c_is_no_traceback(project_root):
-  program = (
-    "import cli_flags\n"
-    "def main(): raise KeyboardInterrupt\n"
-    "cli_flags.run(main, lambda: None)\n"
-  )
-  result = subprocess.run(
-    [sys.executable, "-c", program],
-    capture_output=True,
-    text=True,
-    cwd=project_root,
-  )
-  assert (result.returncode, result.stderr) == (130, "-c: stopped by SIGINT\n")
+  process = start_script(project_root, "raise KeyboardInterrupt")
+  _, error = process.communicate()
+  assert (process.returncode, error) == (130, "-c: stopped by SIGINT\n")
