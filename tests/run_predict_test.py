@@ -135,7 +135,7 @@ def test_a_dry_run_tries_a_sample_and_writes_nothing(
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == "examples: 100, 64 of them tried"
   assert lines[1].startswith("time: ") and lines[1].endswith(" for all")
-  told = re.search(rf"output_file: {tmp_path} .*, (.*) needed", lines[2])
+  told = re.search(rf"output_file: {path} .*, (.*) needed", lines[2])
   assert lines[-1] == "verdict: ready"
   assert not path.exists()
   run_predict.predict(dataclasses.replace(config, dry_run=False), examples)
