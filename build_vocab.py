@@ -19,8 +19,8 @@ import tokenizers
 import tqdm
 from absl import flags
 
-import cli_flags
 import tokenization
+from bert_keras3.console import flags as cli_flags
 
 # Google-research/bert's vocabularies begin like this, [unusedN] after [PAD].
 _PADDING = "[PAD]"

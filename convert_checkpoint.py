@@ -19,9 +19,9 @@ import dataclasses
 
 from absl import flags
 
-import cli_flags
-import hugging_face
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.weights import hugging_face
 
 
 def define_flags():
@@ -147,7 +147,7 @@ def convert(config, new_tokens):
   Raises:
     ValueError, OSError: something is missing, or does not fit.
   """
-  import weight_conversion as conversion
+  from bert_keras3.weights import conversion
 
   if not config.dry_run:
     conversion.check_new(config.output_dir)
@@ -188,12 +188,12 @@ def grow(config, model, new_tokens):
   """Adds tokens and positions.
 
   Returns:
-    (weight_conversion.Model, sentences about what was added).
+    (conversion.Model, sentences about what was added).
 
   Raises:
     ValueError: there is no vocabulary to extend, or an addition makes no sense.
   """
-  import weight_conversion as conversion
+  from bert_keras3.weights import conversion
 
   notes = []
   if new_tokens:

@@ -31,8 +31,8 @@ import numpy as np
 import tqdm
 from absl import flags
 
-import cli_flags
 import tokenization
+from bert_keras3.console import flags as cli_flags
 
 # Of the tokens chosen, 80 % become [MASK], 10 % stay, 10 % become any token of
 # the vocabulary, [PAD] and [unused3] included (paper, section 3.1).
@@ -780,7 +780,7 @@ def write_instance_to_example_files(instances, output_files):
 
   A file appears under its name once all are complete, or not at all.
   """
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   specs = input_pipeline.pretraining_features(
     instances.config.max_seq_length, instances.config.max_predictions_per_seq

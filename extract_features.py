@@ -26,9 +26,9 @@ import numpy as np
 import tqdm
 from absl import flags
 
-import cli_flags
-import example_files
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.data import tables
 
 # Lines are sorted by length among so many batches, unless what they are to give
 # takes more than so many bytes.
@@ -234,7 +234,7 @@ def iterate_examples(input_file):
     ValueError, OSError: see tokenization.read_lines.
   """
   for number, line in enumerate(tokenization.read_lines(input_file)):
-    yield InputExample(number, *example_files.split_pair(line))
+    yield InputExample(number, *tables.split_pair(line))
 
 
 def read_examples(input_file):
@@ -291,7 +291,7 @@ class Line:
 
 def pack(example, tokenizer, max_seq_length):
   """The Line of an InputExample."""
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   texts = (example.text_a, example.text_b or "")
   ids_a, ids_b = map(tokenizer.encode, texts)
@@ -339,7 +339,7 @@ class FeatureExtractor:
 
   Args:
     config: FeatureConfig.
-    device_config: device_strategy.DeviceConfig.
+    device_config: devices.DeviceConfig.
 
   Attributes:
     tokenizer: tokenization.FullTokenizer.
@@ -352,19 +352,19 @@ class FeatureExtractor:
   """
 
   def __init__(self, config, device_config):
-    import checkpoint_io
-    import model_files
     import modeling
+    from bert_keras3.weights import checkpoints
+    from bert_keras3.weights import companions
 
-    checkpoint_io.resolve(config.init_checkpoint)
-    files = model_files.find(
+    checkpoints.resolve(config.init_checkpoint)
+    files = companions.find(
       None, config.init_checkpoint, config.bert_config_file, config.vocab_file
     )
     bert_config = modeling.BertConfig.from_json_file(files.bert_config_file)
     self.layers = config.layer_indexes
     check_layers(self.layers, bert_config.num_hidden_layers)
-    model_files.check_length(config.max_seq_length, bert_config)
-    self.tokenizer = model_files.open_tokenizer(
+    companions.check_length(config.max_seq_length, bert_config)
+    self.tokenizer = companions.open_tokenizer(
       files.vocab_file,
       config.do_lower_case,
       bert_config,
@@ -376,7 +376,7 @@ class FeatureExtractor:
     self._strategy = make_strategy(device_config)
     with self._strategy.scope():
       self._model = modeling.BertModel(bert_config, dtype=device_config.policy)
-    self.report = checkpoint_io.load_weights(
+    self.report = checkpoints.load_weights(
       modeling.named_variables(self._model), config.init_checkpoint
     )
     self._bucket_lengths = choose_lengths(config.max_seq_length, device_config)
@@ -408,14 +408,14 @@ class FeatureExtractor:
     Returns:
       List of float32 [tokens, layers, width], or with pooling [layers, width].
     """
-    import input_pipeline
-    import model_evaluation
+    from bert_keras3.data import features as input_pipeline
+    from bert_keras3.training import evaluation
 
     sequences = input_pipeline.Sequences([(x.ids, x.num_first) for x in lines])
     source = input_pipeline.SequenceSource(sequences, {}, self._bucket_lengths)
     batch_size = min(self._config.batch_size, len(lines))
     found = [None] * len(lines)
-    for numbers, outputs in model_evaluation.predict(
+    for numbers, outputs in evaluation.predict(
       self._strategy, self._step, source, batch_size
     ):
       for number, vectors in zip(numbers, outputs["vectors"], strict=True):
@@ -460,14 +460,14 @@ def make_strategy(device_config):
   Raises:
     ValueError: it is one of several processes, which would all write the file.
   """
-  import device_strategy
+  from bert_keras3.training import devices
 
   if device_config.distribution_strategy == "multi_worker":
     raise ValueError(
       "--distribution_strategy=multi_worker cannot extract features; split the "
       "input file and give each machine a part of it"
     )
-  return device_strategy.make_strategy(device_config)
+  return devices.make_strategy(device_config)
 
 
 def choose_lengths(max_seq_length, device_config):
@@ -475,7 +475,7 @@ def choose_lengths(max_seq_length, device_config):
 
   Plain TensorFlow takes any. XLA compiles each, and a TPU wants one.
   """
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   if device_config.distribution_strategy == "tpu":
     return (max_seq_length,)
@@ -491,12 +491,12 @@ def choose_lengths(max_seq_length, device_config):
 
 
 def make_step(model, config, device_config):
-  """What model_evaluation.predict runs on a batch; the model is traced once.
+  """What evaluation.predict runs on a batch; the model is traced once.
 
   Args:
     model: modeling.BertModel.
     config: FeatureConfig.
-    device_config: device_strategy.DeviceConfig.
+    device_config: devices.DeviceConfig.
 
   Returns:
     Function of a dict of int32 [batch, length] `input_ids`, `input_mask` and
@@ -505,7 +505,7 @@ def make_step(model, config, device_config):
   """
   import tensorflow as tf
 
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   compute = make_forward_pass(model, config, device_config)
 
@@ -524,7 +524,7 @@ def make_forward_pass(model, config, device_config):
   """
   import tensorflow as tf
 
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   ids = tf.TensorSpec([None, None], tf.int32)
   signature = [dict.fromkeys(input_pipeline.SEQUENCE_FEATURES, ids)]
@@ -807,7 +807,7 @@ class AttentionPage:
   """
 
   def __init__(self, path, extractor, title):
-    import attention_report
+    from bert_keras3.tasks import attention_report
 
     self._path = path
     self._extractor = extractor
@@ -830,7 +830,7 @@ class AttentionPage:
 
   def write(self):
     """Writes the page and tells what is on it."""
-    import input_pipeline
+    from bert_keras3.data import features as input_pipeline
 
     input_pipeline.write_atomically(self._path, self._report.html())
     count = self._num_sentences + self._report.num_left_out
@@ -845,14 +845,14 @@ def extract(config, device_config):
 
   Args:
     config: FeatureConfig.
-    device_config: device_strategy.DeviceConfig.
+    device_config: devices.DeviceConfig.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import model_files
+  from bert_keras3.weights import companions
 
-  own_files = model_files.list_files(
+  own_files = companions.list_files(
     config.init_checkpoint, config.bert_config_file, config.vocab_file
   )
   check_outputs(config, own_files)
@@ -890,7 +890,7 @@ def write_features(config, extractor, page=None):
   Returns:
     (how many lines there were, how many of them were cut).
   """
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   num_lines, num_cut = 0, 0
   bar = tqdm.tqdm(unit="line", leave=False, disable=not sys.stderr.isatty())

@@ -20,9 +20,9 @@ import sys
 
 from absl import flags
 
-import classifier_data
-import cli_flags
-import fine_tuning
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import fine_tuning
 
 # What notebooks import from upstream's run_classifier.
 InputExample = classifier_data.InputExample
@@ -349,8 +349,8 @@ def classify(config, task, device_config, training_config, settings):
   Args:
     config: ClassifierConfig.
     task: classifier_data.Task.
-    device_config: device_strategy.DeviceConfig.
-    training_config: training_loop.TrainingConfig, its step numbers unset.
+    device_config: devices.DeviceConfig.
+    training_config: loop.TrainingConfig, its step numbers unset.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Returns:
@@ -359,7 +359,7 @@ def classify(config, task, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import classifier_results
+  from bert_keras3.tasks import classifier_results
 
   job = open_job(config, task, device_config, training_config, settings)
   if config.dry_run:
@@ -406,17 +406,17 @@ def open_job(config, task, device_config, training_config, settings):
 
 def describe_data(job):
   """Tells of a dry run's files how long texts are, and which labels come."""
-  import run_forecast
+  from bert_keras3.training import dry_run
 
   config, task, findings = job.config, job.task, job.setup.findings
   for name, split in job.splits.items():
-    lengths = run_forecast.text_lengths(split, job.setup.tokenizer)
-    run_forecast.tell_texts(
+    lengths = dry_run.text_lengths(split, job.setup.tokenizer)
+    dry_run.tell_texts(
       findings, name, lengths, config.max_seq_length, config.long_text
     )
   if config.do_train:
     labels = job.splits["train"].labels
-    run_forecast.tell_labels(findings, "train", task.labels, labels)
+    dry_run.tell_labels(findings, "train", task.labels, labels)
 
 
 def run_path(config, number):
@@ -450,8 +450,8 @@ def run_once(job, training_config):
   Returns:
     Dict of the results of the first evaluation, empty if there is none.
   """
-  import model_evaluation
-  import run_directory
+  from bert_keras3.training import evaluation
+  from bert_keras3.training import output_directory
 
   config = job.config
   run = fine_tuning.open_run(
@@ -462,7 +462,7 @@ def run_once(job, training_config):
     training_config.output_dir,
   )
   model = make_model(job, training_config.seed)
-  step = model_evaluation.prediction_step(model)
+  step = evaluation.prediction_step(model)
   if config.do_train:
     global_step = train(job, training_config, model, step, run)
   else:
@@ -470,7 +470,7 @@ def run_once(job, training_config):
     run.check_settings(
       (*names, *EXPORT_SETTINGS) if config.do_export else names
     )
-    global_step = run_directory.restore(run, model, config.init_checkpoint)
+    global_step = output_directory.restore(run, model, config.init_checkpoint)
   if config.dry_run:
     return {}
   results = [
@@ -493,8 +493,8 @@ def model_settings(task):
 
 def make_model(job, seed):
   """The classifier, its initial weights drawn by a seed."""
-  import classifier_results
   import modeling
+  from bert_keras3.tasks import classifier_results
 
   config, task = job.config, job.task
   num_labels = len(task.labels) or 1
@@ -533,13 +533,13 @@ def train(job, training_config, model, step, run):
 
 
 def make_monitor(job, training_config, step):
-  """The training_loop.Monitor that evaluates on the development set, or None.
+  """The loop.Monitor that evaluates on the development set, or None.
 
   Raises:
     ValueError: early stopping is asked for, but no evaluation.
   """
-  import classifier_results
-  import training_loop
+  from bert_keras3.tasks import classifier_results
+  from bert_keras3.training import loop
 
   config, task = job.config, job.task
   if not config.do_eval:
@@ -561,14 +561,14 @@ def make_monitor(job, training_config, step):
       task, split.labels, logits, config.eval_batch_size
     )
 
-  return training_loop.Monitor(
+  return loop.Monitor(
     evaluate_now, f"eval_{task.metrics[0]}", config.early_stopping_patience
   )
 
 
 def warn_if_collapsed(task, split, logits):
   """Tells the user of a model that gives one answer only."""
-  import classifier_results
+  from bert_keras3.tasks import classifier_results
 
   warning = classifier_results.collapse_warning(
     task, task.labels, split.labels, logits
@@ -583,8 +583,8 @@ def evaluate(job, step, run, name, global_step):
   Returns:
     Dict of its numbers.
   """
-  import classifier_results
-  import task_metrics
+  from bert_keras3.tasks import classifier_results
+  from bert_keras3.tasks import metrics
 
   task, split = job.task, job.splits[name]
   batch_size = job.config.eval_batch_size
@@ -593,7 +593,7 @@ def evaluate(job, step, run, name, global_step):
     job.setup.strategy, step, split, batch_size
   )
   results = classifier_results.evaluate(task, split.labels, logits, batch_size)
-  text = task_metrics.format_results({"global_step": global_step, **results})
+  text = metrics.format_results({"global_step": global_step, **results})
   run.write(f"eval_results{suffix}.txt", text)
   classifier_results.write_report(
     run, task, task.labels, split.labels, logits, suffix
@@ -607,7 +607,7 @@ def evaluate(job, step, run, name, global_step):
 
 def predict(job, step, run, name):
   """Writes test_results.tsv, predictions.jsonl and a submission."""
-  import classifier_results
+  from bert_keras3.tasks import classifier_results
 
   split = job.splits[name]
   logits = classifier_results.predict_logits(
@@ -628,7 +628,7 @@ def export(job, model, results):
     model: modeling.BertClassifier.
     results: list of what `evaluate` returned.
   """
-  import model_export
+  from bert_keras3.serving import export as model_export
 
   config, task = job.config, job.task
   model_export.export_classifier(
@@ -651,14 +651,14 @@ def export(job, model, results):
 
 
 def litert_check(job, results):
-  """The litert_export.Check on the first development set, None if not asked."""
-  import classifier_results
-  import litert_export
+  """The litert.Check on the first development set, None if not asked."""
+  from bert_keras3.serving import litert
+  from bert_keras3.tasks import classifier_results
 
   if "litert" not in job.config.export_format:
     return None
   if not results:
-    return litert_export.Check()
+    return litert.Check()
   split, *_ = job.kind("dev").values()
   names = [x for x in results[0] if x not in ("eval_loss", "loss")]
 
@@ -670,22 +670,22 @@ def litert_check(job, results):
     return {name: found[name] for name in names}
 
   expected = {name: results[0][name] for name in names}
-  return litert_export.Check(split.source, score, expected)
+  return litert.Check(split.source, score, expected)
 
 
 def report_seeds(job, first_seed, results, summary):
   """Prints and writes mean and standard deviation over the seeds."""
-  import device_strategy
-  import input_pipeline
-  import task_metrics
+  from bert_keras3.data import features
+  from bert_keras3.tasks import metrics
+  from bert_keras3.training import devices
 
-  if not device_strategy.is_chief(job.setup.strategy):
+  if not devices.is_chief(job.setup.strategy):
     return
-  text = task_metrics.format_results(
+  text = metrics.format_results(
     {"num_seeds": len(results), "first_seed": first_seed, **summary}
   )
   path = os.path.join(job.config.output_dir, "eval_results.txt")
-  input_pipeline.write_atomically(path, text)
+  features.write_atomically(path, text)
   for name in results[0]:
     values = "  ".join(f"{result[name]:.4f}" for result in results)
     mean, deviation = summary[name], summary[f"{name}_sd"]

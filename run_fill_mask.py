@@ -22,10 +22,10 @@ import textwrap
 import tqdm
 from absl import flags
 
-import cli_flags
-import example_files
-import mask_filling
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.data import tables
+from bert_keras3.serving import mask_filling
 
 # Flags about what an export brings along.
 CHECKPOINT_FLAGS = ("bert_config_file", "vocab_file", "do_lower_case")
@@ -133,7 +133,7 @@ def main():
 
 def forecast(config, model, texts):
   """Tells what answering will take; writes nothing."""
-  import run_forecast
+  from bert_keras3.training import dry_run as run_forecast
 
   run_forecast.forecast_answers(
     run_forecast.Findings(),
@@ -204,10 +204,10 @@ def open_model(config):
   }
   if config.export_dir:
     return mask_filling.from_export(config.export_dir, **options)
-  import model_files
+  from bert_keras3.weights import companions
 
   files = (config.init_checkpoint, config.bert_config_file, config.vocab_file)
-  check_output(config, model_files.list_files(*files))
+  check_output(config, companions.list_files(*files))
   return mask_filling.from_checkpoint(*files, config.do_lower_case, **options)
 
 
@@ -250,7 +250,7 @@ def _parse(line):
   """A str, or a tuple of two if there are bars between them."""
   # Halves of surrogate pairs have no UTF-8.
   line = line.encode("utf-8", "replace").decode()
-  first, second = example_files.split_pair(line)
+  first, second = tables.split_pair(line)
   return first if second is None else (first, second)
 
 
@@ -377,10 +377,10 @@ def write_results(config, results):
     for line in format_results(config, results):
       print(line, flush=True)
     return
-  import input_pipeline
+  from bert_keras3.data import features
 
   content = join_lines(config, results)
-  input_pipeline.write_atomically(config.output_file, content)
+  features.write_atomically(config.output_file, content)
   print(f"results: {config.output_file}")
 
 

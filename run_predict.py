@@ -19,10 +19,10 @@ import sys
 
 from absl import flags
 
-import cli_flags
-import example_files
-import predictor
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.data import tables
+from bert_keras3.serving import predictor
 
 
 def define_flags():
@@ -127,10 +127,10 @@ def read_table(config, names, file_format):
     raise ValueError(
       f"--columns should name {len(names)} columns, for {', '.join(names)}"
     )
-  layout = example_files.Layout(
+  layout = tables.Layout(
     *columns, file_format=file_format, has_header=config.header
   )
-  examples = example_files.read_examples(
+  examples = tables.read_examples(
     config.input_file, layout, "test", skip_bad_rows=config.skip_bad_rows
   )
   pairs = ((x.text_a, x.text_b) for x in examples)
@@ -149,7 +149,7 @@ def predict(config, examples):
   """
   model = predictor.Predictor(config.export_dir)
   if config.dry_run:
-    import run_forecast
+    from bert_keras3.training import dry_run as run_forecast
 
     run_forecast.forecast_answers(
       run_forecast.Findings(),
@@ -162,9 +162,9 @@ def predict(config, examples):
   if not config.output_file:
     print(text, end="")
     return
-  import input_pipeline
+  from bert_keras3.data import features
 
-  input_pipeline.write_atomically(config.output_file, text)
+  features.write_atomically(config.output_file, text)
   print(f"{len(examples)} answers: {config.output_file}")
 
 

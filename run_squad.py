@@ -21,12 +21,12 @@ import re
 
 from absl import flags
 
-import cli_flags
-import fine_tuning
-import predictor
-import squad_data
-import squad_decoding
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import fine_tuning
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
 
 # What notebooks import from upstream's run_squad.
 SquadExample = squad_data.SquadExample
@@ -246,8 +246,8 @@ def evaluate_file(config):
   Raises:
     ValueError, OSError: a file is not what it should be.
   """
-  import squad_results
-  import task_metrics
+  from bert_keras3.tasks import metrics
+  from bert_keras3.tasks import squad_results
 
   examples = read_squad_examples(config.predict_file, is_training=False)
   texts = squad_results.read_by_question(config.evaluate_only, str)
@@ -258,12 +258,12 @@ def evaluate_file(config):
     examples, texts, null_odds, config.version_2_with_negative
   )
   print(squad_results.summarize(examples, texts, results), end="")
-  text = task_metrics.format_results(results)
+  text = metrics.format_results(results)
   print(text, end="")
   if config.output_dir:
-    import run_directory
+    from bert_keras3.training import output_directory
 
-    run = run_directory.RunDirectory(config.output_dir, {}, data_files=[])
+    run = output_directory.RunDirectory(config.output_dir, {}, data_files=[])
     run.write("eval_results.txt", text)
   return results
 
@@ -277,7 +277,7 @@ class Job:
 
   config: SquadConfig
   setup: fine_tuning.Setup
-  run: object  # run_directory.RunDirectory
+  run: object  # output_directory.RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +286,7 @@ class Questions:
 
   examples: list
   windows: object  # squad_data.Windows
-  source: object  # input_pipeline.SequenceSource
+  source: object  # features.SequenceSource
 
 
 def answer_questions(config, device_config, training_config, settings):
@@ -294,8 +294,8 @@ def answer_questions(config, device_config, training_config, settings):
 
   Args:
     config: SquadConfig.
-    device_config: device_strategy.DeviceConfig.
-    training_config: training_loop.TrainingConfig, its step numbers unset.
+    device_config: devices.DeviceConfig.
+    training_config: loop.TrainingConfig, its step numbers unset.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Returns:
@@ -304,9 +304,9 @@ def answer_questions(config, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import model_evaluation
   import modeling
-  import run_directory
+  from bert_keras3.training import evaluation
+  from bert_keras3.training import output_directory
 
   setup = fine_tuning.open_model(config, device_config)
   data_files = deciding_files(config, training_config)
@@ -319,7 +319,7 @@ def answer_questions(config, device_config, training_config, settings):
   model = fine_tuning.make_model(
     setup, config, training_config.seed, modeling.BertSpanLabeler
   )
-  step = model_evaluation.prediction_step(model)
+  step = evaluation.prediction_step(model)
   if config.do_train:
     global_step = train(
       job, training_config, model, step, train_windows, questions
@@ -328,7 +328,9 @@ def answer_questions(config, device_config, training_config, settings):
     job.run.check_settings(
       EXPORT_SETTINGS if config.do_export else MODEL_SETTINGS
     )
-    global_step = run_directory.restore(job.run, model, config.init_checkpoint)
+    global_step = output_directory.restore(
+      job.run, model, config.init_checkpoint
+    )
   if config.dry_run:
     fine_tuning.conclude_dry_run(setup, config)
     return {}
@@ -399,7 +401,7 @@ def open_questions(job):
 
 def describe_data(job, train_windows, questions):
   """Tells of a dry run's files how long texts are, and what windows lose."""
-  import run_forecast
+  from bert_keras3.training import dry_run
 
   config, findings = job.config, job.setup.findings
   windows = {
@@ -407,7 +409,7 @@ def describe_data(job, train_windows, questions):
     "predict_file": questions and questions.windows,
   }
   for name in [name for name in windows if windows[name]]:
-    run_forecast.tell_windows(
+    dry_run.tell_windows(
       findings,
       name,
       windows[name],
@@ -416,20 +418,20 @@ def describe_data(job, train_windows, questions):
       config.max_query_length,
     )
   if train_windows:
-    run_forecast.tell_answers(findings, "train_file", train_windows)
+    dry_run.tell_answers(findings, "train_file", train_windows)
 
 
 def make_source(job, windows, columns):
   """Windows as what training and prediction take batches from."""
-  import input_pipeline
+  from bert_keras3.data import features
 
   config = job.config
   lengths = (config.max_seq_length,)
   if not job.setup.is_padded:
-    lengths = input_pipeline.bucket_lengths(
+    lengths = features.bucket_lengths(
       windows.sequences.lengths, config.max_seq_length
     )
-  return input_pipeline.SequenceSource(windows.sequences, columns, lengths)
+  return features.SequenceSource(windows.sequences, columns, lengths)
 
 
 def train(job, training_config, model, step, windows, questions):
@@ -454,13 +456,13 @@ def train(job, training_config, model, step, windows, questions):
 
 
 def make_monitor(job, training_config, step, questions):
-  """The training_loop.Monitor that scores predict_file, or None.
+  """The loop.Monitor that scores predict_file, or None.
 
   Raises:
     ValueError: it is asked for, but there is nothing to score.
   """
-  import squad_results
-  import training_loop
+  from bert_keras3.tasks import squad_results
+  from bert_keras3.training import loop
 
   if not training_config.eval_steps:
     return None
@@ -478,9 +480,7 @@ def make_monitor(job, training_config, step, questions):
       decoded = squad_results.with_threshold(decoded, threshold)
     return squad_results.score_decoded(examples, decoded)
 
-  return training_loop.Monitor(
-    evaluate_now, "f1", job.config.early_stopping_patience
-  )
+  return loop.Monitor(evaluate_now, "f1", job.config.early_stopping_patience)
 
 
 # Prediction -------------------------------------------------------------------
@@ -488,7 +488,7 @@ def make_monitor(job, training_config, step, questions):
 
 def decode(job, step, questions, threshold=0.0):
   """The squad_decoding.Decoded of a model's logits."""
-  import squad_results
+  from bert_keras3.tasks import squad_results
 
   config = job.config
   logits = squad_results.predict_logits(
@@ -513,7 +513,7 @@ def predict(job, step, questions, global_step):
   Returns:
     Dict of the official figures, empty if there are none.
   """
-  import squad_results
+  from bert_keras3.tasks import squad_results
 
   examples = questions.examples
   is_scored = squad_results.has_answers(examples)
@@ -533,7 +533,7 @@ def predict(job, step, questions, global_step):
 
 def choose_threshold(job, examples, decoded):
   """What is asked for, or best for annotated examples and saved, or was so."""
-  import squad_results
+  from bert_keras3.tasks import squad_results
 
   if examples is None or job.config.null_score_diff_threshold is not None:
     return known_threshold(job)
@@ -565,10 +565,10 @@ def known_threshold(job):
 
 def report(job, examples, texts, results, global_step):
   """Prints a summary; writes eval_results.txt."""
-  import squad_results
-  import task_metrics
+  from bert_keras3.tasks import metrics
+  from bert_keras3.tasks import squad_results
 
-  text = task_metrics.format_results({"global_step": global_step, **results})
+  text = metrics.format_results({"global_step": global_step, **results})
   job.run.write("eval_results.txt", text)
   job.run.record(results)
   if job.run.is_writer:
@@ -580,13 +580,13 @@ def export(job, model, questions):
 
   LiteRT's outputs are compared on the questions, if there are any.
   """
-  import litert_export
-  import model_export
+  from bert_keras3.serving import export as model_export
+  from bert_keras3.serving import litert
 
   config = job.config
   check = None
   if "litert" in config.export_format:
-    check = litert_export.Check(questions and questions.source)
+    check = litert.Check(questions and questions.source)
   threshold = known_threshold(job)
   model_export.export_reader(
     config.export_dir,
@@ -640,7 +640,7 @@ def read_answer(job, step, threshold, context, question):
 
   Args:
     job: Job.
-    step: what model_evaluation.prediction_step returned.
+    step: what evaluation.prediction_step returned.
     threshold: null odds above it mean no answer (2.0).
     context: the text.
     question: what to answer from it.

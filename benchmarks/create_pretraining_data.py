@@ -27,11 +27,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # This folder has files of the same names as the modules.
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
 
-import reference_pretraining_data  # noqa: E402
-import reference_tokenization  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import create_pretraining_data  # noqa: E402
+import reference_pretraining_data  # noqa: E402
+import reference_tokenization  # noqa: E402
 import tokenization  # noqa: E402
 
 

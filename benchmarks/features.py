@@ -26,9 +26,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli_flags  # noqa: E402
 import extract_features  # noqa: E402
 import tokenization  # noqa: E402
+from bert_keras3.console import flags  # noqa: E402
 
 BATCH_SIZE = 32
 MAX_SEQ_LENGTH = 256  # sentence-transformers' for MiniLM
@@ -114,10 +114,10 @@ def take_turn(pipe):
 def make_ours(options, lines):
   """Function without arguments that gives the vectors."""
   del lines
-  cli_flags.load_tensorflow()
+  flags.load_tensorflow()
   import tensorflow as tf
 
-  import device_strategy
+  from bert_keras3.training import devices
 
   tf.config.threading.set_intra_op_parallelism_threads(options.num_threads)
   tf.config.threading.set_inter_op_parallelism_threads(options.num_threads)
@@ -132,9 +132,7 @@ def make_ours(options, lines):
     pooling="mean",
     normalize=True,
   )
-  extractor = extract_features.FeatureExtractor(
-    config, device_strategy.DeviceConfig()
-  )
+  extractor = extract_features.FeatureExtractor(config, devices.DeviceConfig())
 
   def run():
     extract_features.write_features(config, extractor)
@@ -209,14 +207,15 @@ def compare_memory(options, pooling):
 def make_tiny_model(model_dir, folder):
   """Random weights for the vocabulary of a model, in a process of its own."""
   program = (
-    "import sys, shutil, checkpoint_io, modeling;"
+    "import sys, shutil, modeling;"
+    "from bert_keras3.weights import checkpoints;"
     f"model_dir, folder = {model_dir!r}, {folder!r};"
     "shutil.copy(f'{model_dir}/vocab.txt', folder);"
     "size = len(open(f'{folder}/vocab.txt').readlines());"
     f"config = modeling.BertConfig(size, **{TINY!r});"
     "open(f'{folder}/bert_config.json', 'w').write(config.to_json_string());"
     "variables = modeling.named_variables(modeling.BertModel(config));"
-    "checkpoint_io.save(f'{folder}/bert_model.ckpt', variables)"
+    "checkpoints.save(f'{folder}/bert_model.ckpt', variables)"
   )
   subprocess.run(
     [sys.executable, "-c", program],

@@ -19,8 +19,8 @@ import manual_corpus
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli_flags  # noqa: E402 - the demo also runs where nothing is installed.
 import tokenization  # noqa: E402
+from bert_keras3.console import flags  # noqa: E402 - the demo also runs where nothing is installed.
 
 SEQ_LENGTH = 64
 PREDICTIONS = 10
@@ -57,7 +57,7 @@ def main():
   make_records(folder)
   pretrain(folder, options.num_train_steps)
 
-  cli_flags.load_tensorflow()
+  flags.load_tensorflow()
   draw_loss(folder)
   compare_with_guessing(folder)
   fill_masks(folder)
@@ -138,10 +138,10 @@ def draw_loss(folder):
 
 def compare_with_guessing(folder):
   """Prints accuracy on held-out documents beside the best constant guess."""
-  import input_pipeline
+  from bert_keras3.data import features
 
-  specs = input_pipeline.pretraining_features(SEQ_LENGTH, PREDICTIONS)
-  source = input_pipeline.RecordSource([str(folder / "eval.tfrecord")], specs)
+  specs = features.pretraining_features(SEQ_LENGTH, PREDICTIONS)
+  source = features.RecordSource([str(folder / "eval.tfrecord")], specs)
   batch = source.take(range(len(source)))
   masked = batch["masked_lm_ids"][batch["masked_lm_weights"] > 0]
   token_id, count = collections.Counter(masked.tolist()).most_common(1)[0]
@@ -161,14 +161,14 @@ def fill_masks(folder):
   import numpy as np
   import tensorflow as tf
 
-  import checkpoint_io
   import modeling
+  from bert_keras3.weights import checkpoints
 
   tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
   model = modeling.BertPretrainer(
     modeling.BertConfig.from_json_file(str(folder / "bert_config.json"))
   )
-  checkpoint_io.load_weights(
+  checkpoints.load_weights(
     modeling.named_variables(model), str(folder / "model" / "bert_model.ckpt")
   )
   for puzzle in PUZZLES:

@@ -9,13 +9,13 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-
-import classifier_data
-import input_pipeline
-import run_classifier
-import tokenization
 from classifier_data import InputExample
 from classifier_data import Layout
+
+import run_classifier
+import tokenization
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.tasks import classifier_data
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "classifier"
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"

@@ -9,11 +9,11 @@ import sys
 import pytest
 from absl import flags
 
-import cli_flags
+from bert_keras3.console import flags as cli_flags
 
 PROGRAM = """
-import cli_flags
 from absl import flags
+from bert_keras3.console import flags as cli_flags
 
 def define_flags():
   flags.DEFINE_integer("count", 1, "How many.", lower_bound=1)
@@ -31,7 +31,7 @@ cli_flags.run(main, define_flags)
 
 @pytest.fixture(scope="module")
 def project_root():
-  return str(pathlib.Path(cli_flags.__file__).parent)
+  return str(pathlib.Path(__file__).resolve().parent.parent)
 
 
 def run_program(folder, project_root, *args):
@@ -180,7 +180,8 @@ def test_console_scripts_list_their_flags(script, project_root):
 def start_script(project_root, body, *command, flags="lambda: None", **options):
   """Starts a script whose `main` has the body; its files are pipes."""
   program = (
-    "import sys, cli_flags, stop_signals\n"
+    "import sys\nfrom bert_keras3.console import flags as cli_flags\n"
+    "from bert_keras3.training import signals\n"
     f"def main():\n  {body}\n"
     f"cli_flags.run(main, {flags})\n"
   )
@@ -218,7 +219,7 @@ def test_an_output_that_nobody_reads_ends_a_script_with_a_sentence(
 def test_a_run_that_was_stopped_tells_how_to_go_on(
   project_root, command, words
 ):
-  body = "raise stop_signals.Interrupted('the same command continues')"
+  body = "raise signals.Interrupted('the same command continues')"
   define = "cli_flags._define_run_flags"
   process = start_script(project_root, body, *command, flags=define)
   _, error = process.communicate()
@@ -228,7 +229,7 @@ def test_a_run_that_was_stopped_tells_how_to_go_on(
 
 def test_a_status_survives_the_end_of_what_reads_the_output(project_root):
   """As Ctrl-C ends `tee` as well."""
-  body = "sys.stdin.read(); raise stop_signals.Interrupted('saved')"
+  body = "sys.stdin.read(); raise signals.Interrupted('saved')"
   process = start_script(project_root, body, stderr=subprocess.STDOUT)
   process.stdout.close()
   process.stdin.close()

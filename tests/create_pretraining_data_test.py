@@ -9,13 +9,13 @@ import subprocess
 import sys
 
 import pytest
-import reference_pretraining_data as reference
 import tensorflow as tf
 
-import cli_flags
 import create_pretraining_data
-import input_pipeline
+import reference_pretraining_data as reference
 import tokenization
+from bert_keras3.console import flags
+from bert_keras3.data import features as input_pipeline
 
 SCRIPT = pathlib.Path(create_pretraining_data.__file__)
 SETS = ["defaults", "short_records", "whole_words", "another_seed"]
@@ -100,7 +100,7 @@ def test_records_equal_upstreams(name, goldens, tmp_path):
     flag.removeprefix("--").split("=") for flag in sets[name]["flags"].split()
   )
   patterns = given.pop("input_file").split(",")
-  input_files = cli_flags.find_files(
+  input_files = flags.find_files(
     "input_file", ",".join(str(goldens / pattern) for pattern in patterns)
   )
   tokenizer = tokenization.FullTokenizer(
@@ -331,7 +331,7 @@ def message_of_mistake(function, *arguments, **options):
   """The text for the user, if the error counts as a user's mistake."""
   with pytest.raises((ValueError, OSError)) as caught:
     function(*arguments, **options)
-  assert cli_flags.is_users_mistake(caught.value)
+  assert flags.is_users_mistake(caught.value)
   return str(caught.value)
 
 

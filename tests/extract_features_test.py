@@ -10,14 +10,14 @@ import sys
 
 import numpy as np
 import pytest
-import torch_features
-import torch_oracle
 
-import checkpoint_io
-import device_strategy
 import extract_features
 import modeling
 import tokenization
+import torch_features
+import torch_oracle
+from bert_keras3.training import devices
+from bert_keras3.weights import checkpoints
 
 # Six decimals are printed: two roundings of almost the same number differ by
 # 1e-6 at most, and float32 adds up with other orders of summation.
@@ -42,7 +42,7 @@ def checkpoint(folder, tmp_path_factory):
   arrays = np.load(torch_features.WEIGHTS)
   for name, variable in weights.items():
     variable.assign(arrays[f"weight/{name}"])
-  checkpoint_io.save(str(place / "bert_model.ckpt"), weights)
+  checkpoints.save(str(place / "bert_model.ckpt"), weights)
   return str(place / "bert_model.ckpt")
 
 
@@ -52,7 +52,7 @@ def run(folder, checkpoint, tmp_path):
 
   def extract(device=None, **options):
     config = make_config(folder, checkpoint, tmp_path, **options)
-    device_config = device_strategy.DeviceConfig(**(device or {}))
+    device_config = devices.DeviceConfig(**(device or {}))
     extract_features.check_flags(config)
     extract_features.extract(config, device_config)
     return config.output_file
@@ -447,7 +447,7 @@ def test_attention_of_all_lines(run, tmp_path, capsys):
 def test_attention_is_computed_for_what_fits(
   run, monkeypatch, tmp_path, capsys
 ):
-  import attention_report
+  from bert_keras3.tasks import attention_report
 
   class SmallReport(attention_report.AttentionReport):
     def add(self, sentence):
@@ -475,9 +475,7 @@ def test_attention_is_computed_for_what_fits(
 
 def test_attention_is_the_models(folder, checkpoint, tmp_path):
   config = make_config(folder, checkpoint, tmp_path)
-  extractor = extract_features.FeatureExtractor(
-    config, device_strategy.DeviceConfig()
-  )
+  extractor = extract_features.FeatureExtractor(config, devices.DeviceConfig())
   (lines,) = extractor.read()
   ids = np.zeros([1, 16], np.int32)
   segment_ids = np.zeros([1, 16], np.int32)
@@ -486,7 +484,7 @@ def test_attention_is_the_models(folder, checkpoint, tmp_path):
   ids[0, :length] = line.ids
   segment_ids[0, line.num_first : length] = 1
   model = modeling.BertModel(modeling.BertConfig.from_dict(torch_oracle.CONFIG))
-  checkpoint_io.load_weights(modeling.named_variables(model), checkpoint)
+  checkpoints.load_weights(modeling.named_variables(model), checkpoint)
   expected = model.attention_probs(
     {
       "input_ids": ids,

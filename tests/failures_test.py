@@ -18,21 +18,21 @@ import tempfile
 import numpy as np
 import pytest
 
-import checkpoint_io
-import classifier_data
-import cli_flags
 import create_pretraining_data
-import device_strategy
-import example_files
-import input_pipeline
-import model_files
 import modeling
-import predictor
-import run_directory
 import run_pretraining
-import squad_data
-import squad_results
 import tokenization
+from bert_keras3.console import flags
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import tables
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_results
+from bert_keras3.training import devices
+from bert_keras3.training import output_directory
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import companions
 
 FAILURES = (
   "missing",
@@ -199,13 +199,13 @@ def _other_model():
 
 
 def _load(path):
-  checkpoint_io.load_weights(modeling.named_variables(_model()), str(path))
+  checkpoints.load_weights(modeling.named_variables(_model()), str(path))
 
 
 def _make_tf1(suffix, model=_model):
   def make(folder):
     prefix = folder / "bert_model.ckpt"
-    checkpoint_io.save(str(prefix), modeling.named_variables(model()))
+    checkpoints.save(str(prefix), modeling.named_variables(model()))
     return pathlib.Path(f"{prefix}{suffix}")
 
   return make
@@ -241,7 +241,7 @@ def _make_safetensors(folder):
 
 def _load_safetensors(path):
   model = _safetensors_model()
-  checkpoint_io.load_weights(modeling.named_variables(model), str(path))
+  checkpoints.load_weights(modeling.named_variables(model), str(path))
 
 
 @functools.cache
@@ -319,7 +319,7 @@ def _flip_record(path):
 def _read_records(path, skip_bad_records=False):
   config = _records_config(path)
   config = dataclasses.replace(config, skip_bad_records=skip_bad_records)
-  files = cli_flags.find_files("input_file", config.input_file)
+  files = flags.find_files("input_file", config.input_file)
   source = run_pretraining.open_records(config, _bert_config(), files)
   run_pretraining.tell_bad_records(source)
   source.take(np.arange(len(source)))
@@ -344,7 +344,7 @@ def _tokenizer(folder):
 
 
 def _read_text(path):
-  files = cli_flags.find_files("input_file", str(path))
+  files = flags.find_files("input_file", str(path))
   documents = create_pretraining_data.read_documents(files, _TOKENIZER)
   assert len(documents.token_ids)
 
@@ -354,17 +354,17 @@ with tempfile.TemporaryDirectory() as _name:
 
 
 def _reads_table(file_format):
-  layout = example_files.Layout("text", label="label", file_format=file_format)
+  layout = tables.Layout("text", label="label", file_format=file_format)
 
   def read(path):
-    example_files.read_examples(str(path), layout, "train", labels=("0", "1"))
+    tables.read_examples(str(path), layout, "train", labels=("0", "1"))
 
   return read
 
 
 def _read_labels(path):
-  task = classifier_data.own_task("csv", example_files.Layout("text"))
-  found = model_files.find_labels([str(path.parent)])
+  task = classifier_data.own_task("csv", tables.Layout("text"))
+  found = companions.find_labels([str(path.parent)])
   classifier_data.with_saved_labels(task, found)
 
 
@@ -393,12 +393,12 @@ def _read_description(path):
 
 
 def _run(folder, settings):
-  return run_directory.RunDirectory(str(folder), settings, [])
+  return output_directory.RunDirectory(str(folder), settings, [])
 
 
 def _make_manifest(folder, seed=1):
   _run(folder / "out", {"seed": seed}).claim()
-  return folder / "out" / run_directory.MANIFEST
+  return folder / "out" / output_directory.MANIFEST
 
 
 def _read_manifest(path):
@@ -433,8 +433,8 @@ def _read_cluster(path):
   try:
     if path.exists():
       os.environ["TF_CONFIG"] = path.read_text()
-    config = device_strategy.DeviceConfig(distribution_strategy="multi_worker")
-    device_strategy.make_strategy(config)
+    config = devices.DeviceConfig(distribution_strategy="multi_worker")
+    devices.make_strategy(config)
   finally:
     os.environ.pop("TF_CONFIG", None)
     if before is not None:
@@ -442,7 +442,7 @@ def _read_cluster(path):
 
 
 def _read_vocab(path):
-  model_files.open_tokenizer(str(path), True, _bert_config(vocab_size=300))
+  companions.open_tokenizer(str(path), True, _bert_config(vocab_size=300))
 
 
 # The table --------------------------------------------------------------------
@@ -933,7 +933,7 @@ def test_a_failure_has_its_message(folder, name, failure, capsys):
     return
   with pytest.raises((ValueError, OSError)) as caught, lock:
     reader.read(what)
-  assert cli_flags.is_users_mistake(caught.value), caught.value
+  assert flags.is_users_mistake(caught.value), caught.value
   assert re.search(cell, str(caught.value), re.DOTALL), caught.value
 
 

@@ -1,7 +1,7 @@
 """Whatever a file holds, the answer is a result or a sentence of ours.
 
 Sensible files are mutated, byte by byte or value by value, and read. What comes
-may be a result, or an error that `cli_flags.run` would show to the user; any
+may be a result, or an error that `flags.run` would show to the user; any
 other exception is a defect. Equal runs try the same examples; Hypothesis takes
 constants from the modules that are loaded, so with other code come others.
 """
@@ -20,20 +20,20 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import checkpoint_io
-import classifier_data
-import cli_flags
 import create_pretraining_data
-import example_files
-import hugging_face
-import input_pipeline
 import modeling
-import predictor
-import run_directory
-import squad_data
-import squad_decoding
-import squad_results
 import tokenization
+from bert_keras3.console import flags
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import tables
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
+from bert_keras3.tasks import squad_results
+from bert_keras3.training import output_directory
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import hugging_face
 
 # Derandomised: what fails here fails everywhere, and tomorrow as well.
 SETTINGS = hypothesis.settings(
@@ -68,7 +68,7 @@ def only_our_errors():
   try:
     yield
   except (ValueError, OSError) as error:
-    if not cli_flags.is_users_mistake(error):
+    if not flags.is_users_mistake(error):
       raise
     assert str(error).strip()
 
@@ -274,10 +274,10 @@ ROWS = [json.loads(line) for line in TABLES["jsonl"].splitlines()]
 
 
 def read_table(path, file_format, problem_type, skip_bad_rows):
-  layout = example_files.Layout(
+  layout = tables.Layout(
     "text", label="label", row_id="id", file_format=file_format
   )
-  return example_files.read_examples(
+  return tables.read_examples(
     str(path), layout, "train", problem_type, skip_bad_rows=skip_bad_rows
   )
 
@@ -527,7 +527,7 @@ def weight_files(folder, model, testdata):
   for name in ("tf1", "keras", "hf"):
     (made / name).mkdir(parents=True)
   variables = modeling.named_variables(model)
-  checkpoint_io.save(str(made / "tf1" / "bert_model.ckpt"), variables)
+  checkpoints.save(str(made / "tf1" / "bert_model.ckpt"), variables)
   model.save(made / "keras" / "model.keras")
   model.save_weights(made / "keras" / "model.weights.h5")
   (made / "keras" / "bert_config.json").write_text(json.dumps(CONFIG))
@@ -565,11 +565,11 @@ def test_any_weights_are_loaded_or_refused(weight_files, model, name, data):
   try:
     path.write_bytes(data.draw(strategy))
     with only_our_errors():
-      reader = checkpoint_io.open_reader(str(weight_files / WEIGHTS[name]))
+      reader = checkpoints.open_reader(str(weight_files / WEIGHTS[name]))
       for tensor in reader.shapes:
         reader.get_tensor(tensor)
     with only_our_errors():
-      checkpoint_io.load_weights(
+      checkpoints.load_weights(
         modeling.named_variables(model), str(weight_files / WEIGHTS[name])
       )
   finally:
@@ -619,9 +619,9 @@ MANIFEST = {
 @often
 @hypothesis.given(json_files(MANIFEST))
 def test_any_manifest_is_read_or_refused(folder, content):
-  path = folder / "run" / run_directory.MANIFEST
+  path = folder / "run" / output_directory.MANIFEST
   path.parent.mkdir(exist_ok=True)
-  run = run_directory.RunDirectory(str(path.parent), {"seed": 1}, [])
+  run = output_directory.RunDirectory(str(path.parent), {"seed": 1}, [])
   for use in (
     run.open,
     lambda: run.check_settings(["seed"]),
@@ -704,4 +704,4 @@ def test_any_checkpoint_state_is_followed_or_refused(folder, content):
   state.mkdir(exist_ok=True)
   (state / "checkpoint").write_bytes(content)
   with only_our_errors():
-    checkpoint_io.open_reader(str(state))
+    checkpoints.open_reader(str(state))

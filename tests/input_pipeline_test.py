@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import input_pipeline
+from bert_keras3.data import features as input_pipeline
 
 SPECS = (
   input_pipeline.FeatureSpec("input_ids", 4),

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
-from run_forecast_test import listing
 
-import checkpoint_io
-import device_strategy
-import input_pipeline
 import modeling
 import optimization
-import predictor
 import run_pretraining
-import training_loop
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.serving import predictor
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import loop
+from bert_keras3.weights import checkpoints
+from run_forecast_test import listing
 
 ROOT = os.path.dirname(run_pretraining.__file__)
 VOCAB_SIZE = 60
@@ -95,7 +95,7 @@ def pretrain(config, settings=None, devices=None, **training):
   run_pretraining.pretrain(
     config,
     device_strategy.DeviceConfig(**(devices or {})),
-    training_loop.TrainingConfig(**{**defaults, **training}),
+    loop.TrainingConfig(**{**defaults, **training}),
     settings or {"seed": training.get("seed", 0)},
   )
 
@@ -170,13 +170,13 @@ def test_an_interrupted_run_ends_with_the_same_weights(
   whole = dataclasses.replace(config, output_dir=config.output_dir + "-whole")
   pretrain(whole)
 
-  save = checkpoint_io.CheckpointDirectory.save
+  save = checkpoints.CheckpointDirectory.save
 
   def save_and_stop(self, variables, step, extra):
     save(self, variables, step, extra)
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(checkpoint_io.CheckpointDirectory, "save", save_and_stop)
+  monkeypatch.setattr(checkpoints.CheckpointDirectory, "save", save_and_stop)
   with pytest.raises(KeyboardInterrupt):
     pretrain(config)
   monkeypatch.undo()
@@ -246,7 +246,7 @@ def test_a_dry_run_tells_where_a_run_would_go_on(
 ):
   dry = dataclasses.replace(config, dry_run=True)
   with monkeypatch.context() as patch:
-    patch.setattr(training_loop.Trainer, "load_best", lambda self: 1 / 0)
+    patch.setattr(loop.Trainer, "load_best", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       pretrain(config)
   os.remove(f"{config.output_dir}/model.ckpt-12.index")
@@ -341,7 +341,7 @@ def test_a_run_of_upstream_is_continued(config, capsys):
 def test_a_checkpoint_without_heads_is_not_evaluated(config, tmp_path):
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   encoder = modeling.named_variables(modeling.BertModel(bert_config))
-  checkpoint_io.save(str(tmp_path / "encoder.ckpt"), encoder)
+  checkpoints.save(str(tmp_path / "encoder.ckpt"), encoder)
   with pytest.raises(ValueError, match="encoder.ckpt cannot be evaluated: it"):
     pretrain(
       dataclasses.replace(
@@ -401,7 +401,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
     skip_bad_records=True,
   )
   settings = {"seed": 0, "skip_bad_records": True}
-  save = checkpoint_io.CheckpointDirectory.save
+  save = checkpoints.CheckpointDirectory.save
 
   def save_and_stop(self, *args):
     save(self, *args)
@@ -409,7 +409,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
 
   capsys.readouterr()
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint_io.CheckpointDirectory, "save", save_and_stop)
+    patch.setattr(checkpoints.CheckpointDirectory, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
       pretrain(config, settings)
   output = capsys.readouterr().out
@@ -475,7 +475,7 @@ def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
       dataclasses.replace(config, input_file=path),
       schedule=optimization.LearningRateSchedule(1e-3, 40),
     )
-  assert checkpoint_io.latest(config.output_dir).endswith("model.ckpt-10")
+  assert checkpoints.latest(config.output_dir).endswith("model.ckpt-10")
   assert not manifest(config)["finished"]
 
 
@@ -730,7 +730,7 @@ def test_a_checkpoint_without_heads_is_exported_as_encoder(
   model = modeling.BertClassifier(bert_config, num_labels=2)
   prefix = str(tmp_path / "init" / "bert_model.ckpt")
   (tmp_path / "init").mkdir()
-  checkpoint_io.save(prefix, modeling.named_variables(model))
+  checkpoints.save(prefix, modeling.named_variables(model))
   config = dataclasses.replace(
     config,
     do_train=False,

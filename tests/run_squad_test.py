@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
-from run_classifier_test import answer_elsewhere
-from run_forecast_test import listing
 
-import device_strategy
-import fine_tuning
-import model_evaluation
 import modeling
 import optimization
-import predictor
 import run_squad
-import squad_data
-import squad_results
-import training_loop
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import fine_tuning
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_results
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import evaluation
+from bert_keras3.training import loop
+from run_classifier_test import answer_elsewhere
+from run_forecast_test import listing
 
 ROOT = os.path.dirname(run_squad.__file__)
 COLORS = ("red", "blue", "green")
@@ -139,7 +139,7 @@ def run(folder, training=None, devices=None, **options):
   return run_squad.answer_questions(
     config,
     device_strategy.DeviceConfig(**(devices or {})),
-    training_loop.TrainingConfig(**{**defaults, **(training or {})}),
+    loop.TrainingConfig(**{**defaults, **(training or {})}),
     {name: getattr(config, name) for name in names},
   )
 
@@ -377,7 +377,7 @@ def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   run_of_it = fine_tuning.open_run(setup, config, {}, [])
   job = run_squad.Job(config, setup, run_of_it)
   questions = run_squad.open_questions(job)
-  step = model_evaluation.prediction_step(
+  step = evaluation.prediction_step(
     fine_tuning.make_model(setup, config, 0, modeling.BertSpanLabeler)
   )
   arguments = (setup.strategy, step, questions.source, 8)
@@ -432,7 +432,8 @@ def test_windows_are_made_once_for_the_same_files_and_flags(
 KILL_WHILE_WRITING = """
 import os, signal, sys
 import tensorflow as tf
-import run_directory, squad_decoding, squad_results
+from bert_keras3.tasks import squad_decoding, squad_results
+from bert_keras3.training import output_directory
 
 write = tf.io.gfile.GFile.write
 
@@ -442,7 +443,7 @@ def write_half(self, content):
   os.kill(os.getpid(), signal.SIGKILL)
 
 tf.io.gfile.GFile.write = write_half
-run = run_directory.RunDirectory(sys.argv[1], {}, [])
+run = output_directory.RunDirectory(sys.argv[1], {}, [])
 decoded = squad_decoding.Decoded({"q": "new"}, {"q": []}, {"q": 1.0}, {})
 squad_results.write_predictions(run, decoded)
 """

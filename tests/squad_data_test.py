@@ -11,13 +11,13 @@ import weakref
 
 import numpy as np
 import pytest
-import reference_squad_data as reference
 import tensorflow as tf
-
-import input_pipeline
-import squad_data
-import tokenization
 from squad_data import SquadExample
+
+import reference_squad_data as reference
+import tokenization
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.tasks import squad_data
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "squad"
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"

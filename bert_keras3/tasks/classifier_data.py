@@ -1,7 +1,7 @@
 """Classification tasks: files to examples to sequences of ids.
 
 A task is a row of `TASKS`: which files, where in them texts and label stand,
-which labels, which metrics. `example_files.read_examples` turns a file into
+which labels, which metrics. `tables.read_examples` turns a file into
 `InputExample`s, `tokenize_examples` and `label_ids` those into arrays.
 
 Nothing here needs TensorFlow before `tokenize_examples`.
@@ -16,14 +16,14 @@ import sys
 import numpy as np
 import tqdm
 
-import hugging_face
 import tokenization
-from example_files import READERS as READERS
-from example_files import BadRow as BadRow
-from example_files import InputExample as InputExample
-from example_files import Layout as Layout
-from example_files import read_examples as read_examples
-from example_files import read_text
+from bert_keras3.data.tables import READERS as READERS
+from bert_keras3.data.tables import BadRow as BadRow
+from bert_keras3.data.tables import InputExample as InputExample
+from bert_keras3.data.tables import Layout as Layout
+from bert_keras3.data.tables import read_examples as read_examples
+from bert_keras3.data.tables import read_text
+from bert_keras3.weights import hugging_face
 
 PROBLEM_TYPES = ("single_label", "multi_label", "regression")
 LONG_TEXT = ("truncate", "head_tail", "sliding")
@@ -496,7 +496,7 @@ def tokenize_examples(
   Returns:
     (input_pipeline.Sequences, int32 [sequences], the example each belongs to).
   """
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
   packed, owners = [], []
@@ -516,7 +516,7 @@ def _with_bar(examples):
 
 
 def _truncate(tokens_a, tokens_b, max_seq_length):
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   keep = input_pipeline.truncate_pair(
     len(tokens_a), len(tokens_b), max_seq_length
@@ -525,7 +525,7 @@ def _truncate(tokens_a, tokens_b, max_seq_length):
 
 
 def _head_tail(tokens_a, tokens_b, max_seq_length):
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   keep = input_pipeline.truncate_pair(
     len(tokens_a), len(tokens_b), max_seq_length
@@ -592,7 +592,7 @@ def make_split(
     long_text: one of LONG_TEXT, see `tokenize_examples`.
     pad_to_max_length: whether all batches are that long.
   """
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   sequences, owners = tokenize_examples(
     examples, tokenizer, max_seq_length, long_text
@@ -655,7 +655,7 @@ def file_based_convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer, output_file
 ):
   """Writes InputFeatures as upstream's TFRecords."""
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
 
   specs = input_pipeline.classifier_features(max_seq_length)
   features = convert_examples_to_features(

@@ -1,6 +1,6 @@
 """Trained models as SavedModels that take text.
 
-    model_export.export_classifier("models/stars/1", model, source, ...)
+    export.export_classifier("models/stars/1", model, source, ...)
 
 A SavedModel holds weights, vocabulary and tokenizer; `tensorflow` and
 `tensorflow_text` are all it takes to run one. What it is, says
@@ -13,13 +13,13 @@ import os
 
 import tensorflow as tf
 
-import graph_classifier
-import graph_encoder
-import graph_squad
-import graph_tokenization
-import litert_export
-import model_files
-import predictor
+from bert_keras3.serving import graph_classifier
+from bert_keras3.serving import graph_encoder
+from bert_keras3.serving import graph_squad
+from bert_keras3.serving import graph_tokenization
+from bert_keras3.serving import litert as litert_export
+from bert_keras3.serving import predictor
+from bert_keras3.weights import companions
 
 # Tokens for each mask of a text.
 MASK_TOP_K = 10
@@ -285,7 +285,7 @@ def _save(root, signatures, export_dir, kind, description, files=None):
     description: dict, for model.json as well.
     files: dict from name to text of what else there is to be.
   """
-  model_files.check_export_dir(export_dir)
+  companions.check_export_dir(export_dir)
   # With a slash at its end the new directory would lie in the old one.
   export_dir = export_dir.rstrip("/")
   temporary = f"{export_dir}.incomplete-{os.getpid()}"

@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import tqdm
 
-import squad_decoding
-import task_metrics
 import tokenization
+from bert_keras3.tasks import metrics
+from bert_keras3.tasks import squad_decoding
 
 PREDICTIONS_FILE = "predictions.json"
 NBEST_FILE = "nbest_predictions.json"
@@ -27,8 +27,8 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    step: what model_evaluation.prediction_step returned.
-    source: input_pipeline.SequenceSource of the windows.
+    step: what evaluation.prediction_step returned.
+    source: features.SequenceSource of the windows.
     batch_size: global batch size.
     keep_padding: whether positions of padding keep their logits, as upstream's
       do, and compete for the n best. If not they get -inf, and results do not
@@ -37,7 +37,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
   Returns:
     (start_logits, end_logits), float32 [windows, longest].
   """
-  import model_evaluation
+  from bert_keras3.training import evaluation
 
   logits = np.full(
     [2, len(source), source.bucket_lengths[-1]], -np.inf, np.float32
@@ -51,7 +51,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
     leave=False,
     disable=not sys.stderr.isatty(),
   ) as bar:
-    for numbers, outputs in model_evaluation.predict(
+    for numbers, outputs in evaluation.predict(
       strategy, step, source, batch_size
     ):
       for side, name in enumerate(("start_logits", "end_logits")):
@@ -74,7 +74,7 @@ def has_answers(examples):
 
 def find_threshold(examples, decoded):
   """The null threshold with the highest F1 on annotated examples."""
-  return task_metrics.find_null_threshold(
+  return metrics.find_null_threshold(
     _questions(examples), _best_texts(decoded), decoded.null_odds
   )
 
@@ -116,7 +116,7 @@ def score(examples, texts, null_odds=None, is_version_2=False):
     is_version_2: whether to score by 2.0 even without need.
 
   Returns:
-    Dict of what task_metrics.squad_v1_scores returns; if there are null odds,
+    Dict of what metrics.squad_v1_scores returns; if there are null odds,
     or questions without an answer, of what squad_v2_scores returns.
 
   Raises:
@@ -125,8 +125,8 @@ def score(examples, texts, null_odds=None, is_version_2=False):
   questions = _questions(examples)
   is_version_1 = null_odds is None and all(answers for _, answers in questions)
   if is_version_1 and not is_version_2:
-    return task_metrics.squad_v1_scores(questions, texts)
-  return task_metrics.squad_v2_scores(questions, texts, null_odds, math.inf)
+    return metrics.squad_v1_scores(questions, texts)
+  return metrics.squad_v2_scores(questions, texts, null_odds, math.inf)
 
 
 def _best_texts(decoded):
@@ -178,15 +178,15 @@ def _figures(results, prefix=""):
 
 def _scorer(results):
   if "exact_match" in results:
-    return task_metrics.squad_v1_scores
-  return task_metrics.squad_v2_scores
+    return metrics.squad_v1_scores
+  return metrics.squad_v2_scores
 
 
 def _by_word(examples, texts):
   """{question word or "other": its examples with a text}, in a fixed order."""
   groups = {word: [] for word in (*QUESTION_WORDS, "other")}
   for example in examples:
-    words = task_metrics.normalize_answer(example.question_text).split()
+    words = metrics.normalize_answer(example.question_text).split()
     word = next((x for x in words if x in QUESTION_WORDS), "other")
     if example.qas_id in texts:
       groups[word].append(example)
@@ -200,7 +200,7 @@ def write_predictions(run, decoded):
   """Writes upstream's JSON files, each whole or not at all.
 
   Args:
-    run: run_directory.RunDirectory.
+    run: output_directory.RunDirectory.
     decoded: squad_decoding.Decoded; null_odds.json is written for 2.0 only.
   """
   run.write(PREDICTIONS_FILE, _to_json(decoded.predictions))

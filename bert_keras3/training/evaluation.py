@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-import device_strategy
-import input_pipeline
+from bert_keras3.data import features
+from bert_keras3.training import devices
 
 
 def evaluate(strategy, model, source, batch_size, max_batches=None):
@@ -16,7 +16,7 @@ def evaluate(strategy, model, source, batch_size, max_batches=None):
   Args:
     strategy: tf.distribute strategy the model lives in.
     model: head model of `modeling`.
-    source: records, see training_loop.Trainer.fit.
+    source: records, see loop.Trainer.fit.
     batch_size: global batch size.
     max_batches: batches to stop after, None for all.
 
@@ -29,7 +29,7 @@ def evaluate(strategy, model, source, batch_size, max_batches=None):
   losses = []
   step = tf.function(functools.partial(_evaluate_batch, model))
   for batch, _ in _padded_batches(strategy, source, batch_size, max_batches):
-    loss, metrics = device_strategy.first_replica(
+    loss, metrics = devices.first_replica(
       strategy, strategy.run(step, args=(batch,))
     )
     losses.append(loss.numpy())
@@ -73,7 +73,7 @@ def predict(strategy, step, source, batch_size):
   Args:
     strategy: tf.distribute strategy the model lives in.
     step: what `prediction_step` returned.
-    source: records, see training_loop.Trainer.fit.
+    source: records, see loop.Trainer.fit.
     batch_size: global batch size.
 
   Yields:
@@ -81,9 +81,7 @@ def predict(strategy, step, source, batch_size):
     lengths the records come in their order.
   """
   for batch, numbers in _padded_batches(strategy, source, batch_size):
-    outputs = device_strategy.first_replica(
-      strategy, strategy.run(step, args=(batch,))
-    )
+    outputs = devices.first_replica(strategy, strategy.run(step, args=(batch,)))
     yield (
       numbers,
       {name: x.numpy()[: len(numbers)] for name, x in outputs.items()},
@@ -99,20 +97,20 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
   """Yields (distributed batch, numbers of the records in it)."""
   replicas = strategy.num_replicas_in_sync
   padded_size = -(-batch_size // replicas) * replicas
-  order = input_pipeline.inference_order(source)
+  order = features.inference_order(source)
 
   def numbers():
-    for positions in input_pipeline.sequential_batches(
+    for positions in features.sequential_batches(
       len(source), batch_size, max_batches
     ):
       yield order[positions]
 
   def batches():
     for batch in numbers():
-      yield input_pipeline.pad_batch(source.take(batch), padded_size)
+      yield features.pad_batch(source.take(batch), padded_size)
 
-  failure = device_strategy.Failure()
-  distributed = device_strategy.distribute_batches(
+  failure = devices.Failure()
+  distributed = devices.distribute_batches(
     strategy,
     lambda: failure.watch(batches),
     variable_features=source.variable_features,
@@ -123,7 +121,7 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
 
 def _in_step(strategy, batches):
   """Yields batches, for each of which the workers wait for one another."""
-  watchdog = device_strategy.watchdog_of(strategy)
+  watchdog = devices.watchdog_of(strategy)
   iterator, count = iter(batches), itertools.count(1)
   while True:
     place = f"at batch {next(count)} of evaluation or prediction"

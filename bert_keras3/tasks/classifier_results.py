@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import tqdm
 
-import model_evaluation
-import task_metrics
+from bert_keras3.tasks import metrics as task_metrics
+from bert_keras3.training import evaluation
 
 
 def predict_logits(strategy, step, split, batch_size):
@@ -16,14 +16,14 @@ def predict_logits(strategy, step, split, batch_size):
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    step: what model_evaluation.prediction_step returned.
+    step: what evaluation.prediction_step returned.
     split: classifier_data.Split.
     batch_size: global batch size.
 
   Returns:
     float32 [examples, num_labels], means over the windows of long texts.
   """
-  batches = model_evaluation.predict(strategy, step, split.source, batch_size)
+  batches = evaluation.predict(strategy, step, split.source, batch_size)
   return gather_logits(split, batches)
 
 
@@ -97,7 +97,7 @@ def write_report(run, task, label_names, labels, logits, suffix=""):
   """Writes the per-class report and the confusion matrix of an evaluation.
 
   Args:
-    run: run_directory.RunDirectory.
+    run: output_directory.RunDirectory.
     task: classifier_data.Task.
     label_names: list of str, in the order of the logits.
     labels: array as of classifier_data.label_ids.
@@ -129,7 +129,7 @@ def write_predictions(run, task, label_names, examples, logits, split):
   """Writes test_results.tsv, predictions.jsonl and a GLUE submission.
 
   Args:
-    run: run_directory.RunDirectory.
+    run: output_directory.RunDirectory.
     task: classifier_data.Task.
     label_names: list of str, in the order of the logits.
     examples: list of InputExample.

@@ -15,8 +15,8 @@ import os
 
 import numpy as np
 
-import predictor
 import tokenization
+from bert_keras3.serving import predictor
 
 MASK = "[MASK]"
 # What a task needs, by how the names of its variables begin. Hugging Face's
@@ -212,14 +212,12 @@ class MaskFiller:
     return [self._encode_one(_parts(text)) for text in texts]
 
   def _encode_one(self, parts):
-    import input_pipeline
+    from bert_keras3.data import features
 
     ids = [self._tokenizer.encode(text) for text in parts]
     first, second = (*ids, [])[:2]
-    kept = input_pipeline.truncate_pair(
-      len(first), len(second), self.max_seq_length
-    )
-    packed, num_first = input_pipeline.pack_pair(
+    kept = features.truncate_pair(len(first), len(second), self.max_seq_length)
+    packed, num_first = features.pack_pair(
       first[: kept[0]], second[: kept[1]], self._cls, self._sep
     )
     # Where the tokens of the first and of the second text begin.
@@ -394,7 +392,7 @@ def from_checkpoint(
   """A `MaskFiller` with the weights of a checkpoint.
 
   Args:
-    init_checkpoint: what checkpoint_io.resolve accepts.
+    init_checkpoint: what checkpoints.resolve accepts.
     bert_config_file: path, found beside the weights if None.
     vocab_file: path, found beside the weights if None.
     do_lower_case, special_tokens_in_text: see tokenization.FullTokenizer.
@@ -406,12 +404,12 @@ def from_checkpoint(
     ValueError, OSError: a file is missing, or they do not fit each other. Heads
       may be missing until they are needed.
   """
-  import model_files
   import modeling
+  from bert_keras3.weights import companions
 
   found = _find_files(init_checkpoint, bert_config_file, vocab_file)
   bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
-  tokenizer = model_files.open_tokenizer(
+  tokenizer = companions.open_tokenizer(
     found.vocab_file,
     do_lower_case,
     bert_config,
@@ -419,30 +417,30 @@ def from_checkpoint(
     special_tokens_in_text,
   )
   max_seq_length = max_seq_length or bert_config.max_position_embeddings
-  model_files.check_length(max_seq_length, bert_config)
+  companions.check_length(max_seq_length, bert_config)
   predict, missing = _load_pretrainer(bert_config, init_checkpoint)
   return MaskFiller(tokenizer, predict, max_seq_length, batch_size, missing)
 
 
 def _find_files(init_checkpoint, bert_config_file, vocab_file):
   """model_files.ModelFiles, once it is sure that there are weights."""
-  import checkpoint_io
-  import model_files
+  from bert_keras3.weights import checkpoints
+  from bert_keras3.weights import companions
 
-  checkpoint_io.resolve(init_checkpoint)
-  return model_files.find(None, init_checkpoint, bert_config_file, vocab_file)
+  checkpoints.resolve(init_checkpoint)
+  return companions.find(None, init_checkpoint, bert_config_file, vocab_file)
 
 
 def _load_pretrainer(bert_config, init_checkpoint):
   """A `predict` for MaskFiller, and what the checkpoint did not have of it."""
   import tensorflow as tf
 
-  import checkpoint_io
   import modeling
+  from bert_keras3.weights import checkpoints
 
   model = modeling.BertPretrainer(bert_config)
   weights = modeling.named_variables(model)
-  report = checkpoint_io.load_weights(weights, init_checkpoint)
+  report = checkpoints.load_weights(weights, init_checkpoint)
   specs = {x: tf.TensorSpec([None, None], tf.int32) for x in _SEQUENCES}
   predict = tf.function(
     lambda batch: model(batch, training=False), input_signature=[specs]

@@ -3,7 +3,7 @@
 A script declares its flags in `define_flags()` and does its work in `main`:
 
     def cli():
-      cli_flags.run(main, define_flags)
+      flags.run(main, define_flags)
 
 so that importing a script defines no flag, and two scripts can live in one
 process. Nothing here imports TensorFlow: `--help` and a wrong flag answer at
@@ -23,7 +23,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
-import stop_signals
+from bert_keras3.training import signals
 
 FLAGS = flags.FLAGS
 
@@ -40,7 +40,7 @@ def run(main, define_flags):
   """Defines a script's flags, parses the command line and calls `main()`.
 
   Exits with status 1 after one sentence on stderr when the user made a mistake,
-  with stop_signals.EXIT_STATUS when a run was asked to stop.
+  with signals.EXIT_STATUS when a run was asked to stop.
 
   Args:
     main: function without arguments.
@@ -63,8 +63,8 @@ def _report_mistakes(main, argv):
         f"unexpected argument {argv[1]!r}; every option starts with --"
       )
     main()
-  except stop_signals.Interrupted as stop:
-    _end(f"{script}: {stop}{_explain_overwriting()}", stop_signals.EXIT_STATUS)
+  except signals.Interrupted as stop:
+    _end(f"{script}: {stop}{_explain_overwriting()}", signals.EXIT_STATUS)
   except KeyboardInterrupt:
     _end(f"{script}: stopped by SIGINT", 128 + signal.SIGINT)
   except BrokenPipeError:
@@ -505,11 +505,11 @@ def define_device_flags():
 
 
 def device_config():
-  """The device flags as a device_strategy.DeviceConfig."""
-  import device_strategy
+  """The device flags as a devices.DeviceConfig."""
+  from bert_keras3.training import devices
 
   strategy = "tpu" if FLAGS.use_tpu else FLAGS.distribution_strategy
-  return device_strategy.DeviceConfig(
+  return devices.DeviceConfig(
     distribution_strategy=strategy,
     num_devices=FLAGS.num_devices,
     mixed_precision=FLAGS.mixed_precision,
@@ -524,7 +524,7 @@ def device_config():
 
 
 def training_config(num_train_steps, num_warmup_steps, names=()):
-  """The training flags as a training_loop.TrainingConfig.
+  """The training flags as a loop.TrainingConfig.
 
   Args:
     num_train_steps: int.
@@ -532,9 +532,9 @@ def training_config(num_train_steps, num_warmup_steps, names=()):
     names: further fields of it that the script has flags for.
   """
   import optimization
-  import training_loop
+  from bert_keras3.training import loop
 
-  return training_loop.TrainingConfig(
+  return loop.TrainingConfig(
     output_dir=FLAGS.output_dir,
     schedule=optimization.LearningRateSchedule(
       init_lr=FLAGS.learning_rate,

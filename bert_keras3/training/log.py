@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-import checkpoint_io
-import input_pipeline
+from bert_keras3.data import features
+from bert_keras3.weights import checkpoints
 
 # A loss is judged once: after so many reports, twice the warmup and a fifth of
 # the steps, as a share of the first report's.
@@ -127,7 +127,7 @@ _SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
 class TrainingLog:
   """Shows reports on the console, in CSV files and in TensorBoard.
 
-  StepReports go to training_log.csv, evaluations to eval_log.csv. A terminal
+  StepReports go to log.csv, evaluations to eval_log.csv. A terminal
   gets a bar with the time left beside the lines, a file or a pipe just the
   lines. What is there of steps that a resumed run will take again is cut.
 
@@ -265,7 +265,7 @@ class _CsvLog:
     writer = csv.DictWriter(text, row, lineterminator="\n")
     writer.writeheader()
     writer.writerows(self.rows)
-    input_pipeline.write_atomically(self._path, text.getvalue())
+    features.write_atomically(self._path, text.getvalue())
 
 
 def _cut_events(output_dir, step):
@@ -274,12 +274,12 @@ def _cut_events(output_dir, step):
   What a process that was killed had half written goes as well.
   """
   pattern = f"events.out.tfevents.*{_EVENTS_SUFFIX}"
-  for path in checkpoint_io.list_files(output_dir, pattern):
+  for path in checkpoints.list_files(output_dir, pattern):
     events, is_whole = _read_events(path)
     kept = [x for x in events if x.step <= step]
     if is_whole and len(kept) == len(events):
       continue
-    with input_pipeline.RecordWriter(path) as writer:
+    with features.RecordWriter(path) as writer:
       for event in kept:
         writer.write(event.SerializeToString())
 

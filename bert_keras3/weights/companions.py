@@ -6,10 +6,10 @@ import os
 
 import tensorflow as tf
 
-import checkpoint_io
-import hugging_face
-import predictor
 import tokenization
+from bert_keras3.serving import predictor
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import hugging_face
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
 MAX_PADDED_VOCAB = 128
@@ -36,7 +36,7 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
 
   Args:
     output_dir: directory of a run, which may have been trained, or None.
-    init_checkpoint: what checkpoint_io.resolve accepts, or None.
+    init_checkpoint: what checkpoints.resolve accepts, or None.
     bert_config_file: path, or None to look for it.
     vocab_file: path, or None to look for it.
 
@@ -67,7 +67,7 @@ def list_files(init_checkpoint, bert_config_file=None, vocab_file=None):
   """The files that a model is read from, which no result may overwrite.
 
   Args:
-    init_checkpoint: what checkpoint_io.resolve accepts.
+    init_checkpoint: what checkpoints.resolve accepts.
     bert_config_file: path, found beside the weights if None.
     vocab_file: path, found beside the weights if None.
 
@@ -77,13 +77,13 @@ def list_files(init_checkpoint, bert_config_file=None, vocab_file=None):
   Raises:
     ValueError, OSError: there is no checkpoint, no config or no vocabulary.
   """
-  weights = checkpoint_io.resolve(init_checkpoint)
+  weights = checkpoints.resolve(init_checkpoint)
   found = find(None, init_checkpoint, bert_config_file, vocab_file)
   folder, name = os.path.split(weights)
   patterns = [f"{name}.data-*"]
   if name.endswith(".index.json"):  # of a model in several files
     patterns.append("*.safetensors")
-  parts = [checkpoint_io.list_files(folder, x) for x in patterns]
+  parts = [checkpoints.list_files(folder, x) for x in patterns]
   return [
     *filter(None, dataclasses.astuple(found)),
     *(weights + suffix for suffix in ("", ".index", ".json")),
@@ -111,7 +111,7 @@ def find_config(places):
 def _is_theirs(place):
   """Whether the weights in or at a place are Hugging Face's."""
   try:
-    return checkpoint_io.resolve(place).endswith(hugging_face.SUFFIXES)
+    return checkpoints.resolve(place).endswith(hugging_face.SUFFIXES)
   except (ValueError, OSError):
     return False
 
@@ -199,7 +199,7 @@ def require_weights(output_dir, init_checkpoint):
   Raises:
     ValueError: there is none.
   """
-  if not init_checkpoint and not checkpoint_io.latest(output_dir):
+  if not init_checkpoint and not checkpoints.latest(output_dir):
     raise ValueError(
       f"there is no model to use: {output_dir} holds no checkpoint; train with "
       "--do_train or name one with --init_checkpoint"
@@ -219,7 +219,7 @@ def open_tokenizer(
     vocab_file: path.
     do_lower_case: see tokenization.FullTokenizer.
     bert_config: modeling.BertConfig.
-    init_checkpoint: what checkpoint_io.resolve accepts, or None.
+    init_checkpoint: what checkpoints.resolve accepts, or None.
     special_tokens_in_text: see tokenization.FullTokenizer.
 
   Returns:

@@ -11,7 +11,7 @@ import typing
 
 import tensorflow as tf
 
-import graph_tokenization
+from bert_keras3.serving import graph_tokenization
 
 
 class SpecialIds(typing.NamedTuple):

@@ -8,10 +8,10 @@ import platform
 
 import tensorflow as tf
 
-import checkpoint_io
-import input_pipeline
 import modeling
 import tokenization
+from bert_keras3.data import features
+from bert_keras3.weights import checkpoints
 
 MANIFEST = "run_manifest.json"
 CONFIG = "bert_config.json"
@@ -70,7 +70,7 @@ class RunDirectory:
       raise NotADirectoryError(
         f"--output_dir={path} is a file; name a directory"
       )
-    checkpoint_io.check_path(path)
+    checkpoints.check_path(path)
     self.path = path
     self.is_writer = is_writer
     self.manifest = {
@@ -113,7 +113,7 @@ class RunDirectory:
     """Writes a text file of the run."""
     if self.is_writer:
       self.make()
-      input_pipeline.write_atomically(os.path.join(self.path, name), text)
+      features.write_atomically(os.path.join(self.path, name), text)
 
   def copy(self, source, name):
     """Copies a file into the run, unless it lies there already."""
@@ -174,7 +174,7 @@ class RunDirectory:
     """Deletes the files of those names, and nothing else."""
     if self.is_writer:
       for pattern in patterns:
-        for file in checkpoint_io.list_files(self.path, pattern):
+        for file in checkpoints.list_files(self.path, pattern):
           tf.io.gfile.remove(file)
 
   def _read(self):
@@ -267,7 +267,7 @@ def prepare(run, trainer, init_checkpoint=None, overwrite=False):
 
   Args:
     run: RunDirectory.
-    trainer: training_loop.Trainer.
+    trainer: loop.Trainer.
     init_checkpoint: weights of a new run, None for random ones.
     overwrite: delete a run that is there.
 
@@ -290,7 +290,7 @@ def prepare(run, trainer, init_checkpoint=None, overwrite=False):
   if state == "unfinished" and trainer.resume():
     print(f"resuming at step {trainer.step}, from {run.path}")
   elif init_checkpoint:
-    print(checkpoint_io.load_weights(trainer.weights, init_checkpoint))
+    print(checkpoints.load_weights(trainer.weights, init_checkpoint))
   return True
 
 
@@ -301,7 +301,7 @@ def _check_apart(run, init_checkpoint):
     ValueError: the checkpoint lies in the run's directory.
     FileNotFoundError: there is no such checkpoint.
   """
-  prefix = checkpoint_io.resolve(init_checkpoint)
+  prefix = checkpoints.resolve(init_checkpoint)
   if os.path.realpath(os.path.dirname(prefix)) == os.path.realpath(run.path):
     raise ValueError(
       f"--init_checkpoint={init_checkpoint} lies in --output_dir, where "
@@ -321,7 +321,7 @@ def fit(run, trainer, source):
   step = trainer.load_best()
   if run.is_writer:
     final = os.path.join(run.path, FINAL_CHECKPOINT)
-    checkpoint_io.save(final, trainer.weights, step)
+    checkpoints.save(final, trainer.weights, step)
   run.record({}, finished=True)
   return step
 
@@ -363,12 +363,12 @@ def load(run, model, init_checkpoint=None):
     ValueError: there are none.
   """
   final = os.path.join(run.path, FINAL_CHECKPOINT)
-  newest = final if run.is_finished else checkpoint_io.newest_readable(run.path)
+  newest = final if run.is_finished else checkpoints.newest_readable(run.path)
   if not newest and not init_checkpoint:
     raise ValueError(
       f"there is no model to use: {run.path} holds no checkpoint; train with "
       "--do_train or name one with --init_checkpoint"
     )
   weights = modeling.named_variables(model)
-  report = checkpoint_io.load_weights(weights, newest or init_checkpoint)
-  return report, checkpoint_io.read_global_step(newest) if newest else 0
+  report = checkpoints.load_weights(weights, newest or init_checkpoint)
+  return report, checkpoints.read_global_step(newest) if newest else 0

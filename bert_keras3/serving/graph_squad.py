@@ -24,8 +24,8 @@ import typing
 
 import tensorflow as tf
 
-import graph_tokenization
-import squad_decoding
+from bert_keras3.serving import graph_tokenization
+from bert_keras3.tasks import squad_decoding
 
 _BLANK = ord(" ")
 # What separates words to SQuAD beside the blank, see `squad_data.split_words`.

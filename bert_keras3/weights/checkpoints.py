@@ -20,8 +20,8 @@ import h5py
 import keras
 import tensorflow as tf
 
-import hugging_face
 import modeling
+from bert_keras3.weights import hugging_face
 
 GLOBAL_STEP = "global_step"
 SLOT_SUFFIXES = ("/adam_m", "/adam_v")

@@ -9,7 +9,7 @@ texts by the same rules, with the same logits to show for it.
 
 import tensorflow as tf
 
-import graph_tokenization
+from bert_keras3.serving import graph_tokenization
 
 # Between the labels of a text that has several.
 LABEL_SEPARATOR = ","
@@ -98,7 +98,7 @@ class GraphClassifier(tf.Module):
     if self._problem_type == "multi_label":
       probabilities = tf.sigmoid(logits)
       rows = tf.broadcast_to(labels, tf.shape(logits))
-      # As task_metrics.predict_labels: above one half.
+      # As metrics.predict_labels: above one half.
       chosen = tf.ragged.boolean_mask(rows, logits > 0)
       label = tf.strings.reduce_join(chosen, 1, separator=LABEL_SEPARATOR)
     else:

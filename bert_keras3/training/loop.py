@@ -21,13 +21,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import checkpoint_io
-import device_strategy
-import input_pipeline
 import modeling
 import optimization
-import stop_signals
-import training_log
+from bert_keras3.data import features
+from bert_keras3.training import devices
+from bert_keras3.training import log as training_log
+from bert_keras3.training import signals
+from bert_keras3.weights import checkpoints
 
 # Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
 INITIAL_LOSS_SCALE = 2.0**15
@@ -278,7 +278,7 @@ class Monitor:
 class Trainer:
   """A model, its optimizer state and its place in a run.
 
-      strategy = device_strategy.make_strategy(device_config)
+      strategy = devices.make_strategy(device_config)
       with strategy.scope():
         model = modeling.BertPretrainer(config)
       trainer = Trainer(strategy, model, training_config)
@@ -347,9 +347,9 @@ class Trainer:
       ValueError: there are checkpoints, but none can be used.
     """
     if not path:
-      path = checkpoint_io.newest_readable(self.config.output_dir)
+      path = checkpoints.newest_readable(self.config.output_dir)
     if path:
-      self.step, extra = checkpoint_io.restore(self._state(), path)
+      self.step, extra = checkpoints.restore(self._state(), path)
       self.data_offset = extra.get("data_offset", 0)
       self.interval = training_log.Interval(self.model.metric_names, self.step)
       self.interval.restore(extra.get("interval", {}))
@@ -361,9 +361,9 @@ class Trainer:
   def save(self):
     """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
     self._rollbacks = 0
-    if not device_strategy.is_chief(self.strategy):
+    if not devices.is_chief(self.strategy):
       return
-    directory = checkpoint_io.CheckpointDirectory(
+    directory = checkpoints.CheckpointDirectory(
       self.config.output_dir, self.config.keep_checkpoint_max
     )
     extra = {
@@ -384,7 +384,7 @@ class Trainer:
     """Takes back the weights a Monitor found best; returns their step."""
     if not self.monitor or not self.monitor.best_step:
       return self.step
-    checkpoint_io.load_weights(self.weights, self.best_path)
+    checkpoints.load_weights(self.weights, self.best_path)
     step = self._read_best_step()
     if step != self.monitor.best_step:
       print(
@@ -397,7 +397,7 @@ class Trainer:
   def _read_best_step(self):
     """Step of the weights at best_path, 0 if there are none that are whole."""
     try:
-      return checkpoint_io.read_global_step(self.best_path)
+      return checkpoints.read_global_step(self.best_path)
     except (FileNotFoundError, ValueError):
       return 0
 
@@ -411,17 +411,17 @@ class Trainer:
 
     Args:
       source: records to train on, with `len`, `take(numbers)` and `block_size`
-        (an input_pipeline.RecordSource).
+        (an features.RecordSource).
       log_to: directory for the log; this process logs nothing if None.
 
     Raises:
-      stop_signals.Interrupted: a signal came, and the run's place is saved.
+      signals.Interrupted: a signal came, and the run's place is saved.
       ValueError: the numbers went wrong, see TrainingConfig.on_nan.
     """
     self._check_workers_agree()
     self._mend_best()
     with (
-      stop_signals.watch(self._requests.ask_to_stop),
+      signals.watch(self._requests.ask_to_stop),
       self._requests.ask_to_save_every(self.config.save_checkpoints_secs),
     ):
       while not self.is_done:
@@ -431,7 +431,7 @@ class Trainer:
       self._stop_if_asked(self._take_requests(is_at_boundary=True)[1])
 
   def _fit_until_rollback(self, source, log_to):
-    failure = device_strategy.Failure()
+    failure = devices.Failure()
     log = log_to and training_log.TrainingLog(log_to, self.step, self.config)
     self.interval.start_clock(self.step)
     try:
@@ -474,10 +474,10 @@ class Trainer:
     """Ends a run whose place is saved, if a signal asked for it.
 
     Raises:
-      stop_signals.Interrupted: one did.
+      signals.Interrupted: one did.
     """
     if signal_name:
-      raise stop_signals.Interrupted(
+      raise signals.Interrupted(
         f"stopped by {signal_name} at step {self.step} and saved; the same "
         "command continues from there"
       )
@@ -488,7 +488,7 @@ class Trainer:
     Returns:
       See _Requests.take.
     """
-    if not device_strategy.has_other_workers(self.strategy):
+    if not devices.has_other_workers(self.strategy):
       return self._requests.take()
     # All of them are at the same step only where no request cut it short.
     if not is_at_boundary:
@@ -508,7 +508,7 @@ class Trainer:
   def _sum_over_workers(self, value):
     """The sum of what every worker says, once for each of its replicas."""
     total = self.strategy.run(self._add_up, args=(tf.constant(float(value)),))
-    return float(device_strategy.first_replica(self.strategy, total))
+    return float(devices.first_replica(self.strategy, total))
 
   def _check_workers_agree(self):
     """Finds workers that read their checkpoints from different disks.
@@ -516,7 +516,7 @@ class Trainer:
     Raises:
       ValueError: another process is at another step.
     """
-    if not device_strategy.has_other_workers(self.strategy):
+    if not devices.has_other_workers(self.strategy):
       return
     expected = self.step * self.strategy.num_replicas_in_sync
     if self._sum_over_workers(self.step) != expected:
@@ -546,8 +546,8 @@ class Trainer:
     A checkpoint that says so comes first: a run that is killed between the two
     finds in it what it still has to write.
     """
-    if device_strategy.is_chief(self.strategy):
-      checkpoint_io.save(self.best_path, self.weights, self.step)
+    if devices.is_chief(self.strategy):
+      checkpoints.save(self.best_path, self.weights, self.step)
 
   def _mend_best(self):
     """Does what a run that was killed between the two left undone."""
@@ -575,7 +575,7 @@ class Trainer:
       return self._skip(what)
     if self.config.on_nan == "rollback":
       return self._roll_back(step, what)
-    path = checkpoint_io.latest(self.config.output_dir)
+    path = checkpoints.latest(self.config.output_dir)
     start = f"from it with --init_checkpoint={path}" if path else "again"
     saved = f"{path} is from before it" if path else "nothing is saved yet"
     raise ValueError(
@@ -601,7 +601,7 @@ class Trainer:
     do not bring the same spike.
     """
     offset = self.data_offset
-    path = checkpoint_io.newest_readable(self.config.output_dir)
+    path = checkpoints.newest_readable(self.config.output_dir)
     if not path:
       raise ValueError(
         f"{what}; there is no checkpoint yet to roll back to; try a lower "
@@ -639,7 +639,7 @@ class Trainer:
     return f"its batch: {text}" + (f" and {more} more" if more else "")
 
   def _order(self, source):
-    return input_pipeline.training_order(
+    return features.training_order(
       source, self.config.train_batch_size, self.config.seed
     )
 
@@ -654,7 +654,7 @@ class Trainer:
     def batches():
       return (source.take(order.batch(step)) for step in steps)
 
-    return device_strategy.distribute_batches(
+    return devices.distribute_batches(
       self.strategy,
       lambda: failure.watch(batches),
       config.gradient_accumulation_steps,
@@ -667,7 +667,7 @@ class Trainer:
     Takes fewer when a request comes, or after a step that is not finite.
 
     Args:
-      iterator: of what device_strategy.distribute_batches returns.
+      iterator: of what devices.distribute_batches returns.
       num_steps: int.
       sums: dict `loss`, `metrics` and `steps` to go on adding to, so that it
         does not matter where a pause was; zeros if None.
@@ -689,7 +689,7 @@ class Trainer:
     # Traced before the clock starts: that is this worker's own time.
     self._train_steps.get_concrete_function(*args)
     self._steps_taken.assign(self.step)
-    with device_strategy.watchdog_of(self.strategy).waiting(self._locate):
+    with devices.watchdog_of(self.strategy).waiting(self._locate):
       statistics, num_taken = self._train_steps(*args)
       self.step += int(num_taken)
     return tf.nest.map_structure(lambda x: x.numpy(), statistics)
@@ -710,7 +710,7 @@ class Trainer:
         self._replica_step, args=(next(iterator), first_step + i)
       )
       step_loss, step_metrics, learning_rate, gradient_norm = (
-        device_strategy.first_replica(self.strategy, outcome)
+        devices.first_replica(self.strategy, outcome)
       )
       # The gradient counts as well: the loss was still that of the weights
       # before the update. An overflow that float16 skips changes nothing.
@@ -733,7 +733,7 @@ class Trainer:
     return statistics, i
 
   def _may_go_on(self, num_taken, num_steps, is_finite):
-    if device_strategy.has_other_workers(self.strategy):
+    if devices.has_other_workers(self.strategy):
       # TensorFlow tells collectives apart by their iteration of the loop, too:
       # one worker that left it earlier would wait for the others forever.
       return (num_taken < num_steps) & is_finite

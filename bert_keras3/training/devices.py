@@ -13,7 +13,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-import worker_watchdog
+from bert_keras3.training import workers
 
 PRECISION_POLICIES = {
   "float32": "float32",
@@ -131,9 +131,9 @@ class _WatchedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
   """
 
   def __init__(self, cluster, timeout):
-    with worker_watchdog.starting(cluster, timeout):
+    with workers.starting(cluster, timeout):
       super().__init__()
-    self.watchdog = worker_watchdog.Watchdog(cluster.peers, timeout)
+    self.watchdog = workers.Watchdog(cluster.peers, timeout)
 
   @contextlib.contextmanager
   def scope(self):
@@ -144,13 +144,13 @@ class _WatchedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
 def watchdog_of(strategy):
   """The one of a strategy; of a single worker, one that watches nothing."""
-  return getattr(strategy, "watchdog", worker_watchdog.Watchdog())
+  return getattr(strategy, "watchdog", workers.Watchdog())
 
 
 def _make_multi_worker(config):
   try:
     tf_config = json.loads(os.environ["TF_CONFIG"])
-    cluster = worker_watchdog.Cluster.from_tf_config(tf_config)
+    cluster = workers.Cluster.from_tf_config(tf_config)
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise ValueError(
       "--distribution_strategy=multi_worker needs the environment variable "

@@ -1,11 +1,11 @@
 """A pretrained model, from any format into any other.
 
-    model, rows = weight_conversion.read("uncased_L-12_H-768_A-12")
+    model, rows = conversion.read("uncased_L-12_H-768_A-12")
     architecture = hugging_face.find_architecture(model.tensors)
-    model, left_out = weight_conversion.select(model, architecture)
-    rows += left_out + weight_conversion.describe(model, architecture)
-    print(weight_conversion.format_table(rows))
-    weight_conversion.write_hugging_face("out", model, architecture)
+    model, left_out = conversion.select(model, architecture)
+    rows += left_out + conversion.describe(model, architecture)
+    print(conversion.format_table(rows))
+    conversion.write_hugging_face("out", model, architecture)
 
 Between the formats a model is a `Model`: arrays under upstream's names.
 """
@@ -22,13 +22,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import checkpoint_io
-import classifier_data
-import hugging_face
-import model_files
-import model_growth
 import modeling
 import tokenization
+from bert_keras3.tasks import classifier_data
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import companions
+from bert_keras3.weights import growth as model_growth
+from bert_keras3.weights import hugging_face
 
 ACTIONS = ("matched", "transposed", "initialised", "ignored")
 # transformers' names of the problem types of classifiers.
@@ -99,7 +99,7 @@ def read(path, bert_config_file=None, vocab_file=None, architecture=None):
   """Reads a model with what lies beside it.
 
   Args:
-    path: what checkpoint_io.resolve accepts.
+    path: what checkpoints.resolve accepts.
     bert_config_file: path, or None to look for it beside the weights.
     vocab_file: path, or None to look for it.
     architecture: key of hugging_face.ARCHITECTURES that Hugging Face's weights
@@ -112,7 +112,7 @@ def read(path, bert_config_file=None, vocab_file=None, architecture=None):
     FileNotFoundError: there are no weights, or no config.
     ValueError: weights, config and vocabulary do not belong together.
   """
-  reader = checkpoint_io.open_reader(path, bert_config_file, architecture)
+  reader = checkpoints.open_reader(path, bert_config_file, architecture)
   config = _read_config(reader, bert_config_file)
   names, ignored = _select(reader, config)
   model = Model(
@@ -124,14 +124,14 @@ def read(path, bert_config_file=None, vocab_file=None, architecture=None):
   )
   if model.vocab is not None:
     size = len(model.vocab)
-    model_files.check_vocab_size(model.vocab_file, size, config)
+    companions.check_vocab_size(model.vocab_file, size, config)
   return _with_labels(model, reader.path), ignored
 
 
 def _read_config(reader, bert_config_file):
   if reader.bert_config and not bert_config_file:
     return reader.bert_config
-  found = bert_config_file or model_files.find_config([reader.path])
+  found = bert_config_file or companions.find_config([reader.path])
   if not found:
     raise FileNotFoundError(
       f"pass --bert_config_file: there is none beside {reader.path}"
@@ -151,7 +151,7 @@ def _select(reader, config):
   for name, shape in sorted(reader.shapes.items()):
     if name not in expected:
       _check_no_part(reader, name)
-      reason = checkpoint_io.why_ignored(name)
+      reason = checkpoints.why_ignored(name)
       ignored.append(Row("ignored", reader.source_name(name), "", reason))
       continue
     wanted = expected[name]
@@ -168,7 +168,7 @@ def _select(reader, config):
 
 def _check_no_part(reader, name):
   """Refuses to leave out what is trained: layers beyond the config's."""
-  is_slot = name.endswith(checkpoint_io.SLOT_SUFFIXES)
+  is_slot = name.endswith(checkpoints.SLOT_SUFFIXES)
   if name.startswith("bert/") and not is_slot:
     raise ValueError(
       f"{reader.path} has {reader.source_name(name)}, which the config knows "
@@ -208,12 +208,12 @@ def _part(name):
 def _read_companions(reader, vocab_file):
   """Vocabulary, casing and labels from the files beside the weights."""
   path = reader.path
-  vocab_file = vocab_file or model_files.find_beside(
-    model_files.VOCAB_NAMES, [path]
+  vocab_file = vocab_file or companions.find_beside(
+    companions.VOCAB_NAMES, [path]
   )
   vocab = tokenization.read_vocab(vocab_file) if vocab_file else None
-  casing = model_files.read_casing(path)
-  labels_file = model_files.find_labels([path])
+  casing = companions.read_casing(path)
+  labels_file = companions.find_labels([path])
   return {
     "vocab_file": vocab_file,
     "vocab": vocab,
@@ -225,11 +225,11 @@ def _read_companions(reader, vocab_file):
 
 def _read_problem_type(path):
   """modeling.BertClassifier's name of it, None if nothing tells."""
-  theirs = model_files.read_json_beside(path, hugging_face.CONFIG)
+  theirs = companions.read_json_beside(path, hugging_face.CONFIG)
   for ours, name in _PROBLEM_TYPES.items():
     if theirs.get("problem_type") == name:
       return ours
-  run = model_files.read_json_beside(path, model_files.RUN_MANIFEST)
+  run = companions.read_json_beside(path, companions.RUN_MANIFEST)
   return run.get("settings", {}).get("problem_type")
 
 
@@ -382,8 +382,8 @@ def write_tf1(output_dir, model):
   """
   with _new_directory(output_dir) as directory:
     prefix = os.path.join(directory, "bert_model.ckpt")
-    checkpoint_io.save(prefix, model.tensors)
-    _write(directory, model_files.CONFIG, model.config.to_json_string())
+    checkpoints.save(prefix, model.tensors)
+    _write(directory, companions.CONFIG, model.config.to_json_string())
     _write_vocab(directory, model)
     if model.labels and count_labels(model):
       labels = classifier_data.format_labels(model.labels)
@@ -524,7 +524,7 @@ def _write_vocab(directory, model):
     _write(directory, "vocab.txt", lines)
     # The scripts here read the casing from it as well.
     content = _to_json(_tokenizer_config(model))
-    _write(directory, model_files.TOKENIZER_CONFIG, content)
+    _write(directory, companions.TOKENIZER_CONFIG, content)
 
 
 def _write(directory, name, text):

@@ -43,10 +43,10 @@ class Setup:
 
   Attributes:
     strategy: tf.distribute strategy.
-    device_config: device_strategy.DeviceConfig.
+    device_config: devices.DeviceConfig.
     bert_config: modeling.BertConfig.
     tokenizer: tokenization.FullTokenizer.
-    files: model_files.ModelFiles.
+    files: companions.ModelFiles.
     is_padded: whether all sequences are padded to max_seq_length.
     findings: run_forecast.Findings of a dry run, None of another.
   """
@@ -67,7 +67,7 @@ def open_model(
 
   Args:
     config: FineTuningConfig.
-    device_config: device_strategy.DeviceConfig.
+    device_config: devices.DeviceConfig.
     output_dir: where a trained model may lie, if not in the config's.
     special_tokens_in_text: see tokenization.FullTokenizer.
 
@@ -77,37 +77,37 @@ def open_model(
   Raises:
     ValueError, OSError: a file is missing, or they do not fit each other.
   """
-  import device_strategy
-  import model_files
   import modeling
-  import run_forecast
+  from bert_keras3.training import devices
+  from bert_keras3.training import dry_run as run_forecast
+  from bert_keras3.weights import companions
 
   output_dir = output_dir or config.output_dir
   if config.do_export:
-    model_files.check_export_dir(config.export_dir)
-  strategy = device_strategy.make_strategy(device_config)
+    companions.check_export_dir(config.export_dir)
+  strategy = devices.make_strategy(device_config)
   if not config.do_train:
-    model_files.require_weights(output_dir, config.init_checkpoint)
-  found = model_files.find(
+    companions.require_weights(output_dir, config.init_checkpoint)
+  found = companions.find(
     output_dir,
     config.init_checkpoint,
     config.bert_config_file,
     config.vocab_file,
   )
   bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
-  tokenizer = model_files.open_tokenizer(
+  tokenizer = companions.open_tokenizer(
     found.vocab_file,
     config.do_lower_case,
     bert_config,
     config.init_checkpoint,
     special_tokens_in_text,
   )
-  model_files.check_length(config.max_seq_length, bert_config)
+  companions.check_length(config.max_seq_length, bert_config)
   # A TPU wants one shape.
   is_tpu = device_config.distribution_strategy == "tpu"
   findings = None
   if config.dry_run:
-    findings = run_forecast.Findings(device_strategy.is_chief(strategy))
+    findings = run_forecast.Findings(devices.is_chief(strategy))
   return Setup(
     strategy=strategy,
     device_config=device_config,
@@ -120,7 +120,7 @@ def open_model(
 
 
 def open_run(setup, config, settings, data_files, output_dir=None):
-  """The run_directory.RunDirectory of a run.
+  """The output_directory.RunDirectory of a run.
 
   Args:
     setup: Setup.
@@ -129,10 +129,10 @@ def open_run(setup, config, settings, data_files, output_dir=None):
     data_files: paths of the data that decides what weights training ends with.
     output_dir: where the run is, if not in the config's.
   """
-  import device_strategy
-  import run_directory
+  from bert_keras3.training import devices
+  from bert_keras3.training import output_directory
 
-  return run_directory.RunDirectory(
+  return output_directory.RunDirectory(
     output_dir or config.output_dir,
     settings,
     data_files=[
@@ -140,7 +140,7 @@ def open_run(setup, config, settings, data_files, output_dir=None):
       setup.files.vocab_file,
       *data_files,
     ],
-    is_writer=device_strategy.is_chief(setup.strategy) and not config.dry_run,
+    is_writer=devices.is_chief(setup.strategy) and not config.dry_run,
   )
 
 
@@ -176,9 +176,9 @@ def make_model(setup, config, seed, head, **options):
     **options: its arguments after the BertConfig.
   """
   import modeling
-  import training_loop
+  from bert_keras3.training import loop
 
-  training_loop.set_seed(seed)
+  loop.set_seed(seed)
   with setup.strategy.scope():
     model = head(setup.bert_config, dtype=setup.device_config.policy, **options)
   modeling.freeze_layers(model, config.freeze_layers)
@@ -191,7 +191,7 @@ def conclude_dry_run(setup, config):
   Raises:
     ValueError: there are problems; has all of them.
   """
-  import run_forecast
+  from bert_keras3.training import dry_run as run_forecast
 
   run_forecast.check_output_dir(setup.findings, config.output_dir)
   run_forecast.conclude(setup.findings, "files, flags and model fit together")
@@ -207,35 +207,35 @@ def train(
   Args:
     setup: Setup.
     config: FineTuningConfig.
-    training_config: training_loop.TrainingConfig.
-    run: run_directory.RunDirectory.
+    training_config: loop.TrainingConfig.
+    run: output_directory.RunDirectory.
     model: what `make_model` returned.
-    source: input_pipeline.SequenceSource.
-    monitor: training_loop.Monitor, or None.
+    source: features.SequenceSource.
+    monitor: loop.Monitor, or None.
     files: dict from name to text that the run gets as well.
 
   Returns:
     The step the model's weights are of.
   """
-  import device_strategy
-  import run_directory
-  import run_forecast
-  import training_loop
+  from bert_keras3.training import devices
+  from bert_keras3.training import dry_run as run_forecast
+  from bert_keras3.training import loop
+  from bert_keras3.training import output_directory
 
-  trainer = training_loop.Trainer(
+  trainer = loop.Trainer(
     setup.strategy,
     model,
     training_config,
-    jit_compile=device_strategy.uses_xla(setup.strategy, setup.device_config),
+    jit_compile=devices.uses_xla(setup.strategy, setup.device_config),
     monitor=monitor,
   )
-  is_unfinished = run_directory.prepare(
+  is_unfinished = output_directory.prepare(
     run, trainer, config.init_checkpoint, config.overwrite_output_dir
   )
   if not is_unfinished:
     if config.dry_run:
       run_forecast.tell_finished(setup.findings, run)
-    return run_directory.restore(run, model)
+    return output_directory.restore(run, model)
   if config.dry_run:
     run_forecast.forecast(
       setup.findings, trainer, source, run, config.init_checkpoint
@@ -244,4 +244,4 @@ def train(
   run.copy_vocab(setup.files.vocab_file)
   for name, text in (files or {}).items():
     run.write(name, text)
-  return run_directory.fit(run, trainer, source)
+  return output_directory.fit(run, trainer, source)

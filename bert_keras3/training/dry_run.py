@@ -1,9 +1,9 @@
 """What a run will need and whether it has it: the checks of --dry_run.
 
-    findings = run_forecast.Findings()
-    run_forecast.forecast(findings, trainer, source, run)
-    run_forecast.check_output_dir(findings, output_dir)
-    run_forecast.conclude(findings, "files and flags fit together")
+    findings = dry_run.Findings()
+    dry_run.forecast(findings, trainer, source, run)
+    dry_run.check_output_dir(findings, output_dir)
+    dry_run.conclude(findings, "files and flags fit together")
 
 Nothing is written. A few real steps are taken to measure their time, so the
 weights of this process are spoilt afterwards; it is meant to end then.
@@ -19,10 +19,10 @@ import time
 import numpy as np
 import tensorflow as tf
 
-import checkpoint_io
-import device_strategy
-import input_pipeline
-import run_directory
+from bert_keras3.data import features
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import output_directory
+from bert_keras3.weights import checkpoints as checkpoint_io
 
 # Traces and compiles the step and fills the batches that are made ahead.
 WARMUP_STEPS = 3
@@ -38,7 +38,7 @@ MAX_CHECKED_RECORDS = 200_000
 MAX_TRUNCATED = 0.2
 # Config, manifest, vocabulary, labels; results.
 SMALL_FILES_BYTES = 4_000_000
-# A row in training_log.csv and as many values in TensorBoard's events.
+# A row in log.csv and as many values in TensorBoard's events.
 LOG_BYTES_PER_REPORT = 1000
 
 
@@ -126,10 +126,10 @@ def forecast(findings, trainer, source, run, init_checkpoint=None):
 
   Args:
     findings: Findings.
-    trainer: training_loop.Trainer that `run_directory.prepare` has prepared.
+    trainer: loop.Trainer that `output_directory.prepare` has prepared.
       Its weights are spoilt.
-    source: records, see training_loop.Trainer.fit.
-    run: run_directory.RunDirectory.
+    source: records, see loop.Trainer.fit.
+    run: output_directory.RunDirectory.
     init_checkpoint: weights of a new run, None for random ones.
   """
   _tell_start(findings, trainer, run, init_checkpoint)
@@ -162,7 +162,7 @@ def _tell_start(findings, trainer, run, init_checkpoint):
   if trainer.step:
     findings.tell("training", f"would go on at step {trainer.step}")
     return
-  is_run = tf.io.gfile.exists(os.path.join(run.path, run_directory.MANIFEST))
+  is_run = tf.io.gfile.exists(os.path.join(run.path, output_directory.MANIFEST))
   deletion = f", once the run in {run.path} is deleted" if is_run else ""
   findings.tell("training", f"would start at step 0{deletion}")
   if init_checkpoint:
@@ -234,7 +234,7 @@ def estimate_memory(trainer, batch):
   fused kernels need less. Micro-batches count as if there was one at a time.
 
   Args:
-    trainer: training_loop.Trainer.
+    trainer: loop.Trainer.
     batch: dict of arrays [batch, ...], a global batch.
 
   Returns:
@@ -423,9 +423,7 @@ def choose_batches(trainer, source):
     more, one of each shape among them, and of MEASURED_STEPS.
   """
   config = trainer.config
-  order = input_pipeline.training_order(
-    source, config.train_batch_size, config.seed
-  )
+  order = features.training_order(source, config.train_batch_size, config.seed)
   first = trainer.step + trainer.data_offset
   if not source.variable_features:
     steps = range(first, first + WARMUP_STEPS + MEASURED_STEPS)
@@ -453,7 +451,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
   """Takes steps of training and forgets them, but for their weights.
 
   Args:
-    trainer: training_loop.Trainer.
+    trainer: loop.Trainer.
     source: records.
     warmup: list of arrays [batch] of record numbers.
     measured: likewise, of the steps that are timed.
@@ -590,7 +588,7 @@ def plan_disk(findings, trainer, path):
 
   Args:
     findings: Findings.
-    trainer: training_loop.Trainer.
+    trainer: loop.Trainer.
     path: the run's directory.
   """
   config = trainer.config
@@ -681,14 +679,14 @@ def check_records(findings, source, seed=0):
 
   Args:
     findings: Findings.
-    source: input_pipeline.RecordSource that does not skip bad records; one that
+    source: features.RecordSource that does not skip bad records; one that
       does has read them all.
     seed: int that decides on the sample.
   """
   total = len(source)
   if total <= MAX_CHECKED_RECORDS:
     # This reads all, and counts what it leaves out.
-    checked = input_pipeline.RecordSource(
+    checked = features.RecordSource(
       source.paths, source.specs, skip_bad_records=True
     )
     findings.tell("records", f"{total}, all checked")

@@ -465,7 +465,7 @@ class Windows:
 
   Attributes:
     num_examples: number of the questions, those without a window included.
-    sequences: input_pipeline.Sequences, the ids.
+    sequences: features.Sequences, the ids.
     example_index: int32 [windows], the question of each.
     doc_span_index: int32 [windows], counts the windows of a question.
     first_doc_token: int32 [windows], position of the first document token.
@@ -565,14 +565,14 @@ class _WindowCollector:
 
   def add(self, example, query, document, answer):
     """Adds a question: its ids, its _Document, pieces of the answer or None."""
-    import input_pipeline
+    from bert_keras3.data import features
 
     room = self._room(example, query)
     num_tokens = len(document.ids)
     best = best_windows(num_tokens, room, self._doc_stride)
     spans = window_spans(num_tokens, room, self._doc_stride)
     for number, (start, stop) in enumerate(spans):
-      ids, first = input_pipeline.pack_pair(
+      ids, first = features.pack_pair(
         query, document.ids[start:stop], *self._special_ids
       )
       answer_positions = _shift_answer(answer, start, stop, first)
@@ -595,9 +595,9 @@ class _WindowCollector:
 
   def finish(self):
     """The Windows of all questions added."""
-    import input_pipeline
+    from bert_keras3.data import features
 
-    sequences = input_pipeline.Sequences(self._packed)
+    sequences = features.Sequences(self._packed)
     rows = np.array(self._rows, np.int32).reshape([-1, 4]).T
     columns = np.concatenate(self._columns, axis=1)
     counts = [x.shape[1] for x in self._columns]  # Begins with 0.
@@ -739,7 +739,7 @@ def save_windows(path, windows, key):
     windows: Windows.
     key: str that `load_windows` has to be given again, from `cache_key`.
   """
-  import input_pipeline
+  from bert_keras3.data import features
 
   arrays = dict(vars(windows))
   sequences = arrays.pop("sequences")
@@ -751,7 +751,7 @@ def save_windows(path, windows, key):
     lengths=sequences.lengths,
     **arrays,
   )
-  input_pipeline.write_atomically(path, content.getvalue())
+  features.write_atomically(path, content.getvalue())
 
 
 def load_windows(path, key):
@@ -761,7 +761,7 @@ def load_windows(path, key):
     Windows; None if there is no file, if it has another key, or if it is
     damaged, which is printed.
   """
-  import input_pipeline
+  from bert_keras3.data import features
 
   try:
     with tokenization.open_bytes(path) as file:
@@ -769,7 +769,7 @@ def load_windows(path, key):
     arrays = dict(np.load(content))
     if arrays.pop("key") != key:
       return None
-    sequences = input_pipeline.Sequences.from_arrays(
+    sequences = features.Sequences.from_arrays(
       arrays.pop("flat_ids"), arrays.pop("lengths"), arrays["first_doc_token"]
     )
     num_examples = int(arrays.pop("num_examples"))
@@ -883,23 +883,19 @@ class FeatureWriter:
   """
 
   def __init__(self, filename, is_training):
-    import input_pipeline
+    from bert_keras3.data import features
 
     self.filename = filename
     self.is_training = is_training
     self.num_features = 0
     self._stack = contextlib.ExitStack()
-    self._writer = self._stack.enter_context(
-      input_pipeline.RecordWriter(filename)
-    )
+    self._writer = self._stack.enter_context(features.RecordWriter(filename))
 
   def process_feature(self, feature):
     """Appends one InputFeatures."""
-    import input_pipeline
+    from bert_keras3.data import features
 
-    specs = input_pipeline.squad_features(
-      len(feature.input_ids), self.is_training
-    )
+    specs = features.squad_features(len(feature.input_ids), self.is_training)
     columns = {
       "unique_ids": [feature.unique_id],
       "input_ids": feature.input_ids,
@@ -909,7 +905,7 @@ class FeatureWriter:
       "end_positions": [feature.end_position],
       "is_impossible": [int(bool(feature.is_impossible))],
     }
-    (record,) = input_pipeline.serialize_examples(columns, specs)
+    (record,) = features.serialize_examples(columns, specs)
     self._writer.write(record)
     self.num_features += 1
 

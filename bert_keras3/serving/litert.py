@@ -1,8 +1,8 @@
 """Exported models as LiteRT (once TensorFlow Lite) files, for devices.
 
-    litert_export.add("models/stars/1", weights, function, check)
+    litert.add("models/stars/1", weights, function, check)
 
-    model = litert_export.LiteRtModel("models/stars/1/litert/model_int8.tflite")
+    model = litert.LiteRtModel("models/stars/1/litert/model_int8.tflite")
     model(batch)["logits"]
 
 The files hold what a SavedModel's signature `tokens` computes, numbers only,
@@ -21,8 +21,8 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-import input_pipeline
-import predictor
+from bert_keras3.data import features
+from bert_keras3.serving import predictor
 
 FILES = {
   "float32": "litert/model_float32.tflite",
@@ -42,7 +42,7 @@ class Check:
   """What tells how much a conversion has lost.
 
   Attributes:
-    source: examples, as input_pipeline.SequenceSource; None for random tokens.
+    source: examples, as features.SequenceSource; None for random tokens.
     score: function from pairs (record numbers, dict of outputs) of the whole
       source to a dict of metrics, or None.
     expected: the model's own metrics, if there is a score.
@@ -76,13 +76,13 @@ class LiteRtModel:
 
   def __call__(self, batch):
     """Maps int [batch, length] features to a dict of float32 arrays."""
-    names = input_pipeline.SEQUENCE_FEATURES
+    names = features.SEQUENCE_FEATURES
     return self._run(**{x: np.asarray(batch[x], np.int32) for x in names})
 
   def predict(self, source, batch_size=BATCH_SIZE):
     """Yields (record numbers, dict of outputs) of a source, batch by batch."""
-    order = input_pipeline.inference_order(source)
-    for numbers in input_pipeline.sequential_batches(len(source), batch_size):
+    order = features.inference_order(source)
+    for numbers in features.sequential_batches(len(source), batch_size):
       yield order[numbers], self(source.take(order[numbers]))
 
 
@@ -119,7 +119,7 @@ def add(export_dir, weights, function, vocab_size, check):
   report = {}
   for name, content in contents.items():
     path = os.path.join(export_dir, FILES[name])
-    input_pipeline.write_atomically(path, content)
+    features.write_atomically(path, content)
     report[name] = {"file": FILES[name], "bytes": len(content)}
   description = predictor.read_description(export_dir)
   batches = _batches(check.source, vocab_size, description["max_seq_length"])
@@ -140,7 +140,7 @@ def _describe(export_dir, description):
   """Writes model.json."""
   text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
   path = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
-  input_pipeline.write_atomically(path, text)
+  features.write_atomically(path, text)
 
 
 def _convert(weights, function, export_dir):
@@ -178,7 +178,7 @@ def _measure(model, function, check, batches):
   """What model.json says about a file's accuracy."""
   differences, values = {}, {}
   for batch in batches:
-    ids = [batch[x] for x in input_pipeline.SEQUENCE_FEATURES]
+    ids = [batch[x] for x in features.SEQUENCE_FEATURES]
     expected = function(*[tf.constant(x, tf.int32) for x in ids])
     found = model(batch)
     for name, value in expected.items():
@@ -200,13 +200,13 @@ def _batches(source, vocab_size, max_seq_length):
       shape = [BATCH_SIZE, length]
       ids = rng.integers(vocab_size, size=shape, dtype=np.int32)
       arrays = ids, np.ones(shape, np.int32), np.zeros(shape, np.int32)
-      yield dict(zip(input_pipeline.SEQUENCE_FEATURES, arrays, strict=True))
+      yield dict(zip(features.SEQUENCE_FEATURES, arrays, strict=True))
     return
   count = min(len(source), NUM_BATCHES * BATCH_SIZE)
   numbers = rng.choice(len(source), count, replace=False)
   for start in range(0, count, BATCH_SIZE):
     batch = source.take(numbers[start : start + BATCH_SIZE])
-    yield {x: batch[x] for x in input_pipeline.SEQUENCE_FEATURES}
+    yield {x: batch[x] for x in features.SEQUENCE_FEATURES}
 
 
 def _print(report):
