@@ -21,6 +21,7 @@ from absl import flags
 
 import tokenization
 from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
 from bert_keras3.weights import hugging_face
 
 
@@ -116,7 +117,7 @@ def main():
   if not config.output_dir and not config.dry_run:
     raise ValueError("pass --output_dir, or --dry_run to see the table only")
   new_tokens = read_new_tokens(config.extend_vocab)
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   convert(config, new_tokens)
 
 
@@ -217,7 +218,7 @@ def grow(config, model, new_tokens):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -21,22 +21,26 @@ import sys
 from absl import flags
 
 from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.data import files as files_module
 from bert_keras3.tasks import classifier_data
 from bert_keras3.tasks import fine_tuning
+from bert_keras3.tasks import upstream_api
+from bert_keras3.weights import labels as labels_module
 
 # What notebooks import from upstream's run_classifier.
 InputExample = classifier_data.InputExample
-PaddingInputExample = classifier_data.PaddingInputExample
-InputFeatures = classifier_data.InputFeatures
-DataProcessor = classifier_data.DataProcessor
-ColaProcessor = classifier_data.ColaProcessor
-MnliProcessor = classifier_data.MnliProcessor
-MrpcProcessor = classifier_data.MrpcProcessor
-XnliProcessor = classifier_data.XnliProcessor
-convert_single_example = classifier_data.convert_single_example
-convert_examples_to_features = classifier_data.convert_examples_to_features
+PaddingInputExample = upstream_api.PaddingInputExample
+InputFeatures = upstream_api.InputFeatures
+DataProcessor = upstream_api.DataProcessor
+ColaProcessor = upstream_api.ColaProcessor
+MnliProcessor = upstream_api.MnliProcessor
+MrpcProcessor = upstream_api.MrpcProcessor
+XnliProcessor = upstream_api.XnliProcessor
+convert_single_example = upstream_api.convert_single_example
+convert_examples_to_features = upstream_api.convert_examples_to_features
 file_based_convert_examples_to_features = (
-  classifier_data.file_based_convert_examples_to_features
+  upstream_api.file_based_convert_examples_to_features
 )
 
 # Flags of this script, beside the shared ones, that decide a run's result.
@@ -197,7 +201,7 @@ def main():
   cli_flags.check_export()
   task = make_task(config)
   check_problem_type(config, task)
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   classify(
     config,
     task,
@@ -282,7 +286,7 @@ def find_splits(config, task):
       continue
     if path:
       layout = classifier_data.default_layout(task, split, path)
-      splits[split] = (cli_flags.find_files(flag, path)[0], layout)
+      splits[split] = (files_module.find_files(flag, path)[0], layout)
       continue
     if not config.data_dir:
       raise ValueError(f"pass --data_dir or --{flag}: there is nothing to read")
@@ -359,8 +363,11 @@ def classify(config, task, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
+  from bert_keras3.serving import export as export_module
   from bert_keras3.tasks import classifier_results
 
+  if config.do_export:
+    export_module.check_export_dir(config.export_dir)
   job = open_job(config, task, device_config, training_config, settings)
   if config.dry_run:
     describe_data(job)
@@ -406,17 +413,17 @@ def open_job(config, task, device_config, training_config, settings):
 
 def describe_data(job):
   """Tells of a dry run's files how long texts are, and which labels come."""
-  from bert_keras3.training import dry_run
+  from bert_keras3.tasks import data_summary
 
   config, task, findings = job.config, job.task, job.setup.findings
   for name, split in job.splits.items():
-    lengths = dry_run.text_lengths(split, job.setup.tokenizer)
-    dry_run.tell_texts(
+    lengths = data_summary.text_lengths(split, job.setup.tokenizer)
+    data_summary.tell_texts(
       findings, name, lengths, config.max_seq_length, config.long_text
     )
   if config.do_train:
     labels = job.splits["train"].labels
-    dry_run.tell_labels(findings, "train", task.labels, labels)
+    data_summary.tell_labels(findings, "train", task.labels, labels)
 
 
 def run_path(config, number):
@@ -451,7 +458,7 @@ def run_once(job, training_config):
     Dict of the results of the first evaluation, empty if there is none.
   """
   from bert_keras3.training import evaluation
-  from bert_keras3.training import output_directory
+  from bert_keras3.training import run as run_module
 
   config = job.config
   run = fine_tuning.open_run(
@@ -470,7 +477,7 @@ def run_once(job, training_config):
     run.check_settings(
       (*names, *EXPORT_SETTINGS) if config.do_export else names
     )
-    global_step = output_directory.restore(run, model, config.init_checkpoint)
+    global_step = run_module.restore(run, model, config.init_checkpoint)
   if config.dry_run:
     return {}
   results = [
@@ -519,7 +526,7 @@ def train(job, training_config, model, step, run):
   """Trains; returns the step the model's weights are of."""
   files = {}
   if job.task.labels:
-    files["labels.txt"] = classifier_data.format_labels(job.task.labels)
+    files["labels.txt"] = labels_module.format_labels(job.task.labels)
   return fine_tuning.train(
     job.setup,
     job.config,
@@ -539,7 +546,7 @@ def make_monitor(job, training_config, step):
     ValueError: early stopping is asked for, but no evaluation.
   """
   from bert_keras3.tasks import classifier_results
-  from bert_keras3.training import loop
+  from bert_keras3.training import monitor
 
   config, task = job.config, job.task
   if not config.do_eval:
@@ -561,7 +568,7 @@ def make_monitor(job, training_config, step):
       task, split.labels, logits, config.eval_batch_size
     )
 
-  return loop.Monitor(
+  return monitor.Monitor(
     evaluate_now, f"eval_{task.metrics[0]}", config.early_stopping_patience
   )
 
@@ -675,7 +682,7 @@ def litert_check(job, results):
 
 def report_seeds(job, first_seed, results, summary):
   """Prints and writes mean and standard deviation over the seeds."""
-  from bert_keras3.data import features
+  from bert_keras3.data import files as files_module
   from bert_keras3.tasks import metrics
   from bert_keras3.training import devices
 
@@ -685,7 +692,7 @@ def report_seeds(job, first_seed, results, summary):
     {"num_seeds": len(results), "first_seed": first_seed, **summary}
   )
   path = os.path.join(job.config.output_dir, "eval_results.txt")
-  features.write_atomically(path, text)
+  files_module.write_atomically(path, text)
   for name in results[0]:
     values = "  ".join(f"{result[name]:.4f}" for result in results)
     mean, deviation = summary[name], summary[f"{name}_sd"]
@@ -694,7 +701,7 @@ def report_seeds(job, first_seed, results, summary):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

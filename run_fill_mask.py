@@ -24,6 +24,8 @@ from absl import flags
 
 import tokenization
 from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start as start_module
+from bert_keras3.data import files as files_module
 from bert_keras3.data import tables
 from bert_keras3.serving import mask_filling
 
@@ -120,7 +122,7 @@ def main():
   given = [name for name in CHECKPOINT_FLAGS if flags.FLAGS[name].present]
   check_flags(config, given)
   texts = [] if config.interactive else read_texts(config)
-  cli_flags.load_tensorflow()
+  start_module.load_tensorflow()
   model = open_model(config)
   if config.interactive:
     converse(lambda line: answer_line(config, model, line), input)
@@ -187,7 +189,7 @@ def check_output(config, own_files):
   """
   if config.output_file:
     inputs = [config.input_file or "", *own_files]
-    cli_flags.check_output_files("output_file", [config.output_file], inputs)
+    files_module.check_output_files("output_file", [config.output_file], inputs)
 
 
 def open_model(config):
@@ -361,7 +363,7 @@ def answer_line(config, model, line):
   try:
     (result,) = ask(config, model, [text])
   except ValueError as error:
-    if not cli_flags.is_users_mistake(error):
+    if not start_module.is_users_mistake(error):
       raise
     return f"error: {error}"
   warn_if_cut(config, model, "the text", result)
@@ -377,10 +379,10 @@ def write_results(config, results):
     for line in format_results(config, results):
       print(line, flush=True)
     return
-  from bert_keras3.data import features
+  from bert_keras3.data import files as files_module
 
   content = join_lines(config, results)
-  features.write_atomically(config.output_file, content)
+  files_module.write_atomically(config.output_file, content)
   print(f"results: {config.output_file}")
 
 
@@ -445,7 +447,7 @@ _TABLES = {
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start_module.run(main, define_flags)
 
 
 if __name__ == "__main__":

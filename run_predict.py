@@ -21,6 +21,8 @@ from absl import flags
 
 import tokenization
 from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.data import files
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
 
@@ -77,10 +79,10 @@ def main():
   inputs = predictor.read_description(config.export_dir)["inputs"]
   examples = read_texts(config, inputs["serving_default"])
   if config.output_file:
-    cli_flags.check_output_files(
+    files.check_output_files(
       "output_file", [config.output_file], [config.input_file or ""]
     )
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   predict(config, examples)
 
 
@@ -162,9 +164,9 @@ def predict(config, examples):
   if not config.output_file:
     print(text, end="")
     return
-  from bert_keras3.data import features
+  from bert_keras3.data import files
 
-  features.write_atomically(config.output_file, text)
+  files.write_atomically(config.output_file, text)
   print(f"{len(examples)} answers: {config.output_file}")
 
 
@@ -185,7 +187,7 @@ def answer(config, model, examples):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ The flags, windows and predictions of google-research/bert's script of the same
 name; and the scores, for which it needed a second script.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -22,7 +21,9 @@ import re
 from absl import flags
 
 import tokenization
+from bert_keras3.console import conversation
 from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start as start_module
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import fine_tuning
 from bert_keras3.tasks import squad_data
@@ -49,11 +50,6 @@ MODEL_SETTINGS = ("do_lower_case",)
 EXPORT_SETTINGS = (*MODEL_SETTINGS, *SETTINGS)
 # The threshold that was best on a development set, for later predictions.
 THRESHOLD_FILE = "null_threshold.txt"
-# Characters of the text to show on both sides of an answer.
-SHOWN_CONTEXT = 60
-# Answers to show beside the best one.
-SHOWN_OTHERS = 2
-
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -180,10 +176,10 @@ def main():
   if config.evaluate_only:
     evaluate_file(config)
     return
-  cli_flags.load_tensorflow()
+  start_module.load_tensorflow()
   if asks_export(config):
     model = predictor.Predictor(config.export_dir, kind="reader")
-    converse(functools.partial(read_exported_answer, model), input)
+    conversation.converse(functools.partial(read_exported_answer, model), input)
     return
   answer_questions(
     config,
@@ -305,9 +301,12 @@ def answer_questions(config, device_config, training_config, settings):
     ValueError, OSError: files and flags do not fit each other.
   """
   import modeling
+  from bert_keras3.serving import export as export_module
   from bert_keras3.training import evaluation
-  from bert_keras3.training import output_directory
+  from bert_keras3.training import run as run_module
 
+  if config.do_export:
+    export_module.check_export_dir(config.export_dir)
   setup = fine_tuning.open_model(config, device_config)
   data_files = deciding_files(config, training_config)
   run = fine_tuning.open_run(setup, config, settings, data_files)
@@ -328,9 +327,7 @@ def answer_questions(config, device_config, training_config, settings):
     job.run.check_settings(
       EXPORT_SETTINGS if config.do_export else MODEL_SETTINGS
     )
-    global_step = output_directory.restore(
-      job.run, model, config.init_checkpoint
-    )
+    global_step = run_module.restore(job.run, model, config.init_checkpoint)
   if config.dry_run:
     fine_tuning.conclude_dry_run(setup, config)
     return {}
@@ -341,7 +338,7 @@ def answer_questions(config, device_config, training_config, settings):
     export(job, model, questions)
   if config.interactive:
     answer = functools.partial(read_answer, job, step, known_threshold(job))
-    converse(answer, input)
+    conversation.converse(answer, input)
   return results
 
 
@@ -401,7 +398,7 @@ def open_questions(job):
 
 def describe_data(job, train_windows, questions):
   """Tells of a dry run's files how long texts are, and what windows lose."""
-  from bert_keras3.training import dry_run
+  from bert_keras3.tasks import data_summary
 
   config, findings = job.config, job.setup.findings
   windows = {
@@ -409,7 +406,7 @@ def describe_data(job, train_windows, questions):
     "predict_file": questions and questions.windows,
   }
   for name in [name for name in windows if windows[name]]:
-    dry_run.tell_windows(
+    data_summary.tell_windows(
       findings,
       name,
       windows[name],
@@ -418,20 +415,20 @@ def describe_data(job, train_windows, questions):
       config.max_query_length,
     )
   if train_windows:
-    dry_run.tell_answers(findings, "train_file", train_windows)
+    data_summary.tell_answers(findings, "train_file", train_windows)
 
 
 def make_source(job, windows, columns):
   """Windows as what training and prediction take batches from."""
-  from bert_keras3.data import features
+  from bert_keras3.data import sequences
 
   config = job.config
   lengths = (config.max_seq_length,)
   if not job.setup.is_padded:
-    lengths = features.bucket_lengths(
+    lengths = sequences.bucket_lengths(
       windows.sequences.lengths, config.max_seq_length
     )
-  return features.SequenceSource(windows.sequences, columns, lengths)
+  return sequences.SequenceSource(windows.sequences, columns, lengths)
 
 
 def train(job, training_config, model, step, windows, questions):
@@ -462,7 +459,7 @@ def make_monitor(job, training_config, step, questions):
     ValueError: it is asked for, but there is nothing to score.
   """
   from bert_keras3.tasks import squad_results
-  from bert_keras3.training import loop
+  from bert_keras3.training import monitor
 
   if not training_config.eval_steps:
     return None
@@ -480,7 +477,7 @@ def make_monitor(job, training_config, step, questions):
       decoded = squad_results.with_threshold(decoded, threshold)
     return squad_results.score_decoded(examples, decoded)
 
-  return loop.Monitor(evaluate_now, "f1", job.config.early_stopping_patience)
+  return monitor.Monitor(evaluate_now, "f1", job.config.early_stopping_patience)
 
 
 # Prediction -------------------------------------------------------------------
@@ -609,32 +606,6 @@ def export(job, model, questions):
 # Conversation -----------------------------------------------------------------
 
 
-def converse(answer, read_line):
-  """Reads texts and questions, prints answers, until the input ends.
-
-  Args:
-    answer: function of (context, question) that returns what to print.
-    read_line: function of a prompt that returns a line or raises EOFError.
-  """
-  with contextlib.suppress(EOFError):
-    while True:
-      print("A text, then an empty line:")
-      context = read_text(read_line)
-      while question := read_line("question: ").strip():
-        print(answer(context, question))
-  print()
-
-
-def read_text(read_line):
-  """Lines up to an empty one, those before the first left out."""
-  lines = []
-  while not lines or lines[-1]:
-    line = read_line("").rstrip()
-    if line or lines:
-      lines.append(line)
-  return "\n".join(lines[:-1])
-
-
 def read_answer(job, step, threshold, context, question):
   """What a model finds in a text, as lines to print.
 
@@ -665,7 +636,7 @@ def read_answer(job, step, threshold, context, question):
   # Without a place it is upstream's "empty".
   text = "" if best.start is None else best.text
   answers = [(text, best.probability, best.start, best.end), *others]
-  return format_answers(context, answers)
+  return conversation.format_answers(context, answers)
 
 
 def read_exported_answer(model, context, question):
@@ -676,35 +647,12 @@ def read_exported_answer(model, context, question):
     for entry in (result, *result["answers"])
   ]
   others = [answer for answer in others if answer[0] != best[0]]
-  return format_answers(context, [best, *others])
-
-
-def format_answers(context, answers):
-  """Lines about answers, the best first, which is shown in its place.
-
-  Args:
-    context: str.
-    answers: list of (text, probability, first character, the one after the
-      last); the text is "" if there is no answer.
-  """
-  lines = []
-  for text, probability, start, end in answers[: 1 + SHOWN_OTHERS]:
-    line = f"  {text or 'no answer'} ({probability:.1%})"
-    if text and start is not None:
-      line += f", characters {start} to {end}"
-    lines.append(line)
-  text, _, start, end = answers[0]
-  if text:
-    before = context[max(0, start - SHOWN_CONTEXT) : start]
-    after = context[end : end + SHOWN_CONTEXT]
-    shown = f"{before}[{context[start:end]}]{after}"
-    lines.insert(1, f"    {' '.join(shown.split())}")
-  return "\n".join(lines)
+  return conversation.format_answers(context, [best, *others])
 
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start_module.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import run_classifier  # noqa: E402
 import run_squad  # noqa: E402
-from bert_keras3.console import flags  # noqa: E402
+from bert_keras3.console import start
 from bert_keras3.serving import predictor  # noqa: E402
 from bert_keras3.tasks import fine_tuning  # noqa: E402
 
@@ -30,7 +30,7 @@ SHOWN = 5
 def main():
   """Prints the comparison as lines."""
   options = parse_options()
-  flags.load_tensorflow()
+  start.load_tensorflow()
   compare = compare_reader if options.kind == "reader" else compare_classifier
   for line in compare(options):
     print(line)
@@ -58,12 +58,12 @@ def open_model(config, head, **arguments):
   """(Setup, prediction step) of a trained model."""
   from bert_keras3.training import devices
   from bert_keras3.training import evaluation
-  from bert_keras3.training import output_directory
+  from bert_keras3.training import run as run_module
 
   setup = fine_tuning.open_model(config, devices.DeviceConfig())
   model = fine_tuning.make_model(setup, config, 0, head, **arguments)
   run = fine_tuning.open_run(setup, config, {}, [])
-  output_directory.restore(run, model)
+  run_module.restore(run, model)
   return setup, run, evaluation.prediction_step(model)
 
 

@@ -28,7 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 import extract_features  # noqa: E402
 import tokenization  # noqa: E402
-from bert_keras3.console import flags  # noqa: E402
+from bert_keras3.console import start as start_module  # noqa: E402
+from bert_keras3.tasks import feature_extraction  # noqa: E402
+from bert_keras3.tasks import feature_files  # noqa: E402
 
 BATCH_SIZE = 32
 MAX_SEQ_LENGTH = 256  # sentence-transformers' for MiniLM
@@ -114,7 +116,7 @@ def take_turn(pipe):
 def make_ours(options, lines):
   """Function without arguments that gives the vectors."""
   del lines
-  flags.load_tensorflow()
+  start_module.load_tensorflow()
   import tensorflow as tf
 
   from bert_keras3.training import devices
@@ -132,7 +134,9 @@ def make_ours(options, lines):
     pooling="mean",
     normalize=True,
   )
-  extractor = extract_features.FeatureExtractor(config, devices.DeviceConfig())
+  extractor = feature_extraction.FeatureExtractor(
+    config, devices.DeviceConfig()
+  )
 
   def run():
     extract_features.write_features(config, extractor)
@@ -159,7 +163,7 @@ def compare_writing():
   """Prints nanoseconds per number that becomes JSON."""
   values = np.random.default_rng(0).normal(size=[500, 768]).astype(np.float32)
   ways = {
-    "ours": lambda: extract_features.format_rows(values),
+    "ours": lambda: feature_files.format_rows(values),
     "upstream's": lambda: [
       json.dumps([round(float(x), 6) for x in row.flat]) for row in values
     ],

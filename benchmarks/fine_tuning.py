@@ -20,7 +20,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from bert_keras3.console import flags  # noqa: E402
+from bert_keras3.console import start as start_module
 from bert_keras3.tasks import classifier_data  # noqa: E402
 
 
@@ -113,11 +113,11 @@ class Ours:
   """The Trainer that run_classifier would make."""
 
   def __init__(self, task, options, pad_to_max_length):
-    flags.load_tensorflow()
+    start_module.load_tensorflow()
     import modeling
     import optimization
     import tokenization
-    from bert_keras3.data import features
+    from bert_keras3.data import order as order_module
     from bert_keras3.training import devices
     from bert_keras3.training import loop
     from bert_keras3.weights import checkpoints
@@ -160,7 +160,7 @@ class Ours:
       ),
     )
     checkpoints.load_weights(self.trainer.weights, options.model_dir)
-    order = features.training_order(source, options.train_batch_size, 1)
+    order = order_module.training_order(source, options.train_batch_size, 1)
     self.iterator = iter(
       devices.distribute_batches(
         strategy,

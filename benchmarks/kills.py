@@ -72,6 +72,7 @@ def write_pretraining(folder, num_steps, count=2000):
   import numpy as np
 
   from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import records
 
   rng = np.random.default_rng(0)
   size = [count, LENGTH]
@@ -88,7 +89,7 @@ def write_pretraining(folder, num_steps, count=2000):
   }
   specs = input_pipeline.pretraining_features(LENGTH, PREDICTIONS)
   path = folder / "train.tfrecord"
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return [

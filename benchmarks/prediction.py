@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import run_classifier  # noqa: E402
 import tokenization  # noqa: E402
-from bert_keras3.console import flags  # noqa: E402
+from bert_keras3.console import start as start_module
 from bert_keras3.serving import predictor  # noqa: E402
 
 
@@ -77,7 +77,7 @@ def make_pipeline(model_dir, folder):
 
 def make_predictor(folder):
   """A Predictor of what the pipeline saved."""
-  flags.load_tensorflow()
+  start_module.load_tensorflow()
   from bert_keras3.training import devices
   from bert_keras3.training import loop
 

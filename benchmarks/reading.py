@@ -21,7 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import run_squad  # noqa: E402
-from bert_keras3.console import flags  # noqa: E402
+from bert_keras3.console import start as start_module
 from bert_keras3.tasks import fine_tuning  # noqa: E402
 
 STEPS_PER_TURN = 50
@@ -111,7 +111,7 @@ class Ours:
   """What run_squad does, a part at a time."""
 
   def __init__(self, options):
-    flags.load_tensorflow()
+    start_module.load_tensorflow()
     import modeling
     from bert_keras3.training import devices
     from bert_keras3.training import evaluation
@@ -146,7 +146,7 @@ class Ours:
 
   def _start_training(self, options, model):
     import optimization
-    from bert_keras3.data import features
+    from bert_keras3.data import order as order_module
     from bert_keras3.tasks import squad_data
     from bert_keras3.training import devices
     from bert_keras3.training import loop
@@ -175,7 +175,7 @@ class Ours:
       ),
     )
     checkpoints.load_weights(self.trainer.weights, options.model_dir)
-    order = features.training_order(source, options.train_batch_size, 1)
+    order = order_module.training_order(source, options.train_batch_size, 1)
     self.iterator = iter(
       devices.distribute_batches(
         strategy,

@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import tokenization  # noqa: E402
-from bert_keras3.console import flags  # noqa: E402 - the demo also runs where nothing is installed.
+from bert_keras3.console import start  # noqa: E402
 
 SEQ_LENGTH = 64
 PREDICTIONS = 10
@@ -57,7 +57,7 @@ def main():
   make_records(folder)
   pretrain(folder, options.num_train_steps)
 
-  flags.load_tensorflow()
+  start.load_tensorflow()
   draw_loss(folder)
   compare_with_guessing(folder)
   fill_masks(folder)
@@ -139,9 +139,10 @@ def draw_loss(folder):
 def compare_with_guessing(folder):
   """Prints accuracy on held-out documents beside the best constant guess."""
   from bert_keras3.data import features
+  from bert_keras3.data import records
 
   specs = features.pretraining_features(SEQ_LENGTH, PREDICTIONS)
-  source = features.RecordSource([str(folder / "eval.tfrecord")], specs)
+  source = records.RecordSource([str(folder / "eval.tfrecord")], specs)
   batch = source.take(range(len(source)))
   masked = batch["masked_lm_ids"][batch["masked_lm_weights"] > 0]
   token_id, count = collections.Counter(masked.tolist()).most_common(1)[0]

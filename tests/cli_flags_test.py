@@ -10,6 +10,8 @@ import pytest
 from absl import flags
 
 from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.data import files
 
 PROGRAM = """
 from absl import flags
@@ -110,9 +112,9 @@ def test_only_our_raise_statements_are_mistakes():
   import tokenization
 
   ours = error_of(lambda: tokenization.convert_to_unicode(3))
-  assert cli_flags.is_users_mistake(ours)
-  assert not cli_flags.is_users_mistake(error_of(lambda: int("x")))
-  assert not cli_flags.is_users_mistake(error_of(lambda: json.loads("{")))
+  assert start.is_users_mistake(ours)
+  assert not start.is_users_mistake(error_of(lambda: int("x")))
+  assert not start.is_users_mistake(error_of(lambda: json.loads("{")))
 
 
 # Files
@@ -122,7 +124,7 @@ def test_patterns_keep_their_order_and_sort_their_files(tmp_path):
   for name in ["b2", "b10", "a"]:
     (tmp_path / name).touch()
   patterns = f"{tmp_path}/b*,{tmp_path}/a,{tmp_path}/b2"
-  found = cli_flags.find_files("input_file", patterns)
+  found = files.find_files("input_file", patterns)
   assert [pathlib.Path(x).name for x in found] == ["b10", "b2", "a", "b2"]
 
 
@@ -130,7 +132,7 @@ def test_a_pattern_without_a_file_is_named(tmp_path):
   (tmp_path / "a.txt").touch()
   patterns = f"{tmp_path}/*.txt,{tmp_path}/*.text"
   with pytest.raises(FileNotFoundError, match=r"--input_file: .*\*\.text'"):
-    cli_flags.find_files("input_file", patterns)
+    files.find_files("input_file", patterns)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +148,12 @@ def test_a_pattern_without_a_file_is_named(tmp_path):
 def test_outputs_that_cannot_be(outputs, words, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises((ValueError, OSError), match=words):
-    cli_flags.check_output_files("output_file", outputs, ["text"])
+    files.check_output_files("output_file", outputs, ["text"])
 
 
 def test_a_file_name_alone_is_in_the_current_directory(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  cli_flags.check_output_files("output_file", ["vocab.txt"], [])
+  files.check_output_files("output_file", ["vocab.txt"], [])
 
 
 @pytest.mark.parametrize(

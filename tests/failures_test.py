@@ -18,15 +18,18 @@ import tempfile
 import numpy as np
 import pytest
 
-import create_pretraining_data
 import modeling
 import run_pretraining
 import tokenization
-from bert_keras3.console import flags
+from bert_keras3.console import start
 from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import files as files_module
+from bert_keras3.data import pretraining_instances
+from bert_keras3.data import records
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import pretraining_records
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_results
 from bert_keras3.training import devices
@@ -281,7 +284,7 @@ def _write_records(path, length=8, features=None):
   if features:
     specs = (input_pipeline.FeatureSpec(features, 1),)
   values = {spec.name: np.ones([4, spec.length], int) for spec in specs}
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(values, specs):
       writer.write(record)
 
@@ -319,18 +322,18 @@ def _flip_record(path):
 def _read_records(path, skip_bad_records=False):
   config = _records_config(path)
   config = dataclasses.replace(config, skip_bad_records=skip_bad_records)
-  files = flags.find_files("input_file", config.input_file)
-  source = run_pretraining.open_records(config, _bert_config(), files)
-  run_pretraining.tell_bad_records(source)
+  files = files_module.find_files("input_file", config.input_file)
+  source = pretraining_records.open_records(config, _bert_config(), files)
+  pretraining_records.tell_bad_records(source)
   source.take(np.arange(len(source)))
 
 
 def _make_record_index(folder):
-  source = input_pipeline.RecordSource(
+  source = records.RecordSource(
     [str(_make_records(folder))], input_pipeline.pretraining_features(8, 2)
   )
   (folder / "out").mkdir()
-  input_pipeline.save_index(str(folder / "out" / "record_index.npz"), source)
+  records.save_index(str(folder / "out" / "record_index.npz"), source)
   return folder / "out" / "record_index.npz"
 
 
@@ -344,8 +347,8 @@ def _tokenizer(folder):
 
 
 def _read_text(path):
-  files = flags.find_files("input_file", str(path))
-  documents = create_pretraining_data.read_documents(files, _TOKENIZER)
+  files = files_module.find_files("input_file", str(path))
+  documents = pretraining_instances.read_documents(files, _TOKENIZER)
   assert len(documents.token_ids)
 
 
@@ -933,7 +936,7 @@ def test_a_failure_has_its_message(folder, name, failure, capsys):
     return
   with pytest.raises((ValueError, OSError)) as caught, lock:
     reader.read(what)
-  assert flags.is_users_mistake(caught.value), caught.value
+  assert start.is_users_mistake(caught.value), caught.value
   assert re.search(cell, str(caught.value), re.DOTALL), caught.value
 
 

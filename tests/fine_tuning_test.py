@@ -14,10 +14,13 @@ import tensorflow as tf
 import modeling
 import optimization
 from bert_keras3.data import features
+from bert_keras3.data import order as order_module
+from bert_keras3.data import sequences
 from bert_keras3.training import devices
 from bert_keras3.training import evaluation
 from bert_keras3.training import log
 from bert_keras3.training import loop
+from bert_keras3.training import monitor as monitor_module
 from bert_keras3.weights import checkpoints
 
 # Sums over other groupings round differently; weights are of the order of 1.
@@ -52,8 +55,8 @@ def make_source(buckets=BUCKETS):
     ids = [101, *rng.integers(1, 300, length - 1).tolist()]
     packed.append((ids, int(rng.integers(2, length + 1))))
     labels.append(ids[1] % 3)
-  return features.SequenceSource(
-    features.Sequences(packed),
+  return sequences.SequenceSource(
+    sequences.Sequences(packed),
     {"label_ids": np.array(labels, np.int32)},
     buckets,
   )
@@ -135,7 +138,7 @@ def reference(folder, tmp_path_factory):
 
 def test_the_reference_saw_many_lengths_and_learnt(folder, reference):
   source = make_source()
-  order = features.training_order(source, 8, reference.config.seed)
+  order = order_module.training_order(source, 8, reference.config.seed)
   shapes = {
     source.take(order.batch(step))["input_ids"].shape for step in range(STEPS)
   }
@@ -353,7 +356,7 @@ def check_all(values, patience=0):
     training should have stopped after it).
   """
   stream = iter(values)
-  monitor = loop.Monitor(
+  monitor = monitor_module.Monitor(
     lambda: {"loss": 0.0, "f1": next(stream)}, "f1", patience
   )
   are_best, are_last = [], []
@@ -402,7 +405,7 @@ def test_patience_counts_evaluations_without_a_better_one(patience, expected):
 
 def test_a_monitor_goes_on_from_its_state():
   monitor, _, _ = check_all([0.5, 0.4], patience=2)
-  other = loop.Monitor(lambda: {"f1": 0.5}, "f1", patience=2)
+  other = monitor_module.Monitor(lambda: {"f1": 0.5}, "f1", patience=2)
   other.restore(monitor.state())
   assert not other.is_out_of_patience
   assert other.check(3) == ({"f1": 0.5}, False)
@@ -429,7 +432,7 @@ def make_monitored(folder, directory, metric_at, patience=0, **options):
 
   trainer = make_trainer(
     folder,
-    monitor=loop.Monitor(evaluate, "f1", patience),
+    monitor=monitor_module.Monitor(evaluate, "f1", patience),
     output_dir=str(directory),
     **{"eval_steps": 2, "save_checkpoints_steps": 4, **options},
   )

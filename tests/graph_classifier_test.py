@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tokenization
-from bert_keras3.data import features
+from bert_keras3.data import sequences as sequences_module
 from bert_keras3.serving import graph_classifier
 from bert_keras3.serving import graph_tokenization
 from bert_keras3.tasks import classifier_data
@@ -164,6 +164,6 @@ def test_sequences_are_those_that_upstream_packs(tokenizer):
   )
   batch = graph_tokenization.pack(first, second, 8, 2, 3)
   assert batch["input_ids"].numpy().tolist() == [[2, 4, 5, 7, 3, 8, 3]]
-  assert features.pack_pair([4, 5, 7], [8], 2, 3)[0] == [
+  assert sequences_module.pack_pair([4, 5, 7], [8], 2, 3)[0] == [
     2, 4, 5, 7, 3, 8, 3,
   ]  # fmt: skip

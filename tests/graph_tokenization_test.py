@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import tokenization
 import tokenization_test
-from bert_keras3.data import features
+from bert_keras3.data import sequences as sequences_module
 from bert_keras3.serving import graph_tokenization
 from bert_keras3.tasks import squad_data
 from tokenization_test import around_sigma
@@ -556,11 +556,11 @@ def pack_in_python(first, second, max_seq_length):
   """Lists of ids to the batch that training sees."""
   packed = []
   for a, b in zip(first, second, strict=True):
-    keep = features.truncate_pair(len(a), len(b), max_seq_length)
+    keep = sequences_module.truncate_pair(len(a), len(b), max_seq_length)
     packed.append(
-      features.pack_pair(a[: keep[0]], b[: keep[1]], cls_id=1, sep_id=2)
+      sequences_module.pack_pair(a[: keep[0]], b[: keep[1]], cls_id=1, sep_id=2)
     )
-  sequences = features.Sequences(packed)
+  sequences = sequences_module.Sequences(packed)
   return sequences.pad(range(len(packed)), max(sequences.lengths, default=0))
 
 

@@ -18,7 +18,8 @@ import sys
 
 import tensorflow as tf
 
-from bert_keras3.data import features
+from bert_keras3.data import records
+from bert_keras3.data import sequences
 from bert_keras3.training import log
 from bert_keras3.weights import checkpoints
 
@@ -43,8 +44,8 @@ def places():
 
   return {
     "batch": [
-      (features.RecordSource, "take", always),
-      (features.SequenceSource, "take", always),
+      (records.RecordSource, "take", always),
+      (sequences.SequenceSource, "take", always),
     ],
     "rename": [(tf.io.gfile, "rename", is_checkpoint)],
     "best": [(tf.io.gfile, "rename", is_best)],

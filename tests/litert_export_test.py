@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import modeling
 import tokenization
-from bert_keras3.data import features
+from bert_keras3.data import sequences as sequences_module
 from bert_keras3.serving import export as model_export
 from bert_keras3.serving import litert
 from bert_keras3.tasks import squad_decoding
@@ -67,8 +67,8 @@ def make_source():
     (rng.integers(len(VOCAB), size=length).tolist(), length // 2)
     for length in range(1, 21)
   ]
-  sequences = features.Sequences(packed)
-  return features.SequenceSource(sequences, {}, (8, 16, MAX_SEQ_LENGTH))
+  sequences = sequences_module.Sequences(packed)
+  return sequences_module.SequenceSource(sequences, {}, (8, 16, MAX_SEQ_LENGTH))
 
 
 def export(kind, model, place, source=None):

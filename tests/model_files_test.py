@@ -7,9 +7,9 @@ import pytest
 
 import modeling
 import tokenization
-from bert_keras3.tasks import classifier_data
 from bert_keras3.training import output_directory
 from bert_keras3.weights import companions
+from bert_keras3.weights import labels
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_labels_may_be_in_hugging_faces_config(place):
   config.write_text('{"id2label": {"1": "good", "0": "bad"}}')
   found = companions.find("/none", weights)
   assert found.labels_file == str(config)
-  assert classifier_data.read_labels(found.labels_file) == ["bad", "good"]
+  assert labels.read_labels(found.labels_file) == ["bad", "good"]
   config.write_text('{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}')
   assert companions.find("/none", weights).labels_file is None
 

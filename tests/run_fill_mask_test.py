@@ -15,7 +15,7 @@ import model_export_test
 import modeling
 import run_fill_mask
 import tokenization
-from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
 from bert_keras3.serving import export
 from bert_keras3.serving import mask_filling
 from bert_keras3.serving import predictor
@@ -620,7 +620,7 @@ def test_an_error_names_the_text_and_has_no_table(
   words = "^--text 2: there is no token to score in '.u200b'"
   with pytest.raises(ValueError, match=words) as caught:
     ask(filler, ["a", "\u200b"], task="score")
-  assert cli_flags.is_users_mistake(caught.value)
+  assert start.is_users_mistake(caught.value)
   assert capsys.readouterr().out == ""
   headless = open_folder(write_model(model, tmp_path, ["cls/seq_relationship"]))
   with pytest.raises(ValueError, match="the checkpoint has no cls/seq_rel"):

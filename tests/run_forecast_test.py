@@ -13,12 +13,19 @@ import modeling
 import optimization
 import tokenization
 from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records
+from bert_keras3.data import sequences
 from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import data_summary
 from bert_keras3.tasks import squad_data
 from bert_keras3.training import devices as device_strategy
 from bert_keras3.training import dry_run
 from bert_keras3.training import loop
+from bert_keras3.training import memory_estimate
+from bert_keras3.training import monitor as monitor_module
 from bert_keras3.training import output_directory
+from bert_keras3.training import run
 from bert_keras3.weights import checkpoints as checkpoint_io
 
 NUM_EXAMPLES = 40
@@ -34,8 +41,8 @@ def make_source(buckets=BUCKETS):
   lengths = [*rng.integers(3, 20, NUM_EXAMPLES - 1), LONGEST]
   packed = [(rng.integers(1, VOCAB_SIZE, x).tolist(), 2) for x in lengths]
   labels = rng.integers(0, 2, NUM_EXAMPLES).astype(np.int32)
-  return input_pipeline.SequenceSource(
-    input_pipeline.Sequences(packed), {"label_ids": labels}, buckets
+  return sequences.SequenceSource(
+    sequences.Sequences(packed), {"label_ids": labels}, buckets
   )
 
 
@@ -186,7 +193,7 @@ def test_the_plan_is_what_a_run_writes(tmp_path):
   findings = dry_run.Findings()
   findings.planned_bytes = 0
   dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
-  output_directory.fit(make_run(trainer), trainer, make_source())
+  run.fit(make_run(trainer), trainer, make_source())
   written = sum(
     size for path, (size, _) in listing(tmp_path).items() if ".data-" in path
   )
@@ -203,7 +210,7 @@ def test_the_plan_is_what_a_run_writes(tmp_path):
 def test_a_monitor_keeps_the_best_model_as_well(tmp_path):
   sizes = []
   options = {"eval_steps": 3, "keep_checkpoint_max": 0}
-  for monitor in (None, loop.Monitor(dict, "f1")):
+  for monitor in (None, monitor_module.Monitor(dict, "f1")):
     trainer = make_trainer(tmp_path, monitor, **options)
     findings = dry_run.Findings()
     dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
@@ -219,7 +226,7 @@ def test_a_monitor_keeps_the_best_model_as_well(tmp_path):
 
 def test_the_memory_estimate_follows_the_share_of_a_device(tmp_path):
   batch = make_source().take(np.arange(8))
-  whole = dry_run.estimate_memory(make_trainer(tmp_path), batch)
+  whole = memory_estimate.estimate_memory(make_trainer(tmp_path), batch)
   accumulating = make_trainer(tmp_path, gradient_accumulation_steps=4)
   devices = make_trainer(tmp_path, num_devices=2)
   bfloat16 = make_trainer(tmp_path, policy="mixed_bfloat16")
@@ -229,7 +236,7 @@ def test_the_memory_estimate_follows_the_share_of_a_device(tmp_path):
   assert whole.total > 5 * weights
 
   def activations(trainer):
-    return dry_run.estimate_memory(trainer, batch).activations
+    return memory_estimate.estimate_memory(trainer, batch).activations
 
   assert activations(accumulating) == whole.activations // 4
   assert activations(devices) == whole.activations // 2
@@ -241,7 +248,7 @@ def test_longer_sequences_need_more_than_their_share(tmp_path):
 
   def activations(length):
     batch = {"input_ids": np.zeros([8, length], np.int32)}
-    return dry_run.estimate_memory(trainer, batch).activations
+    return memory_estimate.estimate_memory(trainer, batch).activations
 
   assert activations(32) > 2 * activations(16)
 
@@ -251,7 +258,7 @@ def test_too_little_memory_is_a_problem_and_no_step_is_tried(
 ):
   trainer = make_trainer(tmp_path)
   before = {name: x.numpy() for name, x in trainer.weights.items()}
-  monkeypatch.setattr(dry_run, "available_memory", lambda device: 1000)
+  monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 1000)
   findings = dry_run.Findings()
   dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
   assert "lower --train_batch_size" in findings.problems[0]
@@ -262,7 +269,7 @@ def test_too_little_memory_is_a_problem_and_no_step_is_tried(
 
 def test_unknown_memory_is_no_problem(tmp_path, monkeypatch, capsys):
   trainer = make_trainer(tmp_path)
-  monkeypatch.setattr(dry_run, "available_memory", lambda device: None)
+  monkeypatch.setattr(memory_estimate, "available_memory", lambda device: None)
   findings = dry_run.Findings()
   batch = make_source().take(np.arange(8))
   assert dry_run.check_memory(findings, trainer, batch)
@@ -296,9 +303,11 @@ def test_unknown_memory_is_no_problem(tmp_path, monkeypatch, capsys):
 )
 def test_a_containers_limit_counts(monkeypatch, files, expected):
   monkeypatch.setattr(
-    dry_run, "_read_lines", lambda path: files.get(path, "").splitlines()
+    memory_estimate,
+    "read_lines",
+    lambda path: files.get(path, "").splitlines(),
   )
-  assert dry_run.available_memory("/device:CPU:0") == expected
+  assert memory_estimate.available_memory("/device:CPU:0") == expected
 
 
 # Time -------------------------------------------------------------------------
@@ -372,7 +381,7 @@ def test_of_one_length_the_first_batches_are_tried(tmp_path):
   trainer = make_trainer(tmp_path)
   source = make_source(buckets=(32,))
   batches = sum(dry_run.choose_batches(trainer, source), [])
-  order = input_pipeline.training_order(source, 8, 0)
+  order = order_module.training_order(source, 8, 0)
   assert [x.tolist() for x in batches] == [
     order.batch(step).tolist() for step in range(8)
   ]
@@ -448,7 +457,7 @@ def write_records(path, bad=()):
   ids = np.ones([40, 8], int)
   ids[list(bad)] = VOCAB_SIZE
   features = {spec.name: np.ones([40, spec.length], int) for spec in SPECS}
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(
       {**features, "input_ids": ids}, SPECS
     ):
@@ -462,7 +471,7 @@ def test_all_records_are_checked_if_they_are_few(tmp_path, capsys):
     write_records(tmp_path / "b", bad=[30, 39]),
   ]
   findings = dry_run.Findings()
-  source = input_pipeline.RecordSource(paths, SPECS)
+  source = records.RecordSource(paths, SPECS)
   dry_run.check_records(findings, source)
   assert "records: 80, all checked\n" in capsys.readouterr().out
   (problem,) = findings.problems
@@ -478,7 +487,7 @@ def test_of_many_records_a_sample_of_all_files_is_checked(
   paths = [write_records(tmp_path / str(i)) for i in range(4)]
   taken = []
 
-  class Source(input_pipeline.RecordSource):
+  class Source(records.RecordSource):
     def take(self, numbers):
       taken.append(numbers)
       return super().take(numbers)
@@ -531,7 +540,7 @@ def test_lengths_are_those_before_anything_is_cut(tmp_path, long_text):
     split = classifier_data.make_split(
       examples, task, tokenizer, max_seq_length, long_text
     )
-    return dry_run.text_lengths(split, tokenizer).tolist()
+    return data_summary.text_lengths(split, tokenizer).tolist()
 
   whole = lengths(64)
   assert max(whole) > 30
@@ -547,7 +556,7 @@ def test_many_truncated_texts_are_worth_a_warning(
 ):
   lengths = np.array([17] * num_long + [16] * (10 - num_long))
   findings = dry_run.Findings()
-  dry_run.tell_texts(findings, "train", lengths, 16, long_text)
+  data_summary.tell_texts(findings, "train", lengths, 16, long_text)
   out = capsys.readouterr().out
   assert f"{num_long}0.0% longer than --max_seq_length=16" in out
   assert out.count("warning: ") == warns
@@ -574,7 +583,7 @@ def test_many_truncated_texts_are_worth_a_warning(
   ],
 )
 def test_labels_are_counted(capsys, names, labels, expected):
-  dry_run.tell_labels(dry_run.Findings(), "train", names, np.array(labels))
+  data_summary.tell_labels(dry_run.Findings(), "train", names, np.array(labels))
   assert capsys.readouterr().out.splitlines() == expected
 
 
@@ -605,8 +614,8 @@ def test_windows_tell_how_long_texts_are_and_what_is_lost(tmp_path, capsys):
     examples, make_tokenizer(tmp_path), 16, 4, 3, is_training=True
   )
   findings = dry_run.Findings()
-  dry_run.tell_windows(findings, "train_file", windows, 16, 4, 3)
-  dry_run.tell_answers(findings, "train_file", windows)
+  data_summary.tell_windows(findings, "train_file", windows, 16, 4, 3)
+  data_summary.tell_answers(findings, "train_file", windows)
   # 12 tokens of a text fit into a window: 0 to 11, 4 to 15, ..., 20 to 29.
   assert capsys.readouterr().out.splitlines() == [
     "train_file: 4 questions in 9 windows, the longest text of 30 tokens, "
@@ -623,5 +632,5 @@ def test_questions_that_are_cut_are_worth_a_warning(tmp_path, capsys):
   windows = squad_data.make_windows(
     examples, make_tokenizer(tmp_path), 16, 4, 3, is_training=True
   )
-  dry_run.tell_windows(dry_run.Findings(), "train_file", windows, 16, 4, 3)
+  data_summary.tell_windows(dry_run.Findings(), "train_file", windows, 16, 4, 3)
   assert "warning: 100% of the questions" in capsys.readouterr().out

@@ -18,7 +18,10 @@ import modeling
 import optimization
 import run_pretraining
 from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records as records_module
 from bert_keras3.serving import predictor
+from bert_keras3.tasks import pretraining_records
 from bert_keras3.training import devices as device_strategy
 from bert_keras3.training import loop
 from bert_keras3.weights import checkpoints
@@ -42,7 +45,7 @@ def write_records(path, count=40, length=16, predictions=3, vocab_size=60):
     "next_sentence_labels": rng.integers(0, 2, [count, 1]),
   }
   specs = input_pipeline.pretraining_features(length, predictions)
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records_module.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return str(path)
@@ -370,7 +373,7 @@ def test_a_record_that_is_corrupt_stops_training_with_its_number(
 def bad_copy(path, bad_records, name="bad"):
   """Records with junk among them, at those places, and a torn end."""
   specs = input_pipeline.pretraining_features(16, 3)
-  source = input_pipeline.RecordSource([path], specs)
+  source = records_module.RecordSource([path], specs)
   bad_path = path.replace("train", name)
   (junk,) = input_pipeline.serialize_examples(
     {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", 1),)
@@ -378,7 +381,7 @@ def bad_copy(path, bad_records, name="bad"):
   records = source.read(range(len(source)))
   for place in bad_records:
     records.insert(place, junk)
-  with input_pipeline.RecordWriter(bad_path) as writer:
+  with records_module.RecordWriter(bad_path) as writer:
     for record in records:
       writer.write(record)
   with open(bad_path, "ab") as file:
@@ -417,9 +420,9 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
   assert "bad.tfrecord: record 3 (counting from 0) has no feature" in output
 
   scanned = []
-  find = input_pipeline._find_bad_records
+  find = records_module._find_bad_records
   monkeypatch.setattr(
-    input_pipeline,
+    records_module,
     "_find_bad_records",
     lambda path, *rest: scanned.append(path) or find(path, *rest),
   )
@@ -456,14 +459,14 @@ def test_whether_bad_records_are_skipped_is_part_of_a_run(config):
 
 def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
   """Checked where it is read: the first records of the file are right."""
-  order = input_pipeline.TrainingOrder(400, 8, 0)
+  order = order_module.TrainingOrder(400, 8, 0)
   place = int(order.batch(14).max())
-  assert place > run_pretraining.NUM_CHECKED_RECORDS
+  assert place > pretraining_records.NUM_CHECKED_RECORDS
   path = str(tmp_path / "long.tfrecord")
   specs = input_pipeline.pretraining_features(16, 3)
   features = {spec.name: np.ones([400, spec.length], int) for spec in specs}
   features["masked_lm_positions"][place, 1] = 16
-  with input_pipeline.RecordWriter(path) as writer:
+  with records_module.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   words = (
@@ -586,7 +589,7 @@ def test_the_file_that_differs_from_the_others_is_named(
 def test_records_of_another_task_are_explained(config, tmp_path):
   path = str(tmp_path / "other.tfrecord")
   specs = (input_pipeline.FeatureSpec("label_ids", 1),)
-  with input_pipeline.RecordWriter(path) as writer:
+  with records_module.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(
       {"label_ids": np.zeros([2, 1], int)}, specs
     ):

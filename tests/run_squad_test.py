@@ -15,6 +15,7 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 import modeling
 import optimization
 import run_squad
+from bert_keras3.console import conversation
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import fine_tuning
 from bert_keras3.tasks import squad_data
@@ -633,7 +634,7 @@ def talk(answer, lines):
     except StopIteration:
       raise EOFError from None
 
-  run_squad.converse(answer, read_line)
+  conversation.converse(answer, read_line)
 
 
 def test_texts_and_questions_are_told_apart():
@@ -694,7 +695,7 @@ def test_an_export_has_the_flags_of_training(folder):
 
 def test_no_answer_is_said_so():
   answers = [("", 0.75, None, None), ("red", 0.25, 2, 5)]
-  assert run_squad.format_answers("a red mat", answers) == (
+  assert conversation.format_answers("a red mat", answers) == (
     "  no answer (75.0%)\n  red (25.0%), characters 2 to 5"
   )
 

@@ -9,6 +9,7 @@ import pytest
 import sklearn.utils.class_weight
 
 from bert_keras3.tasks import metrics
+from bert_keras3.tasks import squad_metrics
 
 # Float64 sums of at most a thousand terms in another order than ours: 1e3 of
 # its 1e-16, with room.
@@ -600,10 +601,10 @@ def test_the_null_threshold_found_is_the_best_there_is(seed):
   texts = {x: str(rng.choice(["red car", "red", "blue", ""])) for x in odds}
 
   def f1(threshold):
-    scores = metrics.squad_v2_scores(questions, texts, odds, threshold)
+    scores = squad_metrics.squad_v2_scores(questions, texts, odds, threshold)
     return scores["f1"]
 
-  found = metrics.find_null_threshold(questions, texts, odds)
+  found = squad_metrics.find_null_threshold(questions, texts, odds)
   best = max(map(f1, [-math.inf, *odds.values(), math.inf]))
   assert f1(found) == pytest.approx(best)
 
@@ -612,11 +613,11 @@ def test_the_null_threshold_is_the_official_one_where_that_is_reached():
   questions = [("a", ["red"]), ("b", []), ("c", ["blue"]), ("d", [])]
   texts = {"a": "red", "b": "red", "c": "blue", "d": "red"}
   odds = {"a": -2.0, "b": 1.0, "c": 0.5, "d": 3.0}
-  scores = metrics.squad_v2_scores(questions, texts, odds)
-  found = metrics.find_null_threshold(questions, texts, odds)
+  scores = squad_metrics.squad_v2_scores(questions, texts, odds)
+  found = squad_metrics.find_null_threshold(questions, texts, odds)
   assert found == scores["best_f1_thresh"] == 0.5
 
 
 def test_no_null_threshold_without_odds():
   with pytest.raises(ValueError, match="'a' has a prediction but no null odds"):
-    metrics.find_null_threshold([("a", ["red"])], {"a": "red"}, {})
+    squad_metrics.find_null_threshold([("a", ["red"])], {"a": "red"}, {})

@@ -15,6 +15,7 @@ import optimization
 from bert_keras3.training import devices
 from bert_keras3.training import evaluation
 from bert_keras3.training import loop
+from bert_keras3.training import loss_scale
 from bert_keras3.training import signals
 
 # Sums over other groupings round differently; weights are of the order of 1.
@@ -313,9 +314,9 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
 def test_the_scale_doubles_after_enough_good_steps(
   folder, source, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(loop, "STEPS_BEFORE_DOUBLING_SCALE", 4)
+  monkeypatch.setattr(loss_scale, "STEPS_BEFORE_DOUBLING_SCALE", 4)
   trainer = train(folder, source, tmp_path, precision="float16")
-  initial = loop.INITIAL_LOSS_SCALE
+  initial = loss_scale.INITIAL_LOSS_SCALE
   assert trainer.loss_scale.state() == {"scale": 4 * initial, "good_steps": 2.0}
 
 

@@ -19,7 +19,6 @@ from bert_keras3.serving import graph_squad
 from bert_keras3.serving import graph_tokenization
 from bert_keras3.serving import litert as litert_export
 from bert_keras3.serving import predictor
-from bert_keras3.weights import companions
 
 # Tokens for each mask of a text.
 MASK_TOP_K = 10
@@ -285,7 +284,7 @@ def _save(root, signatures, export_dir, kind, description, files=None):
     description: dict, for model.json as well.
     files: dict from name to text of what else there is to be.
   """
-  companions.check_export_dir(export_dir)
+  check_export_dir(export_dir)
   # With a slash at its end the new directory would lie in the old one.
   export_dir = export_dir.rstrip("/")
   temporary = f"{export_dir}.incomplete-{os.getpid()}"
@@ -321,3 +320,20 @@ def _describe(signatures, kind, description):
     "inputs": inputs,
     "versions": {name: importlib.metadata.version(name) for name in packages},
   }
+
+
+def check_export_dir(export_dir):
+  """Makes sure that an export may be written.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  description = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
+  if not tf.io.gfile.exists(export_dir) or tf.io.gfile.exists(description):
+    return
+  if tf.io.gfile.isdir(export_dir) and not tf.io.gfile.listdir(export_dir):
+    return
+  raise ValueError(
+    f"--export_dir={export_dir} holds something else than an export; name "
+    "another directory"
+  )

@@ -22,6 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras3.data import features
+from bert_keras3.data import files
+from bert_keras3.data import order as order_module
 from bert_keras3.serving import predictor
 
 FILES = {
@@ -81,8 +83,8 @@ class LiteRtModel:
 
   def predict(self, source, batch_size=BATCH_SIZE):
     """Yields (record numbers, dict of outputs) of a source, batch by batch."""
-    order = features.inference_order(source)
-    for numbers in features.sequential_batches(len(source), batch_size):
+    order = order_module.inference_order(source)
+    for numbers in order_module.sequential_batches(len(source), batch_size):
       yield order[numbers], self(source.take(order[numbers]))
 
 
@@ -119,7 +121,7 @@ def add(export_dir, weights, function, vocab_size, check):
   report = {}
   for name, content in contents.items():
     path = os.path.join(export_dir, FILES[name])
-    features.write_atomically(path, content)
+    files.write_atomically(path, content)
     report[name] = {"file": FILES[name], "bytes": len(content)}
   description = predictor.read_description(export_dir)
   batches = _batches(check.source, vocab_size, description["max_seq_length"])
@@ -140,7 +142,7 @@ def _describe(export_dir, description):
   """Writes model.json."""
   text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
   path = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
-  features.write_atomically(path, text)
+  files.write_atomically(path, text)
 
 
 def _convert(weights, function, export_dir):

@@ -212,12 +212,12 @@ class MaskFiller:
     return [self._encode_one(_parts(text)) for text in texts]
 
   def _encode_one(self, parts):
-    from bert_keras3.data import features
+    from bert_keras3.data import sequences
 
     ids = [self._tokenizer.encode(text) for text in parts]
     first, second = (*ids, [])[:2]
-    kept = features.truncate_pair(len(first), len(second), self.max_seq_length)
-    packed, num_first = features.pack_pair(
+    kept = sequences.truncate_pair(len(first), len(second), self.max_seq_length)
+    packed, num_first = sequences.pack_pair(
       first[: kept[0]], second[: kept[1]], self._cls, self._sep
     )
     # Where the tokens of the first and of the second text begin.

@@ -7,23 +7,19 @@ which labels, which metrics. `tables.read_examples` turns a file into
 Nothing here needs TensorFlow before `tokenize_examples`.
 """
 
-import csv
 import dataclasses
-import io
 import os
 import sys
 
 import numpy as np
 import tqdm
 
-import tokenization
 from bert_keras3.data.tables import READERS as READERS
 from bert_keras3.data.tables import BadRow as BadRow
 from bert_keras3.data.tables import InputExample as InputExample
 from bert_keras3.data.tables import Layout as Layout
 from bert_keras3.data.tables import read_examples as read_examples
-from bert_keras3.data.tables import read_text
-from bert_keras3.weights import hugging_face
+from bert_keras3.weights import labels as labels_module
 
 PROBLEM_TYPES = ("single_label", "multi_label", "regression")
 LONG_TEXT = ("truncate", "head_tail", "sliding")
@@ -378,36 +374,13 @@ def with_saved_labels(task, labels_file):
       "--init_checkpoint holds a labels.txt, or a config.json that names "
       "labels; train with --do_train first"
     )
-  labels = tuple(read_labels(labels_file))
+  labels = tuple(labels_module.read_labels(labels_file))
   if task.labels and set(task.labels) != set(labels):
     raise ValueError(
       f"--label_column names {', '.join(task.labels)}, but the model tells "
       f"{', '.join(labels)} apart"
     )
   return dataclasses.replace(task, labels=labels)
-
-
-def read_labels(labels_file):
-  """List of the labels in a labels.txt, or in a config.json of transformers.
-
-  Raises:
-    OSError: there is no such file, or it cannot be read.
-    ValueError: a labels.txt has none, one twice, or is not UTF-8.
-  """
-  if labels_file.endswith(".json"):
-    return hugging_face.read_labels(labels_file)
-  labels = list(tokenization.read_lines(labels_file))
-  if "" in labels or not 0 < len(labels) == len(set(labels)):
-    raise ValueError(
-      f"{labels_file} should hold a label on each line, and each once; copy it "
-      "again from the directory that the model was trained in"
-    )
-  return labels
-
-
-def format_labels(labels):
-  """Text of labels.txt."""
-  return "".join(f"{label}\n" for label in labels)
 
 
 def infer_labels(path, examples, problem_type):
@@ -496,7 +469,7 @@ def tokenize_examples(
   Returns:
     (input_pipeline.Sequences, int32 [sequences], the example each belongs to).
   """
-  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import sequences as sequences_module
 
   cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
   packed, owners = [], []
@@ -504,9 +477,9 @@ def tokenize_examples(
     tokens_a = tokenizer.encode(example.text_a)
     tokens_b = tokenizer.encode(example.text_b) if example.text_b else []
     for a, b in _FIT[long_text](tokens_a, tokens_b, max_seq_length):
-      packed.append(input_pipeline.pack_pair(a, b, cls_id, sep_id))
+      packed.append(sequences_module.pack_pair(a, b, cls_id, sep_id))
       owners.append(number)
-  return input_pipeline.Sequences(packed), np.array(owners, np.int32)
+  return sequences_module.Sequences(packed), np.array(owners, np.int32)
 
 
 def _with_bar(examples):
@@ -516,18 +489,18 @@ def _with_bar(examples):
 
 
 def _truncate(tokens_a, tokens_b, max_seq_length):
-  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import sequences as sequences_module
 
-  keep = input_pipeline.truncate_pair(
+  keep = sequences_module.truncate_pair(
     len(tokens_a), len(tokens_b), max_seq_length
   )
   return [(tokens_a[: keep[0]], tokens_b[: keep[1]])]
 
 
 def _head_tail(tokens_a, tokens_b, max_seq_length):
-  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import sequences as sequences_module
 
-  keep = input_pipeline.truncate_pair(
+  keep = sequences_module.truncate_pair(
     len(tokens_a), len(tokens_b), max_seq_length
   )
   return [(_drop_middle(tokens_a, keep[0]), _drop_middle(tokens_b, keep[1]))]
@@ -592,7 +565,7 @@ def make_split(
     long_text: one of LONG_TEXT, see `tokenize_examples`.
     pad_to_max_length: whether all batches are that long.
   """
-  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import sequences as sequences_module
 
   sequences, owners = tokenize_examples(
     examples, tokenizer, max_seq_length, long_text
@@ -600,164 +573,11 @@ def make_split(
   labels = label_ids(examples, task.labels, task.problem_type)
   buckets = (max_seq_length,)
   if not pad_to_max_length:
-    buckets = input_pipeline.bucket_lengths(sequences.lengths, max_seq_length)
-  source = input_pipeline.SequenceSource(
+    buckets = sequences_module.bucket_lengths(sequences.lengths, max_seq_length)
+  source = sequences_module.SequenceSource(
     sequences, {"label_ids": labels[owners]}, buckets
   )
   return Split(examples, labels, source, owners)
 
 
 # Upstream's functions, for notebooks that call them ---------------------------
-
-
-class PaddingInputExample:
-  """Stands for a row that only fills a batch, in upstream's functions."""
-
-
-@dataclasses.dataclass
-class InputFeatures:
-  """One example as padded lists, as upstream's scripts pass it around."""
-
-  input_ids: list
-  input_mask: list
-  segment_ids: list
-  label_id: int
-  is_real_example: bool = True
-
-
-def convert_single_example(
-  ex_index, example, label_list, max_seq_length, tokenizer
-):
-  """Upstream's conversion of one InputExample; `ex_index` is not used."""
-  del ex_index
-  if isinstance(example, PaddingInputExample):
-    zeros = ([0] * max_seq_length for _ in range(3))
-    return InputFeatures(*zeros, label_id=0, is_real_example=False)
-  sequences, _ = tokenize_examples([example], tokenizer, max_seq_length)
-  batch = sequences.pad([0], max_seq_length)
-  return InputFeatures(
-    *(batch[x][0].tolist() for x in ("input_ids", "input_mask", "segment_ids")),
-    label_id=int(label_ids([example], label_list, "single_label")[0]),
-  )
-
-
-def convert_examples_to_features(
-  examples, label_list, max_seq_length, tokenizer
-):
-  """A list of InputFeatures, one per InputExample."""
-  return [
-    convert_single_example(i, example, label_list, max_seq_length, tokenizer)
-    for i, example in enumerate(examples)
-  ]
-
-
-def file_based_convert_examples_to_features(
-  examples, label_list, max_seq_length, tokenizer, output_file
-):
-  """Writes InputFeatures as upstream's TFRecords."""
-  from bert_keras3.data import features as input_pipeline
-
-  specs = input_pipeline.classifier_features(max_seq_length)
-  features = convert_examples_to_features(
-    examples, label_list, max_seq_length, tokenizer
-  )
-  columns = {
-    "input_ids": [x.input_ids for x in features],
-    "input_mask": [x.input_mask for x in features],
-    "segment_ids": [x.segment_ids for x in features],
-    "label_ids": [x.label_id for x in features],
-    "is_real_example": [int(x.is_real_example) for x in features],
-  }
-  with input_pipeline.RecordWriter(output_file) as writer:
-    for record in input_pipeline.serialize_examples(columns, specs):
-      writer.write(record)
-
-
-class DataProcessor:
-  """Upstream's base class of a data set, for code that extends it."""
-
-  def get_train_examples(self, data_dir):
-    """InputExamples of the training set."""
-    raise NotImplementedError
-
-  def get_dev_examples(self, data_dir):
-    """InputExamples of the development set."""
-    raise NotImplementedError
-
-  def get_test_examples(self, data_dir):
-    """InputExamples for prediction."""
-    raise NotImplementedError
-
-  def get_labels(self):
-    """Labels in the order of the logits."""
-    raise NotImplementedError
-
-  @classmethod
-  def _read_tsv(cls, input_file, quotechar=None):
-    if not quotechar:
-      return [fields for _, fields in READERS["glue"](input_file)]
-    lines = io.StringIO(read_text(input_file), newline="")
-    return list(csv.reader(lines, delimiter="\t", quotechar=quotechar))
-
-
-class TaskProcessor(DataProcessor):
-  """A row of TASKS behind upstream's interface; subclasses name it."""
-
-  task_name = None
-
-  @property
-  def task(self):
-    """The Task."""
-    return TASKS[self.task_name]
-
-  def get_train_examples(self, data_dir):
-    """InputExamples of the training file."""
-    return self._read(data_dir, "train")
-
-  def get_dev_examples(self, data_dir):
-    """InputExamples of the development file."""
-    return self._read(data_dir, "dev")
-
-  def get_test_examples(self, data_dir):
-    """InputExamples of the test file, without labels."""
-    return self._read(data_dir, "test")
-
-  def get_labels(self):
-    """Labels in the order of the logits."""
-    return list(self.task.labels)
-
-  def _read(self, data_dir, split):
-    path, layout = require_file(self.task, split, data_dir)
-    return read_examples(
-      path, layout, split, self.task.problem_type, self.task.labels or None
-    )
-
-
-class ColaProcessor(TaskProcessor):
-  """Acceptability of a sentence."""
-
-  task_name = "cola"
-
-
-class MnliProcessor(TaskProcessor):
-  """Inference; the development and test files are the matched ones."""
-
-  task_name = "mnli"
-
-
-class MrpcProcessor(TaskProcessor):
-  """Paraphrases."""
-
-  task_name = "mrpc"
-
-
-class XnliProcessor(TaskProcessor):
-  """Inference in the language of the attribute, as upstream's."""
-
-  def __init__(self):
-    self.language = "zh"
-
-  @property
-  def task(self):
-    """The Task in this language."""
-    return xnli(self.language)

@@ -83,8 +83,6 @@ def open_model(
   from bert_keras3.weights import companions
 
   output_dir = output_dir or config.output_dir
-  if config.do_export:
-    companions.check_export_dir(config.export_dir)
   strategy = devices.make_strategy(device_config)
   if not config.do_train:
     companions.require_weights(output_dir, config.init_checkpoint)
@@ -220,7 +218,7 @@ def train(
   from bert_keras3.training import devices
   from bert_keras3.training import dry_run as run_forecast
   from bert_keras3.training import loop
-  from bert_keras3.training import output_directory
+  from bert_keras3.training import run as run_module
 
   trainer = loop.Trainer(
     setup.strategy,
@@ -229,13 +227,13 @@ def train(
     jit_compile=devices.uses_xla(setup.strategy, setup.device_config),
     monitor=monitor,
   )
-  is_unfinished = output_directory.prepare(
+  is_unfinished = run_module.prepare(
     run, trainer, config.init_checkpoint, config.overwrite_output_dir
   )
   if not is_unfinished:
     if config.dry_run:
       run_forecast.tell_finished(setup.findings, run)
-    return output_directory.restore(run, model)
+    return run_module.restore(run, model)
   if config.dry_run:
     run_forecast.forecast(
       setup.findings, trainer, source, run, config.init_checkpoint
@@ -244,4 +242,4 @@ def train(
   run.copy_vocab(setup.files.vocab_file)
   for name, text in (files or {}).items():
     run.write(name, text)
-  return output_directory.fit(run, trainer, source)
+  return run_module.fit(run, trainer, source)

@@ -565,14 +565,14 @@ class _WindowCollector:
 
   def add(self, example, query, document, answer):
     """Adds a question: its ids, its _Document, pieces of the answer or None."""
-    from bert_keras3.data import features
+    from bert_keras3.data import sequences as sequences_module
 
     room = self._room(example, query)
     num_tokens = len(document.ids)
     best = best_windows(num_tokens, room, self._doc_stride)
     spans = window_spans(num_tokens, room, self._doc_stride)
     for number, (start, stop) in enumerate(spans):
-      ids, first = features.pack_pair(
+      ids, first = sequences_module.pack_pair(
         query, document.ids[start:stop], *self._special_ids
       )
       answer_positions = _shift_answer(answer, start, stop, first)
@@ -595,9 +595,9 @@ class _WindowCollector:
 
   def finish(self):
     """The Windows of all questions added."""
-    from bert_keras3.data import features
+    from bert_keras3.data import sequences as sequences_module
 
-    sequences = features.Sequences(self._packed)
+    sequences = sequences_module.Sequences(self._packed)
     rows = np.array(self._rows, np.int32).reshape([-1, 4]).T
     columns = np.concatenate(self._columns, axis=1)
     counts = [x.shape[1] for x in self._columns]  # Begins with 0.
@@ -739,7 +739,7 @@ def save_windows(path, windows, key):
     windows: Windows.
     key: str that `load_windows` has to be given again, from `cache_key`.
   """
-  from bert_keras3.data import features
+  from bert_keras3.data import files
 
   arrays = dict(vars(windows))
   sequences = arrays.pop("sequences")
@@ -751,7 +751,7 @@ def save_windows(path, windows, key):
     lengths=sequences.lengths,
     **arrays,
   )
-  features.write_atomically(path, content.getvalue())
+  files.write_atomically(path, content.getvalue())
 
 
 def load_windows(path, key):
@@ -761,7 +761,7 @@ def load_windows(path, key):
     Windows; None if there is no file, if it has another key, or if it is
     damaged, which is printed.
   """
-  from bert_keras3.data import features
+  from bert_keras3.data import sequences as sequences_module
 
   try:
     with tokenization.open_bytes(path) as file:
@@ -769,7 +769,7 @@ def load_windows(path, key):
     arrays = dict(np.load(content))
     if arrays.pop("key") != key:
       return None
-    sequences = features.Sequences.from_arrays(
+    sequences = sequences_module.Sequences.from_arrays(
       arrays.pop("flat_ids"), arrays.pop("lengths"), arrays["first_doc_token"]
     )
     num_examples = int(arrays.pop("num_examples"))
@@ -883,13 +883,13 @@ class FeatureWriter:
   """
 
   def __init__(self, filename, is_training):
-    from bert_keras3.data import features
+    from bert_keras3.data import records
 
     self.filename = filename
     self.is_training = is_training
     self.num_features = 0
     self._stack = contextlib.ExitStack()
-    self._writer = self._stack.enter_context(features.RecordWriter(filename))
+    self._writer = self._stack.enter_context(records.RecordWriter(filename))
 
   def process_feature(self, feature):
     """Appends one InputFeatures."""

@@ -12,8 +12,8 @@ import numpy as np
 import tqdm
 
 import tokenization
-from bert_keras3.tasks import metrics
 from bert_keras3.tasks import squad_decoding
+from bert_keras3.tasks import squad_metrics
 
 PREDICTIONS_FILE = "predictions.json"
 NBEST_FILE = "nbest_predictions.json"
@@ -74,7 +74,7 @@ def has_answers(examples):
 
 def find_threshold(examples, decoded):
   """The null threshold with the highest F1 on annotated examples."""
-  return metrics.find_null_threshold(
+  return squad_metrics.find_null_threshold(
     _questions(examples), _best_texts(decoded), decoded.null_odds
   )
 
@@ -125,8 +125,8 @@ def score(examples, texts, null_odds=None, is_version_2=False):
   questions = _questions(examples)
   is_version_1 = null_odds is None and all(answers for _, answers in questions)
   if is_version_1 and not is_version_2:
-    return metrics.squad_v1_scores(questions, texts)
-  return metrics.squad_v2_scores(questions, texts, null_odds, math.inf)
+    return squad_metrics.squad_v1_scores(questions, texts)
+  return squad_metrics.squad_v2_scores(questions, texts, null_odds, math.inf)
 
 
 def _best_texts(decoded):
@@ -178,15 +178,15 @@ def _figures(results, prefix=""):
 
 def _scorer(results):
   if "exact_match" in results:
-    return metrics.squad_v1_scores
-  return metrics.squad_v2_scores
+    return squad_metrics.squad_v1_scores
+  return squad_metrics.squad_v2_scores
 
 
 def _by_word(examples, texts):
   """{question word or "other": its examples with a text}, in a fixed order."""
   groups = {word: [] for word in (*QUESTION_WORDS, "other")}
   for example in examples:
-    words = metrics.normalize_answer(example.question_text).split()
+    words = squad_metrics.normalize_answer(example.question_text).split()
     word = next((x for x in words if x in QUESTION_WORDS), "other")
     if example.qas_id in texts:
       groups[word].append(example)

@@ -19,8 +19,10 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from bert_keras3.data import features
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records
 from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import memory_estimate
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints as checkpoint_io
 
@@ -34,8 +36,6 @@ SAMPLED_STEPS = 200
 SAMPLED_EXAMPLES = 64
 # Of a large set of records so many are looked at.
 MAX_CHECKED_RECORDS = 200_000
-# More truncated texts than this share are worth a word.
-MAX_TRUNCATED = 0.2
 # Config, manifest, vocabulary, labels; results.
 SMALL_FILES_BYTES = 4_000_000
 # A row in log.csv and as many values in TensorBoard's events.
@@ -210,102 +210,6 @@ def _tell_plan(findings, trainer, num_examples):
 # Memory -----------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryEstimate:
-  """Bytes that one device needs for a step."""
-
-  weights: int
-  slots: int
-  gradients: int
-  activations: int
-
-  @property
-  def total(self):
-    """Bytes of all."""
-    return self.weights + self.slots + self.gradients + self.activations
-
-
-def estimate_memory(trainer, batch):
-  """What the weights and one micro-batch take on one device.
-
-  On a CPU, for 26 pairs of shape and batch of one to four layers, it was 0.97
-  to 1.29 times what a process grew by in its first steps, less the 110 MB that
-  tracing takes (1.6 times where a width of 16 went with 30,522 words). XLA's
-  fused kernels need less. Micro-batches count as if there was one at a time.
-
-  Args:
-    trainer: loop.Trainer.
-    batch: dict of arrays [batch, ...], a global batch.
-
-  Returns:
-    MemoryEstimate.
-  """
-  parts = (
-    trainer.strategy.num_replicas_in_sync
-    * trainer.config.gradient_accumulation_steps
-  )
-  length = batch["input_ids"].shape[-1]
-  num_tokens = batch["input_ids"].size // parts
-  policy = trainer.model.dtype_policy
-  compute_bytes = tf.as_dtype(policy.compute_dtype).size
-  bert_config = trainer.model.config
-  # Half a layer more, for what is there between two kept tensors.
-  layers = bert_config.num_hidden_layers + 0.5
-  of_layers = (
-    layers * num_tokens * _token_bytes(bert_config, length, compute_bytes)
-  )
-  of_head = _masked_lm_bytes(bert_config, batch) // parts
-  return MemoryEstimate(
-    weights=_num_bytes(trainer.weights),
-    slots=_num_bytes(trainer.slots),
-    # Themselves, and their clipped copies or the sums over micro-batches.
-    gradients=2 * _num_bytes(trainer.trainable),
-    activations=int(of_layers) + of_head,
-  )
-
-
-def _token_bytes(bert_config, length, compute_bytes):
-  """What a layer keeps of a token for the backward pass.
-
-  The account of arXiv 2205.05198, section 4.1, for the operations of
-  modeling.py: nothing is computed again, no kernels are fused.
-  """
-  width = (
-    # Input, query, key, value, context and output of attention; of each of
-    # two dropouts what is scaled, and the zeros for the rest.
-    10 * compute_bytes
-    # Of two normalisations, in float32.
-    + 5 * 4
-    # Dropouts' masks.
-    + 2
-  )
-  # Before GELU; its cube, its tanh and two products; after it.
-  intermediate = 6 * compute_bytes
-  # Softmax in float32; it scaled, zeros, and after dropout; the mask.
-  score = 4 + 3 * compute_bytes + 1
-  return (
-    bert_config.hidden_size * width
-    + bert_config.intermediate_size * intermediate
-    + bert_config.num_attention_heads * length * score
-  )
-
-
-def _masked_lm_bytes(bert_config, batch):
-  """What the masked-LM head keeps for a batch, 0 without such a head."""
-  if "masked_lm_positions" not in batch:
-    return 0
-  num_examples, num_masked = batch["masked_lm_positions"].shape
-  # Logits, their softmax, and half a gradient.
-  rows = 2.5 * num_examples * num_masked
-  return int(bert_config.vocab_size * rows * 4)
-
-
-def _num_bytes(variables):
-  return sum(
-    math.prod(x.shape) * tf.as_dtype(x.dtype).size for x in variables.values()
-  )
-
-
 def check_memory(findings, trainer, batch):
   """Compares the estimate for a batch with what there is.
 
@@ -313,7 +217,7 @@ def check_memory(findings, trainer, batch):
     Whether steps can be tried: not where the system would kill the process,
     unless other workers would wait for this one.
   """
-  estimate = estimate_memory(trainer, batch)
+  estimate = memory_estimate.estimate_memory(trainer, batch)
   parts = dataclasses.asdict(estimate)
   sizes = [f"{name} {format_bytes(x)}" for name, x in parts.items()]
   length = batch["input_ids"].shape[-1]
@@ -325,7 +229,7 @@ def check_memory(findings, trainer, batch):
   devices = trainer.strategy.extended.worker_devices
   # Logical CPUs share the memory of one machine.
   sharers = len(devices) if "CPU" in devices[0] else 1
-  available = available_memory(devices[0])
+  available = memory_estimate.available_memory(devices[0])
   if available is None:
     findings.tell("memory, available", "unknown; the measured steps show it")
     return True
@@ -343,71 +247,6 @@ def check_memory(findings, trainer, batch):
   return isinstance(trainer.strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def available_memory(device):
-  """Bytes that are free on a device, None if that is unknown.
-
-  Args:
-    device: name of a device, as of a strategy's worker_devices.
-  """
-  if "CPU" in device:
-    known = [x for x in (_machine_memory(), *_group_memory()) if x is not None]
-    return min(known, default=None)
-  if "GPU" not in device:
-    return None
-  number = int(device.rsplit(":", 1)[1])
-  physical = tf.config.list_physical_devices("GPU")[number]
-  # TensorFlow knows how much a GPU has only where it was told a limit.
-  limits = tf.config.get_logical_device_configuration(physical) or []
-  limit = limits[0].memory_limit if limits else None
-  if limit is None:
-    return None
-  used = tf.config.experimental.get_memory_info(f"GPU:{number}")["current"]
-  return limit * (1 << 20) - used
-
-
-def _machine_memory():
-  """MemAvailable of Linux, None elsewhere."""
-  for line in _read_lines("/proc/meminfo"):
-    name, _, value = line.partition(":")
-    if name == "MemAvailable":
-      return int(value.split()[0]) * 1024
-  return None
-
-
-# Limit and use of a container, of control groups version 2 and 1.
-_GROUP_FILES = (
-  ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-  (
-    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-  ),
-)
-
-
-def _group_memory():
-  """Yields what a container's limit leaves."""
-  for limit_file, used_file in _GROUP_FILES:
-    limit, used = _read_lines(limit_file), _read_lines(used_file)
-    if not (limit and used and limit[0].isdigit()):  # Perhaps "max".
-      continue
-    # The cache of files is given up before a process is killed.
-    statistics = _read_lines(
-      os.path.join(os.path.dirname(limit_file), "memory.stat")
-    )
-    names = dict(line.split() for line in statistics)
-    cache = names.get("total_inactive_file", names.get("inactive_file", 0))
-    yield int(limit[0]) - int(used[0]) + int(cache)
-
-
-def _read_lines(path):
-  """Lines of a file of the system, none if there is no such file."""
-  try:
-    with open(path, encoding="ascii") as file:
-      return file.read().splitlines()
-  except OSError:
-    return []
-
-
 # Time -------------------------------------------------------------------------
 
 
@@ -423,7 +262,9 @@ def choose_batches(trainer, source):
     more, one of each shape among them, and of MEASURED_STEPS.
   """
   config = trainer.config
-  order = features.training_order(source, config.train_batch_size, config.seed)
+  order = order_module.training_order(
+    source, config.train_batch_size, config.seed
+  )
   first = trainer.step + trainer.data_offset
   if not source.variable_features:
     steps = range(first, first + WARMUP_STEPS + MEASURED_STEPS)
@@ -518,7 +359,9 @@ def _tell_peak(findings, strategy):
   if "GPU" in device:
     number = int(device.rsplit(":", 1)[1])
     peak = tf.config.experimental.get_memory_info(f"GPU:{number}")["peak"]
-  for line in _read_lines("/proc/self/status") if "CPU" in device else []:
+  for line in (
+    memory_estimate.read_lines("/proc/self/status") if "CPU" in device else []
+  ):
     if line.startswith("VmHWM:"):
       peak = int(line.split()[1]) * 1024
   if peak is not None:
@@ -592,8 +435,8 @@ def plan_disk(findings, trainer, path):
     path: the run's directory.
   """
   config = trainer.config
-  weights = _num_bytes(trainer.weights)
-  of_checkpoint = weights + _num_bytes(trainer.slots)
+  weights = memory_estimate.num_bytes(trainer.weights)
+  of_checkpoint = weights + memory_estimate.num_bytes(trainer.slots)
   count = count_checkpoints(config, 0)
   if trainer.monitor and config.eval_steps:
     # Any of them may be the best so far, which is saved at once.
@@ -686,7 +529,7 @@ def check_records(findings, source, seed=0):
   total = len(source)
   if total <= MAX_CHECKED_RECORDS:
     # This reads all, and counts what it leaves out.
-    checked = features.RecordSource(
+    checked = records.RecordSource(
       source.paths, source.specs, skip_bad_records=True
     )
     findings.tell("records", f"{total}, all checked")
@@ -719,139 +562,3 @@ def _check_sample(source, seed):
     except ValueError as error:
       return count, str(error)
   return count, None
-
-
-def text_lengths(split, tokenizer):
-  """Tokens of examples before anything is cut.
-
-  Args:
-    split: classifier_data.Split.
-    tokenizer: tokenization.FullTokenizer.
-
-  Returns:
-    int64 [examples], `[CLS]` and `[SEP]` included.
-  """
-  lengths = np.zeros(len(split.examples), np.int64)
-  np.maximum.at(lengths, split.owners, split.source.lengths)
-  # What was cut is as long as any, and a window of a longer text as well.
-  for number in np.flatnonzero(lengths == lengths.max(initial=0)).tolist():
-    example = split.examples[number]
-    num_a, num_b = (
-      len(tokenizer.encode(text)) if text else 0
-      for text in (example.text_a, example.text_b)
-    )
-    lengths[number] = num_a + 2 + (num_b + 1 if num_b else 0)
-  return lengths
-
-
-def tell_texts(findings, name, lengths, max_seq_length, long_text="truncate"):
-  """Tells how long texts are, and warns where many are cut.
-
-  Args:
-    findings: Findings.
-    name: of the texts.
-    lengths: int array [texts], tokens of each before anything is cut.
-    max_seq_length: tokens of a sequence at most.
-    long_text: one of classifier_data.LONG_TEXT.
-  """
-  if not len(lengths):
-    findings.tell(name, "no texts")
-    return
-  share = np.mean(lengths > max_seq_length)
-  fate = "read in windows" if long_text == "sliding" else "truncated"
-  findings.tell(
-    name,
-    f"{len(lengths)} examples, the longest of {lengths.max()} tokens, "
-    f"{share:.1%} longer than --max_seq_length={max_seq_length} and {fate}",
-  )
-  if share > MAX_TRUNCATED and fate == "truncated":
-    findings.warn(
-      f"{share:.0%} of the texts of {name} are truncated; raise "
-      "--max_seq_length, or pass --long_text=sliding"
-    )
-
-
-def tell_labels(findings, name, names, labels):
-  """Tells how often each label comes, and warns of those that never do.
-
-  Args:
-    findings: Findings.
-    name: of the examples.
-    names: sequence of str, empty for scores.
-    labels: as of classifier_data.label_ids.
-  """
-  if not names:
-    findings.tell(
-      f"scores of {name}",
-      f"{labels.min():g} to {labels.max():g}, mean {labels.mean():.4g}",
-    )
-    return
-  # A row of 0 and 1 may have several.
-  numbers = labels if labels.ndim == 1 else np.nonzero(labels)[1]
-  counts = np.bincount(numbers, minlength=len(names)).tolist()
-  pairs = list(zip(names, counts, strict=True))
-  findings.tell(
-    f"labels of {name}", ", ".join(f"{x} {count}" for x, count in pairs)
-  )
-  absent = [x for x, count in pairs if not count]
-  if absent:
-    findings.warn(f"no example of {name} has the label {', '.join(absent)}")
-
-
-def tell_windows(
-  findings, name, windows, max_seq_length, doc_stride, max_query_length
-):
-  """Tells how questions and their texts fill windows.
-
-  Args:
-    findings: Findings.
-    name: of the file.
-    windows: squad_data.Windows.
-    max_seq_length: tokens of a window at most.
-    doc_stride: tokens from the start of one window to that of the next.
-    max_query_length: tokens of a question that are kept.
-  """
-  num_query = windows.first_doc_token - 2
-  room = max_seq_length - num_query - 3
-  starts = windows.doc_span_index * np.minimum(room, doc_stride)
-  ends = starts + np.diff(windows.word_starts)
-  is_first = windows.doc_span_index == 0
-  split = len(set(windows.example_index[~is_first].tolist()))
-  findings.tell(
-    name,
-    f"{windows.num_examples} questions in {len(windows)} windows, the longest "
-    f"text of {ends.max(initial=0)} tokens, "
-    f"{split / windows.num_examples:.1%} of the texts in several windows",
-  )
-  cut = np.sum(is_first & (num_query >= max_query_length))
-  share = cut / windows.num_examples
-  if share > MAX_TRUNCATED:
-    findings.warn(
-      f"{share:.0%} of the questions of {name} have {max_query_length} tokens "
-      "or more and are cut there; raise --max_query_length"
-    )
-
-
-def tell_answers(findings, name, windows):
-  """Tells how many answers there are to learn, and warns of lost ones.
-
-  Args:
-    findings: Findings.
-    name: of the file.
-    windows: squad_data.Windows, for training.
-  """
-  total = windows.num_examples
-  has_answer, is_impossible = np.zeros([2, total], bool)
-  has_answer[windows.example_index[windows.start_positions > 0]] = True
-  is_impossible[windows.example_index[windows.is_impossible]] = True
-  lost = np.mean(~has_answer & ~is_impossible)
-  findings.tell(
-    f"answers of {name}",
-    f"{is_impossible.mean():.1%} of the questions have none, those of "
-    f"{lost:.1%} lie in no window as a whole",
-  )
-  if lost > MAX_TRUNCATED:
-    findings.warn(
-      f"{lost:.0%} of the answers of {name} lie in no window as a whole and "
-      "are not learnt; lower --doc_stride, or raise --max_seq_length"
-    )

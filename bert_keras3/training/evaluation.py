@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from bert_keras3.data import features
+from bert_keras3.data import order as order_module
 from bert_keras3.training import devices
 
 
@@ -97,17 +97,17 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
   """Yields (distributed batch, numbers of the records in it)."""
   replicas = strategy.num_replicas_in_sync
   padded_size = -(-batch_size // replicas) * replicas
-  order = features.inference_order(source)
+  order = order_module.inference_order(source)
 
   def numbers():
-    for positions in features.sequential_batches(
+    for positions in order_module.sequential_batches(
       len(source), batch_size, max_batches
     ):
       yield order[positions]
 
   def batches():
     for batch in numbers():
-      yield features.pad_batch(source.take(batch), padded_size)
+      yield order_module.pad_batch(source.take(batch), padded_size)
 
   failure = devices.Failure()
   distributed = devices.distribute_batches(

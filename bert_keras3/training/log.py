@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
-from bert_keras3.data import features
+from bert_keras3.data import files
+from bert_keras3.data import records
 from bert_keras3.weights import checkpoints
 
 # A loss is judged once: after so many reports, twice the warmup and a fifth of
@@ -265,7 +266,7 @@ class _CsvLog:
     writer = csv.DictWriter(text, row, lineterminator="\n")
     writer.writeheader()
     writer.writerows(self.rows)
-    features.write_atomically(self._path, text.getvalue())
+    files.write_atomically(self._path, text.getvalue())
 
 
 def _cut_events(output_dir, step):
@@ -279,7 +280,7 @@ def _cut_events(output_dir, step):
     kept = [x for x in events if x.step <= step]
     if is_whole and len(kept) == len(events):
       continue
-    with features.RecordWriter(path) as writer:
+    with records.RecordWriter(path) as writer:
       for event in kept:
         writer.write(event.SerializeToString())
 

@@ -9,30 +9,25 @@ The state of a run is its weights, its slots and the number of steps taken.
 Batches and dropout masks are pure functions of that number and the seed.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
 import sys
-import threading
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import modeling
 import optimization
-from bert_keras3.data import features
+from bert_keras3.data import order as order_module
 from bert_keras3.training import devices
 from bert_keras3.training import log as training_log
+from bert_keras3.training import loss_scale
+from bert_keras3.training import requests
 from bert_keras3.training import signals
 from bert_keras3.weights import checkpoints
 
-# Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
-INITIAL_LOSS_SCALE = 2.0**15
-MIN_LOSS_SCALE = 1.0
-STEPS_BEFORE_DOUBLING_SCALE = 2000
 # More in a row mean that the cause is not in the data.
 MAX_ROLLBACKS = 5
 MAX_SKIPPED_STEPS = 20
@@ -107,65 +102,6 @@ class TrainingConfig:
     )
 
 
-class LossScale:
-  """Dynamic loss scaling for float16; does nothing under other policies.
-
-  Gradients below 6e-8 vanish in float16, so the loss is scaled up before the
-  backward pass and the gradients down after it. A step whose gradients
-  overflow is skipped, its batch consumed: the place in the data and the
-  learning rate stay functions of the step number.
-  """
-
-  def __init__(self, dtype_policy):
-    self._variables = {}
-    if dtype_policy.compute_dtype == "float16":
-      self._variables = {
-        "scale": tf.Variable(INITIAL_LOSS_SCALE, trainable=False),
-        "good_steps": tf.Variable(0.0, trainable=False),
-      }
-
-  @property
-  def is_active(self):
-    """Whether gradients are scaled, and overflowing steps skipped."""
-    return bool(self._variables)
-
-  def may_shrink(self):
-    """Whether a smaller scale could cure gradients that are not finite."""
-    if not self._variables:
-      return tf.constant(False)
-    return self._variables["scale"] > MIN_LOSS_SCALE
-
-  def state(self):
-    """Dict of floats, for the checkpoint."""
-    return {k: float(v.numpy()) for k, v in self._variables.items()}
-
-  def restore(self, state):
-    """Takes back what `state` returned."""
-    for name, variable in self._variables.items():
-      variable.assign(state.get(name, variable))
-
-  def add(self, loss):
-    """Scales a loss up."""
-    return loss * self._variables["scale"] if self._variables else loss
-
-  def remove(self, gradients):
-    """Scales gradients down."""
-    if not self._variables:
-      return gradients
-    return [gradient / self._variables["scale"] for gradient in gradients]
-
-  def adapt(self, is_finite):
-    """Shrinks the scale after a step that overflowed, or in time doubles it."""
-    if not self._variables:
-      return
-    scale, good_steps = self._variables.values()
-    count = tf.where(is_finite, good_steps + 1.0, 0.0)
-    is_time = count >= STEPS_BEFORE_DOUBLING_SCALE
-    factor = tf.where(is_finite, tf.where(is_time, 2.0, 1.0), 0.5)
-    scale.assign(tf.maximum(scale * factor, MIN_LOSS_SCALE))
-    good_steps.assign(tf.where(is_time, 0.0, count))
-
-
 def _apply_if(condition, apply):
   """Calls `apply()` in a graph if a bool tensor says so."""
 
@@ -174,105 +110,6 @@ def _apply_if(condition, apply):
     return tf.constant(True)
 
   tf.cond(condition, apply_in_branch, lambda: tf.constant(False))
-
-
-class _Requests:
-  """What other threads ask of a run, which it answers between two steps.
-
-  Attributes:
-    is_pausing: bool variable that the graph of the steps reads.
-    stop_signal: name of the signal that asked to stop, or None.
-  """
-
-  def __init__(self):
-    self.is_pausing = tf.Variable(False, trainable=False)
-    self.stop_signal = None
-
-  def ask_to_stop(self, signal_name):
-    """Asks for a checkpoint and the end of the run."""
-    self.stop_signal = signal_name
-    self.is_pausing.assign(True)
-    # The signal may have ended whoever reads this, such as `tee`.
-    with contextlib.suppress(OSError):
-      sys.stderr.write(
-        f"{signal_name}: saving as soon as possible; a second signal stops at "
-        "once\n"
-      )
-
-  @contextlib.contextmanager
-  def ask_to_save_every(self, seconds):
-    """Asks for a checkpoint now and then; never if `seconds` is 0."""
-    is_over = threading.Event()
-
-    def ask():
-      while not is_over.wait(seconds):
-        self.is_pausing.assign(True)
-
-    if seconds:
-      threading.Thread(target=ask, daemon=True).start()
-    try:
-      yield
-    finally:
-      is_over.set()
-
-  def take(self):
-    """Answers requests.
-
-    Returns:
-      (whether there was one, name of the signal that asked to stop or None).
-    """
-    was_asked = bool(self.is_pausing.numpy())
-    # In this order: a signal from here on pauses the next steps again.
-    self.is_pausing.assign(False)
-    stop_signal = self.stop_signal
-    return was_asked or bool(stop_signal), stop_signal
-
-
-class Monitor:
-  """Evaluates during training, keeps the best weights, says when to stop.
-
-  Args:
-    evaluate: function without arguments that returns a dict of floats.
-    metric: key of it that decides; larger is better.
-    patience: evaluations without a better one after which training stops; 0
-      for never.
-  """
-
-  def __init__(self, evaluate, metric, patience=0):
-    self.evaluate = evaluate
-    self.metric = metric
-    self.patience = patience
-    self._state = {"best": None, "best_step": 0, "num_worse": 0}
-
-  @property
-  def best_step(self):
-    """Step with the best metric so far."""
-    return self._state["best_step"]
-
-  @property
-  def is_out_of_patience(self):
-    """Whether training should stop."""
-    return 0 < self.patience <= self._state["num_worse"]
-
-  def state(self):
-    """JSON-serialisable dict, for the checkpoint."""
-    return dict(self._state)
-
-  def restore(self, state):
-    """Takes back what `state` returned."""
-    self._state.update(state)
-
-  def check(self, step):
-    """Evaluates; returns (results, whether they are the best so far)."""
-    results = self.evaluate()
-    best, value = self._state["best"], results[self.metric]
-    # False for NaN, which nothing later could beat.
-    is_best = value > (-np.inf if best is None else best)
-    if is_best:
-      self._state = {"best": value, "best_step": step, "num_worse": 0}
-    else:
-      self._state["num_worse"] += 1
-    return results, is_best
 
 
 class Trainer:
@@ -306,7 +143,7 @@ class Trainer:
     # Batches that were passed over by rolling back, in all.
     self.data_offset = 0
     self.interval = training_log.Interval(model.metric_names, 0)
-    self._requests = _Requests()
+    self._requests = requests.Requests()
     # Other threads read it while TensorFlow takes many steps in one call; from
     # the CPU, because a GPU may be caught in the step that does not end.
     with tf.device("CPU"):
@@ -327,7 +164,7 @@ class Trainer:
     )
     with strategy.scope():
       self.slots = self.optimizer.create_slots(self.trainable)
-      self.loss_scale = LossScale(model.dtype_policy)
+      self.loss_scale = loss_scale.LossScale(model.dtype_policy)
     self._micro_gradients = tf.function(
       self._micro_gradients, jit_compile=jit_compile or None
     )
@@ -486,7 +323,7 @@ class Trainer:
     """Answers requests to this worker, and to others that it should stop.
 
     Returns:
-      See _Requests.take.
+      See Requests.take.
     """
     if not devices.has_other_workers(self.strategy):
       return self._requests.take()
@@ -639,7 +476,7 @@ class Trainer:
     return f"its batch: {text}" + (f" and {more} more" if more else "")
 
   def _order(self, source):
-    return features.training_order(
+    return order_module.training_order(
       source, self.config.train_batch_size, self.config.seed
     )
 

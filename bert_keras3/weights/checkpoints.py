@@ -16,19 +16,14 @@ import os
 import sys
 import zlib
 
-import h5py
-import keras
 import tensorflow as tf
 
-import modeling
 from bert_keras3.weights import hugging_face
+from bert_keras3.weights import keras_files
 
 GLOBAL_STEP = "global_step"
 SLOT_SUFFIXES = ("/adam_m", "/adam_v")
 _FILE_SUFFIXES = (".data-00000-of-00001", ".index")
-_KERAS_SUFFIXES = (".keras", ".weights.h5")
-
-
 # Finding ----------------------------------------------------------------------
 
 
@@ -71,7 +66,7 @@ def _find(path):
     if prefix and _exists(prefix):
       return prefix
   found = _find_hugging_face(path)
-  if not found and path.endswith(_KERAS_SUFFIXES):
+  if not found and path.endswith(keras_files.KERAS_SUFFIXES):
     found = path if tf.io.gfile.exists(path) else None
   return found
 
@@ -398,8 +393,8 @@ def open_reader(path, bert_config_file=None, architecture=None):
   found = resolve(path)
   if found.endswith(hugging_face.SUFFIXES):
     return hugging_face.Reader(found, architecture)
-  if found.endswith(_KERAS_SUFFIXES):
-    return _KerasReader(found, bert_config_file)
+  if found.endswith(keras_files.KERAS_SUFFIXES):
+    return keras_files.KerasReader(found, bert_config_file)
   return _CheckpointReader(found)
 
 
@@ -431,73 +426,6 @@ class _CheckpointReader:
 
   def source_name(self, name):
     return name
-
-
-class _KerasReader:
-  """A `.keras` or `.weights.h5` file of a model of `modeling`."""
-
-  ignored = {}
-
-  def __init__(self, path, bert_config_file=None):
-    model = _load_keras_model(path, bert_config_file)
-    self.path = path
-    self.bert_config = model.config
-    self.problem_type = getattr(model, "problem_type", None)
-    self._variables = modeling.named_variables(model)
-    self.shapes = {name: list(x.shape) for name, x in self._variables.items()}
-
-  def get_tensor(self, name):
-    return self._variables[name].numpy()
-
-  def source_name(self, name):
-    return name
-
-
-def _load_keras_model(path, bert_config_file):
-  """The model that a file of Keras holds.
-
-  Raises:
-    FileNotFoundError: there is no config beside weights without architecture.
-    ValueError: it is none of ours, or damaged.
-  """
-  config = None
-  if path.endswith(".h5"):
-    beside = os.path.join(os.path.dirname(path), "bert_config.json")
-    config = modeling.BertConfig.from_json_file(bert_config_file or beside)
-  try:
-    if not config:
-      model = keras.saving.load_model(path, compile=False)
-    else:
-      model = _make_keras_model(path, config)
-      model.load_weights(path)
-  except Exception as error:  # Keras, HDF5 and zip raise many kinds.
-    raise ValueError(
-      f"{path} is no file that Keras saved of a model of modeling.py, or its "
-      f"config is another's: {error}"
-    ) from error
-  if not isinstance(model, modeling.MODELS):
-    raise ValueError(
-      f"{path} holds a {type(model).__name__}, which is no model of modeling.py"
-    )
-  return model
-
-
-def _make_keras_model(path, config):
-  """The model that a `.weights.h5` is of, told by the groups it has."""
-  with h5py.File(path) as file:
-    if "bert" not in file:
-      return modeling.BertModel(config)
-    if "layers/masked_lm_head" in file:
-      return modeling.BertPretrainer(config)
-    if "vars/0" in file:
-      return modeling.BertClassifier(config, file["vars/0"].shape[0])
-    # Keras walks attributes by name: `choice` before `layers`, `token` after.
-    if "choice" in file:
-      return modeling.BertMultipleChoice(config)
-    head = file["layers/output_projection/vars"]
-    if head.attrs["name"] == "token":
-      return modeling.BertTokenClassifier(config, head["0"].shape[0])
-    return modeling.BertSpanLabeler(config)
 
 
 # Writing ----------------------------------------------------------------------

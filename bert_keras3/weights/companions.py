@@ -7,7 +7,6 @@ import os
 import tensorflow as tf
 
 import tokenization
-from bert_keras3.serving import predictor
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import hugging_face
 
@@ -278,20 +277,3 @@ def check_length(max_seq_length, bert_config):
       f"--max_seq_length={max_seq_length} exceeds the model's "
       f"max_position_embeddings; use {limit} or less"
     )
-
-
-def check_export_dir(export_dir):
-  """Makes sure that an export may be written.
-
-  Raises:
-    ValueError: the directory holds something that is no export.
-  """
-  description = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
-  if not tf.io.gfile.exists(export_dir) or tf.io.gfile.exists(description):
-    return
-  if tf.io.gfile.isdir(export_dir) and not tf.io.gfile.listdir(export_dir):
-    return
-  raise ValueError(
-    f"--export_dir={export_dir} holds something else than an export; name "
-    "another directory"
-  )

@@ -24,11 +24,11 @@ import tensorflow as tf
 
 import modeling
 import tokenization
-from bert_keras3.tasks import classifier_data
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
 from bert_keras3.weights import growth as model_growth
 from bert_keras3.weights import hugging_face
+from bert_keras3.weights import labels as labels_module
 
 ACTIONS = ("matched", "transposed", "initialised", "ignored")
 # transformers' names of the problem types of classifiers.
@@ -218,7 +218,7 @@ def _read_companions(reader, vocab_file):
     "vocab_file": vocab_file,
     "vocab": vocab,
     "do_lower_case": guess_case(vocab) if casing is None else casing,
-    "labels": labels_file and classifier_data.read_labels(labels_file),
+    "labels": labels_file and labels_module.read_labels(labels_file),
     "problem_type": reader.problem_type or _read_problem_type(path),
   }
 
@@ -386,7 +386,7 @@ def write_tf1(output_dir, model):
     _write(directory, companions.CONFIG, model.config.to_json_string())
     _write_vocab(directory, model)
     if model.labels and count_labels(model):
-      labels = classifier_data.format_labels(model.labels)
+      labels = labels_module.format_labels(model.labels)
       _write(directory, "labels.txt", labels)
 
 
