@@ -9,12 +9,12 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifier_data import InputExample
-from classifier_data import Layout
 
 import run_classifier
 import tokenization
 from bert_keras3.data import sequences as sequences_module
+from bert_keras3.data.tables import InputExample
+from bert_keras3.data.tables import Layout
 from bert_keras3.tasks import classifier_data
 from bert_keras3.tasks import upstream_api
 from bert_keras3.weights import labels as labels_module

@@ -15,7 +15,7 @@ import tokenization
 from bert_keras3.serving import export
 from bert_keras3.serving import predictor
 
-ROOT = os.path.dirname(export.__file__)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("the", "cat", "sat", "##s", "on", "mat", "a", "é", "[", "]", "mask")
 VOCAB = (*SPECIAL, *WORDS, ".", ",")

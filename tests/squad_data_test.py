@@ -12,12 +12,12 @@ import weakref
 import numpy as np
 import pytest
 import tensorflow as tf
-from squad_data import SquadExample
 
 import reference_squad_data as reference
 import tokenization
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.tasks import squad_data
+from bert_keras3.tasks.squad_data import SquadExample
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "squad"
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"

@@ -12,11 +12,13 @@ import tensorflow as tf
 
 import modeling
 import optimization
+from bert_keras3.data import order as order_module
 from bert_keras3.training import devices
 from bert_keras3.training import evaluation
 from bert_keras3.training import loop
 from bert_keras3.training import loss_scale
 from bert_keras3.training import signals
+from bert_keras3.weights import checkpoints
 
 # Sums over other groupings round differently; weights are of the order of 1.
 TOLERANCE = 1e-6
@@ -201,7 +203,7 @@ def test_an_infinite_gradient_never_reaches_a_checkpoint(
   monkeypatch.setattr(trainer, "_micro_gradients", overflow_at_step_2)
   with pytest.raises(ValueError, match="step 3: the loss is 6.* norm nan; its"):
     trainer.fit(source)
-  newest = loop.checkpoint_io.latest(str(tmp_path))
+  newest = checkpoints.latest(str(tmp_path))
   assert newest.endswith("model.ckpt-2")
   reader = tf.train.load_checkpoint(newest)
   for name in trainer.weights:
@@ -349,7 +351,7 @@ def test_the_log_reports_means_of_each_interval(folder, source, tmp_path):
 
 
 def losses_of_steps(trainer, source):
-  order = loop.input_pipeline.TrainingOrder(len(source), 8, trainer.config.seed)
+  order = order_module.TrainingOrder(len(source), 8, trainer.config.seed)
   batches = [source.take(order.batch(step)) for step in range(STEPS)]
   iterator = iter(
     devices.distribute_batches(trainer.strategy, lambda: iter(batches), 1)

@@ -121,7 +121,7 @@ def test_a_peer_that_ends_while_tensorflow_joins_it_is_not_waited_for(
     capture_output=True,
     text=True,
     timeout=60,
-    cwd=pathlib.Path(workers.__file__).parent,
+    cwd=pathlib.Path(__file__).parent.parent,
   )
   assert result.returncode == 1
   assert result.stderr == (

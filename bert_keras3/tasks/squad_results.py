@@ -116,7 +116,7 @@ def score(examples, texts, null_odds=None, is_version_2=False):
     is_version_2: whether to score by 2.0 even without need.
 
   Returns:
-    Dict of what metrics.squad_v1_scores returns; if there are null odds,
+    Dict of what squad_metrics.squad_v1_scores returns; if there are null odds,
     or questions without an answer, of what squad_v2_scores returns.
 
   Raises:

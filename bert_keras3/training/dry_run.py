@@ -126,7 +126,7 @@ def forecast(findings, trainer, source, run, init_checkpoint=None):
 
   Args:
     findings: Findings.
-    trainer: loop.Trainer that `output_directory.prepare` has prepared.
+    trainer: loop.Trainer that `run.prepare` has prepared.
       Its weights are spoilt.
     source: records, see loop.Trainer.fit.
     run: output_directory.RunDirectory.
