@@ -21,6 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from bert_keras3.console import start as start_module
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data  # noqa: E402
 
 
@@ -124,7 +125,7 @@ class Ours:
 
     folder = pathlib.Path(options.model_dir)
     path, layout = classifier_data.require_file(task, "train", options.data_dir)
-    examples = classifier_data.read_examples(
+    examples = tables.read_examples(
       path, layout, "train", task.problem_type, task.labels or None
     )
     tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))

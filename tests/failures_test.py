@@ -31,7 +31,8 @@ from bert_keras3.serving import predictor
 from bert_keras3.tasks import classifier_data
 from bert_keras3.tasks import pretraining_records
 from bert_keras3.tasks import squad_data
-from bert_keras3.tasks import squad_results
+from bert_keras3.tasks import squad_scores
+from bert_keras3.training import configs
 from bert_keras3.training import devices
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints
@@ -373,18 +374,18 @@ def _read_labels(path):
 
 def _score(path):
   questions = path.parent / "dev.json"
-  texts = squad_results.read_by_question(str(path), str)
+  texts = squad_scores.read_by_question(str(path), str)
   questions.write_text(json.dumps(SQUAD))
   examples = squad_data.read_squad_examples(str(questions), False)
-  squad_results.score(examples, texts)
+  squad_scores.score(examples, texts)
 
 
 def _read_null_odds(path):
-  odds = squad_results.read_by_question(str(path), float)
+  odds = squad_scores.read_by_question(str(path), float)
   questions = path.parent / "dev.json"
   questions.write_text(json.dumps(SQUAD))
   examples = squad_data.read_squad_examples(str(questions), False)
-  squad_results.score(examples, {"q1": "b"}, odds, is_version_2=True)
+  squad_scores.score(examples, {"q1": "b"}, odds, is_version_2=True)
 
 
 def _read_squad(path):
@@ -396,7 +397,7 @@ def _read_description(path):
 
 
 def _run(folder, settings):
-  return output_directory.RunDirectory(str(folder), settings, [])
+  return output_directory.OutputDirectory(str(folder), settings, [])
 
 
 def _make_manifest(folder, seed=1):
@@ -422,10 +423,10 @@ def _windows(questions):
 
 def _read_windows(path):
   windows = squad_data.cached_windows(
-    str(path),
+    output_directory.ReadOnlyDirectory(str(path.parent), {}, []),
+    path.name,
     "key",
     lambda: _windows(path.parent / "train.json"),
-    is_writer=False,
   )
   assert len(windows) == 1
 
@@ -436,7 +437,7 @@ def _read_cluster(path):
   try:
     if path.exists():
       os.environ["TF_CONFIG"] = path.read_text()
-    config = devices.DeviceConfig(distribution_strategy="multi_worker")
+    config = configs.DeviceConfig(distribution_strategy="multi_worker")
     devices.make_strategy(config)
   finally:
     os.environ.pop("TF_CONFIG", None)
@@ -475,7 +476,7 @@ _OTHER_NUMBERS = Senseless("the format has no checksum, and any number is one")
 
 
 def _json_file(name, what):
-  """Cells of the JSON files that squad_results.read_by_question reads."""
+  """Cells of the JSON files that squad_scores.read_by_question reads."""
   broken = f"{name} is not JSON .*it should hold one object, .* to {what}"
   return {
     "missing": _NO_FILE,

@@ -30,7 +30,7 @@ from bert_keras3.data import tables
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_decoding
-from bert_keras3.tasks import squad_results
+from bert_keras3.tasks import squad_scores
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import hugging_face
@@ -428,7 +428,7 @@ def test_any_predictions_are_read_or_refused(folder, texts, odds):
     path = folder / "predictions.json"
     path.write_bytes(content)
     with only_our_errors():
-      values = squad_results.read_by_question(str(path), kind)
+      values = squad_scores.read_by_question(str(path), kind)
       assert isinstance(values, dict)
 
 
@@ -436,7 +436,7 @@ def test_predictions_that_are_nested_without_end_are_refused(folder):
   path = folder / "nested.json"
   path.write_bytes(NESTED * 30)
   with pytest.raises(ValueError, match="nested.json is not JSON"):
-    squad_results.read_by_question(str(path), str)
+    squad_scores.read_by_question(str(path), str)
 
 
 # Records ----------------------------------------------------------------------
@@ -622,7 +622,7 @@ MANIFEST = {
 def test_any_manifest_is_read_or_refused(folder, content):
   path = folder / "run" / output_directory.MANIFEST
   path.parent.mkdir(exist_ok=True)
-  run = output_directory.RunDirectory(str(path.parent), {"seed": 1}, [])
+  run = output_directory.OutputDirectory(str(path.parent), {"seed": 1}, [])
   for use in (
     run.open,
     lambda: run.check_settings(["seed"]),

@@ -10,22 +10,23 @@ import pytest
 import tensorflow as tf
 
 import modeling
-import optimization
 import tokenization
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import order as order_module
 from bert_keras3.data import records
 from bert_keras3.data import sequences
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data
 from bert_keras3.tasks import data_summary
 from bert_keras3.tasks import squad_data
+from bert_keras3.training import configs
 from bert_keras3.training import devices as device_strategy
 from bert_keras3.training import dry_run
 from bert_keras3.training import loop
 from bert_keras3.training import memory_estimate
 from bert_keras3.training import monitor as monitor_module
 from bert_keras3.training import output_directory
-from bert_keras3.training import run
+from bert_keras3.training.run import open_run
 from bert_keras3.weights import checkpoints as checkpoint_io
 
 NUM_EXAMPLES = 40
@@ -48,7 +49,7 @@ def make_source(buckets=BUCKETS):
 
 def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
   strategy = device_strategy.make_strategy(
-    device_strategy.DeviceConfig(num_devices=num_devices)
+    configs.DeviceConfig(num_devices=num_devices)
   )
   config = modeling.BertConfig(
     VOCAB_SIZE,
@@ -62,16 +63,17 @@ def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
     model = modeling.BertClassifier(config, num_labels=2, dtype=policy)
   defaults = {
     "output_dir": str(tmp_path / "out"),
-    "schedule": optimization.LearningRateSchedule(1e-3, 12),
+    "learning_rate": 1e-3,
+    "num_train_steps": 12,
     "train_batch_size": 8,
     "save_checkpoints_steps": 5,
   }
-  training_config = loop.TrainingConfig(**{**defaults, **options})
+  training_config = configs.RunConfig(**{**defaults, **options})
   return loop.Trainer(strategy, model, training_config, monitor=monitor)
 
 
 def make_run(trainer):
-  return output_directory.RunDirectory(trainer.config.output_dir, {}, [])
+  return output_directory.OutputDirectory(trainer.config.output_dir, {}, [])
 
 
 def listing(folder):
@@ -193,7 +195,9 @@ def test_the_plan_is_what_a_run_writes(tmp_path):
   findings = dry_run.Findings()
   findings.planned_bytes = 0
   dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
-  run.fit(make_run(trainer), trainer, make_source())
+  open_run(trainer.config, trainer.strategy, []).train(
+    trainer.model, make_source()
+  )
   written = sum(
     size for path, (size, _) in listing(tmp_path).items() if ".data-" in path
   )
@@ -316,9 +320,7 @@ def test_a_containers_limit_counts(monkeypatch, files, expected):
 def test_the_time_is_that_of_a_step_times_the_steps(
   tmp_path, monkeypatch, capsys
 ):
-  trainer = make_trainer(
-    tmp_path, schedule=optimization.LearningRateSchedule(1e-3, 9000)
-  )
+  trainer = make_trainer(tmp_path, num_train_steps=9000)
   trainer.step = 1000
   measure = dry_run.measure_steps
   readings = iter([100.0, 110.0])
@@ -360,7 +362,7 @@ def test_the_longest_sequences_and_typical_ones_are_tried(
 ):
   trainer = make_trainer(
     tmp_path,
-    schedule=optimization.LearningRateSchedule(1e-3, num_train_steps),
+    num_train_steps=num_train_steps,
   )
   source = make_source()
   warmup, measured = dry_run.choose_batches(trainer, source)
@@ -524,7 +526,7 @@ def make_tokenizer(tmp_path):
 def test_lengths_are_those_before_anything_is_cut(tmp_path, long_text):
   rng = np.random.default_rng(0)
   examples = [
-    classifier_data.InputExample(
+    tables.InputExample(
       str(i),
       " ".join(rng.choice(WORDS, num_a)),
       " ".join(rng.choice(WORDS, num_b)) or None,
@@ -533,7 +535,7 @@ def test_lengths_are_those_before_anything_is_cut(tmp_path, long_text):
     for i, (num_a, num_b) in enumerate(rng.integers(0, 20, [40, 2]))
   ]
   tokenizer = make_tokenizer(tmp_path)
-  task = classifier_data.own_task("csv", classifier_data.Layout(0, label=1))
+  task = classifier_data.own_task("csv", tables.Layout(0, label=1))
   task = dataclasses.replace(task, labels=("x", "y"))
 
   def lengths(max_seq_length):

@@ -56,6 +56,12 @@ def check_output_files(flag, output_files, input_files):
       )
 
 
+def write_into(folder, name, content):
+  """Writes a whole file into a folder, which is made if it is missing."""
+  _gfile().makedirs(folder)
+  write_atomically(os.path.join(folder, name), content)
+
+
 def _gfile():
   """TensorFlow's file functions, which reach remote paths; costs its import."""
   import tensorflow as tf

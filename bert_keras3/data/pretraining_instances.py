@@ -15,6 +15,7 @@ import numpy as np
 import tqdm
 
 import tokenization
+from bert_keras3.data import fields
 from bert_keras3.data import word_stream
 
 # Of the tokens chosen, 80 % become [MASK], 10 % stay, 10 % become any token of
@@ -41,20 +42,31 @@ _SECONDS_PER_PROGRESS_LINE = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """How records are made: the flags of the same names.
+class DataConfig(fields.Config):
+  """How records are made.
 
   Raises:
     ValueError: no record can be made so.
   """
 
-  max_seq_length: int = 128
-  max_predictions_per_seq: int = 20
-  random_seed: int = 12345
-  dupe_factor: int = 10
-  masked_lm_prob: float = 0.15
-  short_seq_prob: float = 0.1
-  do_whole_word_mask: bool = False
+  max_seq_length: int = fields.flag(
+    128, "Tokens of a record, [CLS] and [SEP] included."
+  )
+  max_predictions_per_seq: int = fields.flag(
+    20, "The most tokens masked in a record."
+  )
+  random_seed: int = fields.flag(12345, "Another seed, other records.")
+  dupe_factor: int = fields.flag(
+    10, "How often the text is gone through, masked differently."
+  )
+  masked_lm_prob: float = fields.flag(0.15, "Share of the tokens to mask.")
+  short_seq_prob: float = fields.flag(
+    0.1,
+    "Share of the documents cut into shorter records than there is room for.",
+  )
+  do_whole_word_mask: bool = fields.flag(
+    False, "Whether all pieces of a word are masked, or none."
+  )
 
   def __post_init__(self):
     if self.max_seq_length < _SPECIAL_TOKENS + 2:

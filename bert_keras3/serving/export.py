@@ -337,3 +337,16 @@ def check_export_dir(export_dir):
     f"--export_dir={export_dir} holds something else than an export; name "
     "another directory"
   )
+
+
+def check_export(config):
+  """Makes sure that --export_dir may be written, if there is to be an export.
+
+  Args:
+    config: configs.ExportConfig.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  if config.do_export:
+    check_export_dir(config.export_dir)

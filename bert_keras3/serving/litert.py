@@ -55,6 +55,16 @@ class Check:
   expected: dict | None = None
 
 
+def make_check(config, source=None, score=None, expected=None):
+  """Makes the Check of an export, None if it has no LiteRT files.
+
+  Args:
+    config: configs.ExportConfig.
+    source, score, expected: see Check.
+  """
+  return Check(source, score, expected) if config.wants_litert else None
+
+
 class LiteRtModel:
   """A LiteRT file, ready to run.
 

@@ -15,6 +15,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import reprlib
 import typing
@@ -782,20 +783,19 @@ def load_windows(path, key):
     return None
 
 
-def cached_windows(path, key, build, is_writer=True):
-  """Windows from a cache, or made and put there.
+def cached_windows(directory, name, key, build):
+  """Takes Windows from the cache of a run, or makes them and puts them there.
 
   Args:
-    path: an .npz file.
+    directory: output_directory.OutputDirectory.
+    name: of an .npz file in it.
     key: from `cache_key`.
     build: function that makes the Windows.
-    is_writer: whether this process may put them there.
   """
-  windows = load_windows(path, key)
+  windows = load_windows(os.path.join(directory.path, name), key)
   if windows is None:
     windows = build()
-    if is_writer:
-      save_windows(path, windows, key)
+    directory.save(name, lambda path: save_windows(path, windows, key))
   return windows
 
 

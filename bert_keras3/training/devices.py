@@ -6,7 +6,6 @@ the same global batches to its own replicas.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 
@@ -15,42 +14,14 @@ import tensorflow as tf
 
 from bert_keras3.training import workers
 
-PRECISION_POLICIES = {
-  "float32": "float32",
-  "bfloat16": "mixed_bfloat16",
-  "float16": "mixed_float16",
-}
-
-
 # Devices ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceConfig:
-  """Where and in which arithmetic to run."""
-
-  distribution_strategy: str = "auto"
-  num_devices: int | None = None
-  mixed_precision: str = "float32"
-  xla: str = "auto"
-  deterministic: bool = False
-  tpu_name: str | None = None
-  tpu_zone: str | None = None
-  gcp_project: str | None = None
-  num_tpu_cores: int | None = None
-  worker_timeout: float = 600.0  # seconds without progress, of several workers
-
-  @property
-  def policy(self):
-    """Name of the Keras dtype policy."""
-    return PRECISION_POLICIES[self.mixed_precision]
 
 
 def make_strategy(config):
   """Builds the tf.distribute strategy; call it before any other TensorFlow op.
 
   Args:
-    config: DeviceConfig.
+    config: configs.DeviceConfig.
 
   Raises:
     ValueError: there are fewer devices than asked for, or TF_CONFIG is not set
@@ -67,7 +38,7 @@ def make_strategy(config):
     "multi_worker": _make_multi_worker,
     "tpu": _make_tpu,
   }
-  return makers[config.distribution_strategy](config)
+  return makers[config.strategy_name](config)
 
 
 def _make_auto(config):
@@ -164,14 +135,14 @@ def _make_tpu(config):
   """Connects to a TPU; `num_tpu_cores` may ask for a part of it."""
   try:
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-      tpu=config.tpu_name, zone=config.tpu_zone, project=config.gcp_project
+      tpu=config.tpu_address, zone=config.tpu_zone, project=config.gcp_project
     )
     tf.config.experimental_connect_to_cluster(resolver)
     topology = tf.tpu.experimental.initialize_tpu_system(resolver)
   except (ValueError, tf.errors.OpError) as error:
     raise ValueError(
-      f"no TPU can be reached as --tpu_name={config.tpu_name} ({error}); check "
-      "its name, --tpu_zone and --gcp_project, or leave out --use_tpu"
+      f"no TPU can be reached as --tpu_name={config.tpu_address} ({error}); "
+      "check its name, --tpu_zone and --gcp_project, or leave out --use_tpu"
     ) from error
   available = int(np.prod(topology.mesh_shape[:3])) * topology.mesh_shape[-1]
   cores = config.num_tpu_cores

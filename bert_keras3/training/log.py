@@ -145,7 +145,7 @@ class TrainingLog:
     self._events = tf.summary.create_file_writer(
       output_dir, filename_suffix=_EVENTS_SUFFIX
     )
-    self._schedule = config.schedule
+    self._config = config
     self._bar = tqdm.tqdm(
       total=config.num_train_steps,
       initial=step,
@@ -159,7 +159,7 @@ class TrainingLog:
     self._show(_report_line(report))
     self._reports.add({"step": report.step, **report.values})
     self._write_events(report.step, report.values)
-    trouble = find_trouble(self._reports.rows, self._schedule)
+    trouble = find_trouble(self._reports.rows, self._config)
     if trouble:
       self._show(f"warning: {trouble}")
 

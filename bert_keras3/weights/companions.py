@@ -6,6 +6,7 @@ import os
 
 import tensorflow as tf
 
+import modeling
 import tokenization
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import hugging_face
@@ -28,6 +29,71 @@ class ModelFiles:
   bert_config_file: str
   vocab_file: str
   labels_file: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A model's files, opened and checked against each other.
+
+  Attributes:
+    files: ModelFiles.
+    bert_config: modeling.BertConfig.
+    tokenizer: tokenization.FullTokenizer, None of a model without vocabulary.
+  """
+
+  files: ModelFiles
+  bert_config: modeling.BertConfig
+  tokenizer: tokenization.FullTokenizer | None
+
+  @property
+  def paths(self):
+    """List of the files that decide what training makes of a text."""
+    return [self.files.bert_config_file, self.files.vocab_file]
+
+
+def open_pretrained(config, output_dir=None):
+  """Finds, reads and checks the files of a model.
+
+  Args:
+    config: configs.WeightsConfig.
+    output_dir: where a trained model may lie as well, or None.
+
+  Returns:
+    Pretrained.
+
+  Raises:
+    ValueError, OSError: a file is missing, or they do not fit each other.
+  """
+  if not config.do_train:
+    require_weights(output_dir, config.init_checkpoint)
+  found = find(
+    output_dir,
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+  )
+  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
+  tokenizer = open_tokenizer(
+    found.vocab_file,
+    config.do_lower_case,
+    bert_config,
+    config.init_checkpoint,
+    config.special_tokens_in_text,
+  )
+  if config.max_seq_length:
+    check_length(config.max_seq_length, bert_config)
+  return Pretrained(found, bert_config, tokenizer)
+
+
+def open_architecture(bert_config_file):
+  """Opens a model that has no vocabulary: its config alone.
+
+  Raises:
+    ValueError, OSError: the file is missing or damaged.
+  """
+  files = ModelFiles(bert_config_file, None, None)
+  bert_config = modeling.BertConfig.from_json_file(bert_config_file)
+  return Pretrained(files, bert_config, tokenizer=None)
 
 
 def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):

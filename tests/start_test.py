@@ -7,27 +7,29 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
-from bert_keras3.console import flags as cli_flags
 from bert_keras3.console import start
 from bert_keras3.data import files
 
 PROGRAM = """
-from absl import flags
-from bert_keras3.console import flags as cli_flags
+import dataclasses
+from bert_keras3.console import start
+from bert_keras3.data import fields
+from bert_keras3.training import configs
 
-def define_flags():
-  flags.DEFINE_integer("count", 1, "How many.", lower_bound=1)
-  cli_flags.define_device_flags()
+@dataclasses.dataclass(frozen=True)
+class Config(configs.DeviceConfig):
+  count: int = fields.flag(1, "How many.", lower_bound=1)
 
-def main():
-  count = flags.FLAGS.count
-  if count == 2:
+def main(config):
+  if config.count == 2:
     int("not a number")
-  print("ran", count)
+  print("ran", config.count)
 
-cli_flags.run(main, define_flags)
+def cli():
+  start.run(main, Config)
+
+cli()
 """
 
 
@@ -72,29 +74,6 @@ def test_a_wrong_flag_is_explained(tmp_path, project_root, argument, words):
   assert result.returncode == 1
   assert words in result.stderr
   assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize(
-  ("arguments", "strategy", "tpu_name"),
-  [
-    (["--use_tpu", "--tpu_name=a"], "tpu", "a"),
-    (["--tpu_name=a", "--master=grpc://b"], "auto", "grpc://b"),
-  ],
-)
-def test_tpu_flags_become_a_device_config(arguments, strategy, tpu_name):
-  names = list(flags.FLAGS)
-  cli_flags.define_device_flags()
-  defined = [name for name in flags.FLAGS if name not in names]
-  try:
-    flags.FLAGS(["program", *arguments])
-    config = cli_flags.device_config()
-  finally:
-    flags.FLAGS.unparse_flags()
-    for name in defined:
-      delattr(flags.FLAGS, name)
-  assert config.distribution_strategy == strategy
-  assert config.tpu_name == tpu_name
-  assert config.num_tpu_cores == 8
 
 
 def test_a_defect_keeps_its_traceback(tmp_path, project_root):
@@ -179,13 +158,14 @@ def test_console_scripts_list_their_flags(script, project_root):
 # Ends of a script
 
 
-def start_script(project_root, body, *command, flags="lambda: None", **options):
+def start_script(project_root, body, *command, **options):
   """Starts a script whose `main` has the body; its files are pipes."""
   program = (
-    "import sys\nfrom bert_keras3.console import flags as cli_flags\n"
+    "import sys\nfrom bert_keras3.console import start\n"
+    "from bert_keras3.training import configs\n"
     "from bert_keras3.training import signals\n"
-    f"def main():\n  {body}\n"
-    f"cli_flags.run(main, {flags})\n"
+    f"def main(config):\n  {body}\n"
+    "start.run(main, configs.TrainingConfig)\n"
   )
   return subprocess.Popen(
     [sys.executable, "-c", program, *command],
@@ -222,8 +202,7 @@ def test_a_run_that_was_stopped_tells_how_to_go_on(
   project_root, command, words
 ):
   body = "raise signals.Interrupted('the same command continues')"
-  define = "cli_flags._define_run_flags"
-  process = start_script(project_root, body, *command, flags=define)
+  process = start_script(project_root, body, *command)
   _, error = process.communicate()
   assert process.returncode == 75
   assert error == f"-c: the same command continues{words}\n"
