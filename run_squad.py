@@ -282,7 +282,7 @@ class Questions:
 
   examples: list
   windows: object  # squad_data.Windows
-  source: object  # features.SequenceSource
+  source: object  # sequences.SequenceSource
 
 
 def answer_questions(config, device_config, training_config, settings):

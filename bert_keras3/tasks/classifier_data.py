@@ -467,7 +467,7 @@ def tokenize_examples(
       by half.
 
   Returns:
-    (input_pipeline.Sequences, int32 [sequences], the example each belongs to).
+    (sequences.Sequences, int32 [sequences], the example each belongs to).
   """
   from bert_keras3.data import sequences as sequences_module
 
@@ -543,7 +543,7 @@ class Split:
 
   examples: list  # of InputExample
   labels: np.ndarray  # as of `label_ids`
-  source: object  # input_pipeline.SequenceSource
+  source: object  # sequences.SequenceSource
   owners: np.ndarray  # int32 [sequences], the example each belongs to
 
 

@@ -208,7 +208,7 @@ def train(
     training_config: loop.TrainingConfig.
     run: output_directory.RunDirectory.
     model: what `make_model` returned.
-    source: features.SequenceSource.
+    source: sequences.SequenceSource.
     monitor: loop.Monitor, or None.
     files: dict from name to text that the run gets as well.
 

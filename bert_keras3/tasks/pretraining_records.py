@@ -18,7 +18,7 @@ def open_sources(config, bert_config):
   """Opens the record files of training and, if they are others, of evaluation.
 
   Returns:
-    List of features.RecordSource, training's first and evaluation's last;
+    List of records.RecordSource, training's first and evaluation's last;
     empty if neither is asked for.
   """
   if not (config.do_train or config.do_eval):
@@ -38,7 +38,7 @@ def open_records(config, bert_config, paths):
   """Opens record files and compares them with flags and model.
 
   Returns:
-    features.RecordSource.
+    records.RecordSource.
 
   Raises:
     ValueError: they do not fit; the text says which flag or file to change.
@@ -98,12 +98,12 @@ def check_file(config, source, path):
   Raises:
     ValueError: they do not fit.
   """
-  from bert_keras3.data import features
+  from bert_keras3.data import parsing
 
   records = source.head(path, NUM_CHECKED_RECORDS)
   if not records:
     return
-  lengths = features.feature_lengths(records[0])
+  lengths = parsing.feature_lengths(records[0])
   for feature, flag in LENGTH_FLAGS.items():
     found, expected = lengths.get(feature), getattr(config, flag)
     if found and found != expected:

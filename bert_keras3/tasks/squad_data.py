@@ -465,7 +465,7 @@ class Windows:
 
   Attributes:
     num_examples: number of the questions, those without a window included.
-    sequences: features.Sequences, the ids.
+    sequences: sequences.Sequences, the ids.
     example_index: int32 [windows], the question of each.
     doc_span_index: int32 [windows], counts the windows of a question.
     first_doc_token: int32 [windows], position of the first document token.

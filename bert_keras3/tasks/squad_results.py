@@ -28,7 +28,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
   Args:
     strategy: tf.distribute strategy the model lives in.
     step: what evaluation.prediction_step returned.
-    source: features.SequenceSource of the windows.
+    source: sequences.SequenceSource of the windows.
     batch_size: global batch size.
     keep_padding: whether positions of padding keep their logits, as upstream's
       do, and compete for the n best. If not they get -inf, and results do not
