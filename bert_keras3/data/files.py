@@ -71,6 +71,11 @@ def is_remote(path):
   return "://" in os.fspath(path)
 
 
+def exists(path):
+  """Whether there is a file or directory, local or remote."""
+  return _gfile().exists(path) if is_remote(path) else os.path.exists(path)
+
+
 def _gfile():
   """TensorFlow's file functions, which reach remote paths; costs its import."""
   import tensorflow as tf
@@ -127,10 +132,8 @@ def replacing(path):
   try:
     yield temporary_path
   except BaseException:
-    exists, remove = os.path.exists, os.remove
-    if is_remote(path):
-      exists, remove = _gfile().exists, _gfile().remove
     if exists(temporary_path):
+      remove = _gfile().remove if is_remote(path) else os.remove
       remove(temporary_path)
     raise
   if is_remote(path):

@@ -24,6 +24,7 @@ import numpy as np
 import tqdm
 
 import tokenization
+from bert_keras3.data import files
 
 # The id of a file's first window; a number upstream's records begin with.
 FIRST_UNIQUE_ID = 1000000000
@@ -152,15 +153,14 @@ def _load_json(path):
   with tokenization.open_bytes(path) as file:
     content = file.read()
   try:
-    return json.loads(content)
+    return files.parse_json(content)
   except json.JSONDecodeError as error:
     place, problem = f"line {error.lineno}, column {error.colno}", error.msg
   except UnicodeDecodeError as error:
     line = content.count(b"\n", 0, error.start) + 1
     place = f"line {line}"
     problem = f"not {error.encoding}, byte {content[error.start]:#04x}"
-  # An integer of over 4,300 digits, or [[[[[...
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     place, problem = "somewhere", str(error)
   raise ValueError(
     f"{path}, {place}: not valid JSON ({problem}); mend the file, or get it "
@@ -739,8 +739,6 @@ def save_windows(path, windows, key):
     windows: Windows.
     key: str that `load_windows` has to be given again, from `cache_key`.
   """
-  from bert_keras3.data import files
-
   arrays = dict(vars(windows))
   sequences = arrays.pop("sequences")
   content = io.BytesIO()

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import tqdm
 
-import tokenization
+from bert_keras3.data import files
 from bert_keras3.tasks import squad_decoding
 from bert_keras3.tasks import squad_metrics
 
@@ -224,19 +224,14 @@ def read_by_question(path, kind):
     FileNotFoundError: there is no such file.
     ValueError: it is not such a file.
   """
-  with tokenization.open_bytes(path) as file:
-    content = file.read()
-  try:
-    values = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    problem = f"is not JSON ({error})"
-  else:
-    problem = _find_problem(values, kind)
+  remedy = (
+    "it should hold one object, from question ids to "
+    f"{'texts' if kind is str else 'numbers'}"
+  )
+  values = files.read_json(path, "{path} is not JSON ({problem}); " + remedy)
+  problem = _find_problem(values, kind)
   if problem:
-    raise ValueError(
-      f"{path} {problem}; it should hold one object, from question ids to "
-      f"{'texts' if kind is str else 'numbers'}"
-    )
+    raise ValueError(f"{path} {problem}; {remedy}")
   return values
 
 

@@ -7,12 +7,12 @@ the same global batches to its own replicas.
 
 import contextlib
 import dataclasses
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from bert_keras3.data import files
 from bert_keras3.training import workers
 
 PRECISION_POLICIES = {
@@ -149,7 +149,7 @@ def watchdog_of(strategy):
 
 def _make_multi_worker(config):
   try:
-    tf_config = json.loads(os.environ["TF_CONFIG"])
+    tf_config = files.parse_json(os.environ["TF_CONFIG"])
     cluster = workers.Cluster.from_tf_config(tf_config)
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise ValueError(

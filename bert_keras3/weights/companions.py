@@ -1,12 +1,12 @@
 """The files a model comes with: architecture, vocabulary, labels."""
 
 import dataclasses
-import json
 import os
 
 import tensorflow as tf
 
 import tokenization
+from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import hugging_face
 
@@ -149,19 +149,15 @@ def read_json_beside(place, name):
     name: of the file.
 
   Raises:
-    ValueError: the file is damaged.
+    OSError: the file cannot be read.
+    ValueError: it is damaged.
   """
-  found = find_beside([name], [place])
-  if not found:
+  path = find_beside([name], [place])
+  if not path:
     return {}
-  with tf.io.gfile.GFile(found, "rb") as reader:
-    content = reader.read()
-  try:
-    content = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"{found} is not valid JSON: {error}") from error
+  content = files.read_json(path)
   if not isinstance(content, dict):
-    raise ValueError(f"{found} holds no JSON object, as it should")
+    raise ValueError(f"{path} holds no JSON object, as it should")
   return content
 
 

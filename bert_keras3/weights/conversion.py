@@ -24,6 +24,7 @@ import tensorflow as tf
 
 import modeling
 import tokenization
+from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
 from bert_keras3.weights import growth as model_growth
@@ -478,7 +479,7 @@ def _new_directory(output_dir):
   """
   check_new(output_dir)
   is_new = not tf.io.gfile.exists(output_dir)
-  temporary = os.path.join(output_dir, f".incomplete-{os.getpid()}")
+  temporary = files.temporary_name(os.path.join(output_dir, ""))
   try:
     tf.io.gfile.makedirs(temporary)
     yield temporary
