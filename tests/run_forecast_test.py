@@ -402,7 +402,7 @@ def test_a_loss_that_is_no_number_is_told(tmp_path, capsys, on_nan):
 def test_a_bad_record_among_the_first_is_a_problem(tmp_path):
   trainer, source = make_trainer(tmp_path), make_source()
 
-  def fail(numbers):
+  def fail(numbers, step):
     raise ValueError("record 7 is bad")
 
   source.take = fail
