@@ -32,6 +32,21 @@ def truncate_pair(num_a, num_b, max_seq_length):
   return min(num_a, room - keep_b), keep_b
 
 
+def truncate_texts(tokens_a, tokens_b, max_seq_length):
+  """Truncates two texts as `truncate_pair` says.
+
+  Args:
+    tokens_a: list of the first text's tokens.
+    tokens_b: list of the second one's; empty without one.
+    max_seq_length: tokens they may take when packed.
+
+  Returns:
+    Two lists, what is kept of each.
+  """
+  keep_a, keep_b = truncate_pair(len(tokens_a), len(tokens_b), max_seq_length)
+  return tokens_a[:keep_a], tokens_b[:keep_b]
+
+
 def pack_pair(tokens_a, tokens_b, cls_id, sep_id):
   """`[CLS] a [SEP]`, and `b [SEP]` if there are any, as a list of ids.
 

@@ -13,6 +13,7 @@ import os
 
 import tensorflow as tf
 
+from bert_keras3.data import features
 from bert_keras3.data import files
 from bert_keras3.serving import graph_classifier
 from bert_keras3.serving import graph_encoder
@@ -28,8 +29,7 @@ MASK = "[MASK]"
 
 _TEXTS = tf.TensorSpec([None], tf.string)
 _IDS = tf.TensorSpec([None, None], tf.int32)
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
-_MASKED_SEQUENCES = (*_SEQUENCES, "masked_lm_positions")
+_MASKED_SEQUENCES = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
 
 
 class _Export(tf.Module):
@@ -258,7 +258,7 @@ def _on_texts(function, names):
   return tf.function(function, input_signature=specs)
 
 
-def _on_tokens(function, names=_SEQUENCES):
+def _on_tokens(function, names=features.SEQUENCE_FEATURES):
   """A signature of ids [batch, length] with the features' names."""
   specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in names]
   return tf.function(function, input_signature=specs)

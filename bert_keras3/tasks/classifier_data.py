@@ -14,6 +14,7 @@ import sys
 import numpy as np
 import tqdm
 
+from bert_keras3.data import sequences
 from bert_keras3.data.tables import READERS as READERS
 from bert_keras3.data.tables import BadRow as BadRow
 from bert_keras3.data.tables import InputExample as InputExample
@@ -469,17 +470,15 @@ def tokenize_examples(
   Returns:
     (sequences.Sequences, int32 [sequences], the example each belongs to).
   """
-  from bert_keras3.data import sequences as sequences_module
-
   cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
   packed, owners = [], []
   for number, example in enumerate(_with_bar(examples)):
     tokens_a = tokenizer.encode(example.text_a)
     tokens_b = tokenizer.encode(example.text_b) if example.text_b else []
     for a, b in _FIT[long_text](tokens_a, tokens_b, max_seq_length):
-      packed.append(sequences_module.pack_pair(a, b, cls_id, sep_id))
+      packed.append(sequences.pack_pair(a, b, cls_id, sep_id))
       owners.append(number)
-  return sequences_module.Sequences(packed), np.array(owners, np.int32)
+  return sequences.Sequences(packed), np.array(owners, np.int32)
 
 
 def _with_bar(examples):
@@ -489,20 +488,11 @@ def _with_bar(examples):
 
 
 def _truncate(tokens_a, tokens_b, max_seq_length):
-  from bert_keras3.data import sequences as sequences_module
-
-  keep = sequences_module.truncate_pair(
-    len(tokens_a), len(tokens_b), max_seq_length
-  )
-  return [(tokens_a[: keep[0]], tokens_b[: keep[1]])]
+  return [sequences.truncate_texts(tokens_a, tokens_b, max_seq_length)]
 
 
 def _head_tail(tokens_a, tokens_b, max_seq_length):
-  from bert_keras3.data import sequences as sequences_module
-
-  keep = sequences_module.truncate_pair(
-    len(tokens_a), len(tokens_b), max_seq_length
-  )
+  keep = sequences.truncate_pair(len(tokens_a), len(tokens_b), max_seq_length)
   return [(_drop_middle(tokens_a, keep[0]), _drop_middle(tokens_b, keep[1]))]
 
 
@@ -565,17 +555,15 @@ def make_split(
     long_text: one of LONG_TEXT, see `tokenize_examples`.
     pad_to_max_length: whether all batches are that long.
   """
-  from bert_keras3.data import sequences as sequences_module
-
-  sequences, owners = tokenize_examples(
+  packed, owners = tokenize_examples(
     examples, tokenizer, max_seq_length, long_text
   )
   labels = label_ids(examples, task.labels, task.problem_type)
   buckets = (max_seq_length,)
   if not pad_to_max_length:
-    buckets = sequences_module.bucket_lengths(sequences.lengths, max_seq_length)
-  source = sequences_module.SequenceSource(
-    sequences, {"label_ids": labels[owners]}, buckets
+    buckets = sequences.bucket_lengths(packed.lengths, max_seq_length)
+  source = sequences.SequenceSource(
+    packed, {"label_ids": labels[owners]}, buckets
   )
   return Split(examples, labels, source, owners)
 

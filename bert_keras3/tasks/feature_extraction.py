@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 
 import tokenization
+from bert_keras3.data import features
 from bert_keras3.data import files as files_module
+from bert_keras3.data import sequences
 from bert_keras3.data import tables
 
 # Lines are sorted by length among so many batches, unless what they are to give
@@ -69,12 +71,12 @@ def convert_examples_to_features(examples, seq_length, tokenizer):
   Returns:
     List of InputFeatures.
   """
-  features = []
+  converted = []
   for example in examples:
     line = pack(example, tokenizer, seq_length)
     padding = [0] * (seq_length - len(line.ids))
     num_second = len(line.ids) - line.num_first
-    features.append(
+    converted.append(
       InputFeatures(
         example.unique_id,
         tokenizer.convert_ids_to_tokens(line.ids),
@@ -83,7 +85,7 @@ def convert_examples_to_features(examples, seq_length, tokenizer):
         [0] * line.num_first + [1] * num_second + padding,
       )
     )
-  return features
+  return converted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +109,12 @@ class Line:
 
 def pack(example, tokenizer, max_seq_length):
   """The Line of an InputExample."""
-  from bert_keras3.data import sequences as sequences_module
-
   texts = (example.text_a, example.text_b or "")
-  ids_a, ids_b = map(tokenizer.encode, texts)
-  keep_a, keep_b = sequences_module.truncate_pair(
-    len(ids_a), len(ids_b), max_seq_length
-  )
-  cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
-  packed = sequences_module.pack_pair(
-    ids_a[:keep_a], ids_b[:keep_b], cls_id, sep_id
-  )
-  is_cut = keep_a + keep_b < len(ids_a) + len(ids_b)
+  ids = [tokenizer.encode(text) for text in texts]
+  kept = sequences.truncate_texts(*ids, max_seq_length)
+  special_ids = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
+  packed = sequences.pack_pair(*kept, *special_ids)
+  is_cut = sum(map(len, kept)) < sum(map(len, ids))
   return Line(example.unique_id, example.text, *packed, is_cut)
 
 
@@ -221,15 +217,10 @@ class FeatureExtractor:
     Returns:
       List of float32 [tokens, layers, width], or with pooling [layers, width].
     """
-    from bert_keras3.data import sequences as sequences_module
     from bert_keras3.training import evaluation
 
-    sequences = sequences_module.Sequences(
-      [(x.ids, x.num_first) for x in lines]
-    )
-    source = sequences_module.SequenceSource(
-      sequences, {}, self._bucket_lengths
-    )
+    packed = sequences.Sequences([(x.ids, x.num_first) for x in lines])
+    source = sequences.SequenceSource(packed, {}, self._bucket_lengths)
     batch_size = min(self._config.batch_size, len(lines))
     found = [None] * len(lines)
     for numbers, outputs in evaluation.predict(
@@ -292,17 +283,15 @@ def choose_lengths(max_seq_length, device_config):
 
   Plain TensorFlow takes any. XLA compiles each, and a TPU wants one.
   """
-  from bert_keras3.data import sequences as sequences_module
-
   if device_config.distribution_strategy == "tpu":
     return (max_seq_length,)
   if device_config.xla == "true":
     all_lengths = np.arange(1, max_seq_length + 1)
-    return sequences_module.bucket_lengths(all_lengths, max_seq_length)
+    return sequences.bucket_lengths(all_lengths, max_seq_length)
   multiples = range(
-    sequences_module.BUCKET_MULTIPLE,
+    sequences.BUCKET_MULTIPLE,
     max_seq_length,
-    sequences_module.BUCKET_MULTIPLE,
+    sequences.BUCKET_MULTIPLE,
   )
   return (*multiples, max_seq_length)
 
@@ -322,12 +311,10 @@ def make_step(model, config, device_config):
   """
   import tensorflow as tf
 
-  from bert_keras3.data import features as input_pipeline
-
   compute = make_forward_pass(model, config, device_config)
 
   def step(batch):
-    batch = {name: batch[name] for name in input_pipeline.SEQUENCE_FEATURES}
+    batch = {name: batch[name] for name in features.SEQUENCE_FEATURES}
     replica = tf.distribute.get_replica_context()
     return {"vectors": replica.all_gather(compute(batch), axis=0)}
 
@@ -341,10 +328,8 @@ def make_forward_pass(model, config, device_config):
   """
   import tensorflow as tf
 
-  from bert_keras3.data import features as input_pipeline
-
   ids = tf.TensorSpec([None, None], tf.int32)
-  signature = [dict.fromkeys(input_pipeline.SEQUENCE_FEATURES, ids)]
+  signature = [dict.fromkeys(features.SEQUENCE_FEATURES, ids)]
   if device_config.distribution_strategy == "tpu":
     signature = None  # It compiles for the shape that it is given.
 
