@@ -19,6 +19,7 @@ import zlib
 import tensorflow as tf
 
 from bert_keras3.data import files
+from bert_keras3.weights import file_names
 from bert_keras3.weights import hugging_face
 from bert_keras3.weights import keras_files
 
@@ -75,8 +76,8 @@ def _find(path):
 def _possible_prefixes(path):
   if tf.io.gfile.isdir(path):
     # A finished run has both; its newest weights need not be its best.
-    return os.path.join(path, "bert_model.ckpt"), latest(path)
-  if os.path.basename(path) == "checkpoint":
+    return os.path.join(path, file_names.WEIGHTS), latest(path)
+  if os.path.basename(path) == file_names.CHECKPOINT_STATE:
     return (latest(os.path.dirname(path)),)
   return (path,)
 
@@ -548,5 +549,5 @@ class CheckpointDirectory:
     lines = [f'model_checkpoint_path: "{names[-1]}"'] + [
       f'all_model_checkpoint_paths: "{name}"' for name in names
     ]
-    path = os.path.join(self.directory, "checkpoint")
+    path = os.path.join(self.directory, file_names.CHECKPOINT_STATE)
     files.write_atomically(path, "\n".join(lines) + "\n")

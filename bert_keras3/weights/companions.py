@@ -8,17 +8,19 @@ import tensorflow as tf
 import tokenization
 from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 from bert_keras3.weights import hugging_face
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
 MAX_PADDED_VOCAB = 128
-CONFIG = "bert_config.json"
-RUN_MANIFEST = "run_manifest.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 # transformers 5 writes the second only.
-VOCAB_NAMES = ("vocab.txt", "tokenizer.json")
+VOCAB_NAMES = (file_names.VOCAB, "tokenizer.json")
 # Beside weights, and read as well: which are newest, how texts were cased.
-_READ_BESIDE = ("checkpoint", TOKENIZER_CONFIG, RUN_MANIFEST)
+_READ_BESIDE = (
+  file_names.CHECKPOINT_STATE,
+  file_names.TOKENIZER_CONFIG,
+  file_names.RUN_MANIFEST,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,7 @@ def find_config(places):
     places: see `find_beside`.
   """
   for place in filter(None, places):
-    names = [CONFIG, hugging_face.CONFIG]
+    names = [file_names.CONFIG, hugging_face.CONFIG]
     found = find_beside(names[::-1] if _is_theirs(place) else names, [place])
     if found:
       return found
@@ -126,13 +128,15 @@ def read_casing(place):
   Raises:
     ValueError: the tokenizer differs from BERT's, or a file is damaged.
   """
-  tokenizer = read_json_beside(place, TOKENIZER_CONFIG)
-  settings = read_json_beside(place, RUN_MANIFEST).get("settings", {})
+  tokenizer = read_json_beside(place, file_names.TOKENIZER_CONFIG)
+  settings = read_json_beside(place, file_names.RUN_MANIFEST).get(
+    "settings", {}
+  )
   casing = tokenizer.get("do_lower_case", settings.get("do_lower_case"))
   # transformers lower-cases where nothing is said.
   is_own = tokenizer.get("strip_accents") not in (None, casing is not False)
   if is_own or tokenizer.get("tokenize_chinese_chars") is False:
-    path = find_beside([TOKENIZER_CONFIG], [place])
+    path = find_beside([file_names.TOKENIZER_CONFIG], [place])
     raise ValueError(
       f"{path} is of another tokenizer than BERT's, whose lower-casing strips "
       "accents and to which Chinese characters are words; remove strip_accents "
@@ -169,7 +173,9 @@ def find_labels(places):
   """
   config = find_beside([hugging_face.CONFIG], places)
   is_named = config and "://" not in config and hugging_face.read_labels(config)
-  return find_beside(["labels.txt"], places) or (config if is_named else None)
+  return find_beside([file_names.LABELS], places) or (
+    config if is_named else None
+  )
 
 
 def find_beside(names, places):
