@@ -111,15 +111,7 @@ def main(config):
 
 def write_vocab(output_file, tokens):
   """Writes one token a line: the whole file or, if interrupted, nothing."""
-  # Not from tempfile, whose files nobody else may read.
-  temporary = f"{output_file}.{os.getpid()}.tmp"
-  try:
-    with open(temporary, "w", encoding="utf-8", newline="\n") as lines:
-      lines.writelines(f"{token}\n" for token in tokens)
-    os.replace(temporary, output_file)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)
+  files.write_atomically(output_file, "".join(f"{x}\n" for x in tokens))
 
 
 # Learning ---------------------------------------------------------------------

@@ -143,7 +143,7 @@ def compare_with_guessing(folder):
 
   specs = features.pretraining_features(SEQ_LENGTH, PREDICTIONS)
   source = records.RecordSource([str(folder / "eval.tfrecord")], specs)
-  batch = source.take(range(len(source)))
+  batch = source.take(range(len(source)), step=0)
   masked = batch["masked_lm_ids"][batch["masked_lm_weights"] > 0]
   token_id, count = collections.Counter(masked.tolist()).most_common(1)[0]
   token = list(tokenization.load_vocab(folder / "vocab.txt"))[token_id]

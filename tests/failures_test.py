@@ -283,7 +283,7 @@ def _make_other_h5(path):
 def _write_records(path, length=8, features=None):
   specs = input_pipeline.pretraining_features(length, 2)
   if features:
-    specs = (input_pipeline.FeatureSpec(features, 1),)
+    specs = (input_pipeline.FeatureSpec(features, (1,)),)
   values = {spec.name: np.ones([4, spec.length], int) for spec in specs}
   with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(values, specs):
@@ -326,7 +326,7 @@ def _read_records(path, skip_bad_records=False):
   files = files_module.find_files("input_file", config.input_file)
   source = pretraining_records.open_records(config, _bert_config(), files)
   pretraining_records.tell_bad_records(source)
-  source.take(np.arange(len(source)))
+  source.take(np.arange(len(source)), step=0)
 
 
 def _make_record_index(folder):

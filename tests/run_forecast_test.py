@@ -229,7 +229,7 @@ def test_a_monitor_keeps_the_best_model_as_well(tmp_path):
 
 
 def test_the_memory_estimate_follows_the_share_of_a_device(tmp_path):
-  batch = make_source().take(np.arange(8))
+  batch = make_source().take(np.arange(8), step=0)
   whole = memory_estimate.estimate_memory(make_trainer(tmp_path), batch)
   accumulating = make_trainer(tmp_path, gradient_accumulation_steps=4)
   devices = make_trainer(tmp_path, num_devices=2)
@@ -275,7 +275,7 @@ def test_unknown_memory_is_no_problem(tmp_path, monkeypatch, capsys):
   trainer = make_trainer(tmp_path)
   monkeypatch.setattr(memory_estimate, "available_memory", lambda device: None)
   findings = dry_run.Findings()
-  batch = make_source().take(np.arange(8))
+  batch = make_source().take(np.arange(8), step=0)
   assert dry_run.check_memory(findings, trainer, batch)
   assert findings.problems == []
   assert "memory, available: unknown" in capsys.readouterr().out
@@ -370,7 +370,7 @@ def test_the_longest_sequences_and_typical_ones_are_tried(
   assert len(measured) == dry_run.MEASURED_STEPS
 
   def shapes(batches):
-    return [source.take(x)["input_ids"].shape for x in batches]
+    return [source.take(x, step=0)["input_ids"].shape for x in batches]
 
   assert shapes(warmup)[0] == (8, 32)
   # No shape is compiled while time is taken.
@@ -404,7 +404,7 @@ def test_a_loss_that_is_no_number_is_told(tmp_path, capsys, on_nan):
 def test_a_bad_record_among_the_first_is_a_problem(tmp_path):
   trainer, source = make_trainer(tmp_path), make_source()
 
-  def fail(numbers):
+  def fail(numbers, step):
     raise ValueError("record 7 is bad")
 
   source.take = fail
@@ -490,9 +490,9 @@ def test_of_many_records_a_sample_of_all_files_is_checked(
   taken = []
 
   class Source(records.RecordSource):
-    def take(self, numbers):
+    def take(self, numbers, step):
       taken.append(numbers)
-      return super().take(numbers)
+      return super().take(numbers, step)
 
   source = Source(paths, SPECS)
   source.block_size = 4

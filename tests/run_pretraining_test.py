@@ -356,7 +356,7 @@ def bad_copy(path, bad_records, name="bad"):
   source = records_module.RecordSource([path], specs)
   bad_path = path.replace("train", name)
   (junk,) = input_pipeline.serialize_examples(
-    {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", 1),)
+    {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", (1,)),)
   )
   records = source.read(range(len(source)))
   for place in bad_records:
@@ -567,7 +567,7 @@ def test_the_file_that_differs_from_the_others_is_named(
 
 def test_records_of_another_task_are_explained(config, tmp_path):
   path = str(tmp_path / "other.tfrecord")
-  specs = (input_pipeline.FeatureSpec("label_ids", 1),)
+  specs = (input_pipeline.FeatureSpec("label_ids", (1,)),)
   with records_module.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(
       {"label_ids": np.zeros([2, 1], int)}, specs

@@ -13,6 +13,8 @@ import os
 
 import tensorflow as tf
 
+from bert_keras3.data import features
+from bert_keras3.data import files
 from bert_keras3.serving import graph_classifier
 from bert_keras3.serving import graph_encoder
 from bert_keras3.serving import graph_squad
@@ -27,8 +29,7 @@ MASK = "[MASK]"
 
 _TEXTS = tf.TensorSpec([None], tf.string)
 _IDS = tf.TensorSpec([None, None], tf.int32)
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
-_MASKED_SEQUENCES = (*_SEQUENCES, "masked_lm_positions")
+_MASKED_SEQUENCES = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
 
 
 class _Export(tf.Module):
@@ -178,8 +179,8 @@ def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
   }
   table = tokenizer.basic_tokenizer.table
   description = {"do_lower_case": table.do_lower_case, **description}
-  files = {predictor.VOCAB_FILE: _vocab_lines(tokenizer)}
-  _save(root, signatures, export_dir, "pretrainer", description, files)
+  texts = {predictor.VOCAB_FILE: _vocab_lines(tokenizer)}
+  _save(root, signatures, export_dir, "pretrainer", description, texts)
   _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
 
 
@@ -257,7 +258,7 @@ def _on_texts(function, names):
   return tf.function(function, input_signature=specs)
 
 
-def _on_tokens(function, names=_SEQUENCES):
+def _on_tokens(function, names=features.SEQUENCE_FEATURES):
   """A signature of ids [batch, length] with the features' names."""
   specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in names]
   return tf.function(function, input_signature=specs)
@@ -273,7 +274,7 @@ def _add_litert(root, function, export_dir, tokenizer, litert):
 # Files ------------------------------------------------------------------------
 
 
-def _save(root, signatures, export_dir, kind, description, files=None):
+def _save(root, signatures, export_dir, kind, description, texts=None):
   """Writes a SavedModel and model.json; the directory is whole or not there.
 
   Args:
@@ -282,28 +283,18 @@ def _save(root, signatures, export_dir, kind, description, files=None):
     export_dir: where.
     kind: of model, for model.json.
     description: dict, for model.json as well.
-    files: dict from name to text of what else there is to be.
+    texts: dict from the name of every other file to its text.
   """
   check_export_dir(export_dir)
-  # With a slash at its end the new directory would lie in the old one.
-  export_dir = export_dir.rstrip("/")
-  temporary = f"{export_dir}.incomplete-{os.getpid()}"
-  tf.saved_model.save(root, temporary, signatures=signatures)
   content = _describe(signatures, kind, description)
   content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-  files = {predictor.DESCRIPTION_FILE: content, **(files or {})}
-  for name, text in files.items():
-    path = os.path.join(temporary, name)
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path, "w") as writer:
-      writer.write(text)
-  if tf.io.gfile.exists(export_dir):
-    old = f"{export_dir}.old-{os.getpid()}"
-    tf.io.gfile.rename(export_dir, old)
-    tf.io.gfile.rename(temporary, export_dir)
-    tf.io.gfile.rmtree(old)
-  else:
-    tf.io.gfile.rename(temporary, export_dir)
+  texts = {predictor.DESCRIPTION_FILE: content, **(texts or {})}
+  with files.replacing_directory(export_dir) as directory:
+    tf.saved_model.save(root, directory, signatures=signatures)
+    for name, text in texts.items():
+      path = os.path.join(directory, name)
+      tf.io.gfile.makedirs(os.path.dirname(path))
+      files.write_atomically(path, text)
 
 
 def _describe(signatures, kind, description):

@@ -44,7 +44,7 @@ class Check:
   """What tells how much a conversion has lost.
 
   Attributes:
-    source: examples, as features.SequenceSource; None for random tokens.
+    source: examples, as sequences.SequenceSource; None for random tokens.
     score: function from pairs (record numbers, dict of outputs) of the whole
       source to a dict of metrics, or None.
     expected: the model's own metrics, if there is a score.
@@ -95,7 +95,7 @@ class LiteRtModel:
     """Yields (record numbers, dict of outputs) of a source, batch by batch."""
     order = order_module.inference_order(source)
     for numbers in order_module.sequential_batches(len(source), batch_size):
-      yield order[numbers], self(source.take(order[numbers]))
+      yield order[numbers], self(source.take(order[numbers], step=0))
 
 
 def _interpreter_class():
@@ -217,7 +217,7 @@ def _batches(source, vocab_size, max_seq_length):
   count = min(len(source), NUM_BATCHES * BATCH_SIZE)
   numbers = rng.choice(len(source), count, replace=False)
   for start in range(0, count, BATCH_SIZE):
-    batch = source.take(numbers[start : start + BATCH_SIZE])
+    batch = source.take(numbers[start : start + BATCH_SIZE], step=0)
     yield {x: batch[x] for x in features.SEQUENCE_FEATURES}
 
 

@@ -16,6 +16,8 @@ import os
 import numpy as np
 
 import tokenization
+from bert_keras3.data import features
+from bert_keras3.data import sequences
 from bert_keras3.serving import predictor
 
 MASK = "[MASK]"
@@ -23,7 +25,7 @@ MASK = "[MASK]"
 # masked-LM models have neither a next-sentence head nor the pooler below it.
 MASKED_LM = ("cls/predictions/",)
 NEXT_SENTENCE = ("cls/seq_relationship/", "bert/pooler/")
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
+_SEQUENCES = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
 
 
 class BadText(ValueError):
@@ -212,17 +214,13 @@ class MaskFiller:
     return [self._encode_one(_parts(text)) for text in texts]
 
   def _encode_one(self, parts):
-    from bert_keras3.data import sequences
-
     ids = [self._tokenizer.encode(text) for text in parts]
     first, second = (*ids, [])[:2]
-    kept = sequences.truncate_pair(len(first), len(second), self.max_seq_length)
-    packed, num_first = sequences.pack_pair(
-      first[: kept[0]], second[: kept[1]], self._cls, self._sep
-    )
+    kept = sequences.truncate_texts(first, second, self.max_seq_length)
+    packed, num_first = sequences.pack_pair(*kept, self._cls, self._sep)
     # Where the tokens of the first and of the second text begin.
     starts = (1, num_first)
-    ranges = [range(x, x + n) for x, n in zip(starts, kept, strict=True)]
+    ranges = [range(x, x + len(y)) for x, y in zip(starts, kept, strict=True)]
     return _Encoded(
       ids=np.array(packed, np.int32),
       num_first=num_first,
@@ -231,7 +229,7 @@ class MaskFiller:
         self._find_masks(row, places)
         for row, places in zip(ids, ranges, strict=False)
       ],
-      left_out=len(first) + len(second) - sum(kept),
+      left_out=len(first) + len(second) - sum(map(len, kept)),
     )
 
   def _find_masks(self, ids, places):

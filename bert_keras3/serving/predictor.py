@@ -9,11 +9,12 @@ project.
 """
 
 import itertools
-import json
 import os
 import sys
 
 import tqdm
+
+from bert_keras3.data import files
 
 DESCRIPTION_FILE = "assets.extra/model.json"
 # Of models that fill masks.
@@ -134,28 +135,21 @@ def read_description(export_dir):
     ValueError: it is of a newer format, or damaged.
   """
   path = os.path.join(export_dir, DESCRIPTION_FILE)
-  exists, open_file = os.path.exists, open
-  if "://" in path:
-    import tensorflow as tf
-
-    exists, open_file = tf.io.gfile.exists, tf.io.gfile.GFile
-  if not exists(path):
+  if not files.exists(path):
     raise FileNotFoundError(
       f"{export_dir} is no export: it has no {DESCRIPTION_FILE}; name a "
       "directory that was given as --export_dir"
     )
+  damage = "{path} is damaged ({problem}); export the model again"
   try:
-    with open_file(path, "rb") as reader:
-      description = json.loads(reader.read())
-    problem = _find_problem(description)
+    description = files.read_json(path, damage)
   except OSError as error:
     raise OSError(
       f"{path} cannot be read ({error}); export the model again"
     ) from error
-  except (ValueError, RecursionError) as error:
-    problem = f"not JSON: {error}"
+  problem = _find_problem(description)
   if problem:
-    raise ValueError(f"{path} is damaged ({problem}); export the model again")
+    raise ValueError(damage.format(path=path, problem=problem))
   if description["format"] > FORMAT_VERSION:
     raise ValueError(
       f"{export_dir} was exported by a newer version; install that one here"

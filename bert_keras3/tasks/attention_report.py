@@ -2,7 +2,7 @@
 
 report = AttentionReport("uncased_L-12_H-768_A-12")
 report.add(Sentence(["[CLS]", "a", "text", "[SEP]"], 4, probs[0]))
-features.write_atomically("attention.html", report.html())
+files.write_atomically("attention.html", report.html())
 
 The page is plain ASCII and loads nothing. Its fragment says what it shows:
 `attention.html#sentence=0&layer=2&head=1&token=3`, where sentences and tokens

@@ -563,8 +563,7 @@ def _with_bar(examples):
 
 
 def _truncate(tokens_a, tokens_b, max_seq_length):
-  keep = sequences.truncate_pair(len(tokens_a), len(tokens_b), max_seq_length)
-  return [(tokens_a[: keep[0]], tokens_b[: keep[1]])]
+  return [sequences.truncate_texts(tokens_a, tokens_b, max_seq_length)]
 
 
 def _head_tail(tokens_a, tokens_b, max_seq_length):

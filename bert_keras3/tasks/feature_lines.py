@@ -102,15 +102,13 @@ class Line:
 
 
 def pack(example, tokenizer, max_seq_length):
-  """The Line of an InputExample."""
+  """Makes the Line of an InputExample."""
   texts = (example.text_a, example.text_b or "")
-  ids_a, ids_b = map(tokenizer.encode, texts)
-  keep_a, keep_b = sequences.truncate_pair(
-    len(ids_a), len(ids_b), max_seq_length
-  )
-  cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
-  packed = sequences.pack_pair(ids_a[:keep_a], ids_b[:keep_b], cls_id, sep_id)
-  is_cut = keep_a + keep_b < len(ids_a) + len(ids_b)
+  ids = [tokenizer.encode(text) for text in texts]
+  kept = sequences.truncate_texts(*ids, max_seq_length)
+  special_ids = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
+  packed = sequences.pack_pair(*kept, *special_ids)
+  is_cut = sum(map(len, kept)) < sum(map(len, ids))
   return Line(example.unique_id, example.text, *packed, is_cut)
 
 

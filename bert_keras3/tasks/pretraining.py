@@ -7,6 +7,7 @@ import os
 
 from bert_keras3.data import features
 from bert_keras3.data import files
+from bert_keras3.data import parsing
 from bert_keras3.data import records
 from bert_keras3.training import dry_run
 from bert_keras3.training import evaluation
@@ -111,7 +112,7 @@ def _check_file(config, source, path):
   first_records = source.head(path, NUM_CHECKED_RECORDS)
   if not first_records:
     return
-  lengths = features.feature_lengths(first_records[0])
+  lengths = parsing.feature_lengths(first_records[0])
   for feature, flag in LENGTH_FLAGS.items():
     length, expected = lengths.get(feature), getattr(config, flag)
     if length and length != expected:

@@ -4,7 +4,6 @@ Nothing here needs TensorFlow.
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -154,19 +153,14 @@ def read_by_question(path, kind):
     FileNotFoundError: there is no such file.
     ValueError: it is not such a file.
   """
-  with tokenization.open_bytes(path) as file:
-    content = file.read()
-  try:
-    values = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    problem = f"is not JSON ({error})"
-  else:
-    problem = _find_problem(values, kind)
+  remedy = (
+    "it should hold one object, from question ids to "
+    f"{'texts' if kind is str else 'numbers'}"
+  )
+  values = files.read_json(path, "{path} is not JSON ({problem}); " + remedy)
+  problem = _find_problem(values, kind)
   if problem:
-    raise ValueError(
-      f"{path} {problem}; it should hold one object, from question ids to "
-      f"{'texts' if kind is str else 'numbers'}"
-    )
+    raise ValueError(f"{path} {problem}; {remedy}")
   return values
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 
+from bert_keras3.data import features
 from bert_keras3.data.tables import READERS as READERS
 from bert_keras3.data.tables import BadRow as BadRow
 from bert_keras3.data.tables import InputExample as InputExample
@@ -41,7 +42,7 @@ def convert_single_example(
   )
   batch = sequences.pad([0], max_seq_length)
   return InputFeatures(
-    *(batch[x][0].tolist() for x in ("input_ids", "input_mask", "segment_ids")),
+    *(batch[x][0].tolist() for x in features.SEQUENCE_FEATURES),
     label_id=int(
       classifier_data.label_ids([example], label_list, "single_label")[0]
     ),
@@ -62,22 +63,21 @@ def file_based_convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer, output_file
 ):
   """Writes InputFeatures as upstream's TFRecords."""
-  from bert_keras3.data import features as input_pipeline
   from bert_keras3.data import records
 
-  specs = input_pipeline.classifier_features(max_seq_length)
-  features = convert_examples_to_features(
+  specs = features.classifier_features(max_seq_length)
+  converted = convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer
   )
   columns = {
-    "input_ids": [x.input_ids for x in features],
-    "input_mask": [x.input_mask for x in features],
-    "segment_ids": [x.segment_ids for x in features],
-    "label_ids": [x.label_id for x in features],
-    "is_real_example": [int(x.is_real_example) for x in features],
+    "input_ids": [x.input_ids for x in converted],
+    "input_mask": [x.input_mask for x in converted],
+    "segment_ids": [x.segment_ids for x in converted],
+    "label_ids": [x.label_id for x in converted],
+    "is_real_example": [int(x.is_real_example) for x in converted],
   }
   with records.RecordWriter(output_file) as writer:
-    for record in input_pipeline.serialize_examples(columns, specs):
+    for record in features.serialize_examples(columns, specs):
       writer.write(record)
 
 

@@ -6,12 +6,12 @@ the same global batches to its own replicas.
 """
 
 import contextlib
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from bert_keras3.data import files
 from bert_keras3.training import workers
 
 # Devices ----------------------------------------------------------------------
@@ -120,7 +120,7 @@ def watchdog_of(strategy):
 
 def _make_multi_worker(config):
   try:
-    tf_config = json.loads(os.environ["TF_CONFIG"])
+    tf_config = files.parse_json(os.environ["TF_CONFIG"])
     cluster = workers.Cluster.from_tf_config(tf_config)
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise ValueError(
@@ -213,7 +213,7 @@ class Failure:
 
 
 def distribute_batches(
-  strategy, batches, num_micro_batches=None, variable_features=()
+  strategy, batches, specs, batch_size, num_micro_batches=None
 ):
   """Deals global batches out to the replicas.
 
@@ -223,10 +223,10 @@ def distribute_batches(
   Args:
     strategy: tf.distribute strategy.
     batches: function without arguments that returns an iterator of dicts of
-      arrays [batch, ...], batch a multiple of R, all of the same shapes but
-      for the last axis of variable_features.
+      arrays [batch_size, *spec.shape].
+    specs: tuple of features.FeatureSpec, the features of every batch.
+    batch_size: a multiple of R.
     num_micro_batches: splits each part into [micro_batches, rows, ...] if set.
-    variable_features: names of features whose last axis differs by batch.
 
   Returns:
     Distributed dataset.
@@ -248,15 +248,10 @@ def distribute_batches(
         for replica in range(first, first + num_local):
           yield share(batch, replica, num_replicas)
 
-    example = share(next(iter(batches())), first, num_replicas)
+    rows = _split_shape(batch_size // num_replicas, num_micro_batches)
     signature = {
-      name: tf.TensorSpec(
-        (*values.shape[:-1], None)
-        if name in variable_features
-        else values.shape,
-        values.dtype,
-      )
-      for name, values in example.items()
+      spec.name: tf.TensorSpec((*rows, *spec.shape), spec.dtype)
+      for spec in specs
     }
     dataset = tf.data.Dataset.from_generator(
       generate, output_signature=signature
@@ -269,7 +264,14 @@ def distribute_batches(
 def _split(values, num_micro_batches):
   if num_micro_batches is None:
     return values
-  return values.reshape([num_micro_batches, -1, *values.shape[1:]])
+  rows = _split_shape(len(values), num_micro_batches)
+  return values.reshape([*rows, *values.shape[1:]])
+
+
+def _split_shape(num_rows, num_micro_batches):
+  if num_micro_batches is None:
+    return (num_rows,)
+  return (num_micro_batches, num_rows // num_micro_batches)
 
 
 def first_replica(strategy, value):

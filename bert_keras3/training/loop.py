@@ -19,6 +19,7 @@ import tensorflow as tf
 import modeling
 import optimization
 from bert_keras3.data import order as order_module
+from bert_keras3.data import sources
 from bert_keras3.training import devices
 from bert_keras3.training import log as training_log
 from bert_keras3.training import loss_scale
@@ -192,8 +193,7 @@ class Trainer:
     """Trains from the current step to the last one.
 
     Args:
-      source: records to train on, with `len`, `take(numbers)` and `block_size`
-        (an features.RecordSource).
+      source: sources.Source of the examples to train on.
       log_to: directory for the log; this process logs nothing if None.
 
     Raises:
@@ -405,18 +405,7 @@ class Trainer:
     """Where a step's batch comes from."""
     numbers = self._order(source).batch(step + self.data_offset)
     shown = sorted(int(number) for number in numbers[:MAX_SHOWN_RECORDS])
-    if not hasattr(source, "locate"):
-      places = ", ".join(map(str, shown))
-      text = f"examples {places}"
-    else:
-      by_file = {}
-      for number in shown:
-        path, position = source.locate(number)
-        by_file.setdefault(path, []).append(str(position))
-      text = "; ".join(
-        f"records {', '.join(positions)} of {path}"
-        for path, positions in by_file.items()
-      )
+    text = sources.describe_examples(source, shown)
     more = len(numbers) - len(shown)
     return f"its batch: {text}" + (f" and {more} more" if more else "")
 
@@ -434,13 +423,14 @@ class Trainer:
     )
 
     def batches():
-      return (source.take(order.batch(step)) for step in steps)
+      return (source.take(order.batch(step), step) for step in steps)
 
     return devices.distribute_batches(
       self.strategy,
       lambda: failure.watch(batches),
+      source.specs,
+      config.train_batch_size,
       config.gradient_accumulation_steps,
-      source.variable_features,
     )
 
   def train_steps(self, iterator, num_steps, sums=None):

@@ -209,10 +209,9 @@ class OutputDirectory:
     if not tf.io.gfile.exists(path):
       return None
     try:
-      with tf.io.gfile.GFile(path, "rb") as reader:
-        found = json.loads(reader.read())
+      found = files.read_json(path, "{problem}")
       problem = _find_problem(found)
-    except (ValueError, RecursionError, tf.errors.OpError) as error:
+    except (ValueError, OSError) as error:
       problem = str(error)
     if problem:
       raise ValueError(

@@ -1,25 +1,27 @@
 """The files a model comes with: architecture, vocabulary, labels."""
 
 import dataclasses
-import json
 import os
 
 import tensorflow as tf
 
 import modeling
 import tokenization
+from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 from bert_keras3.weights import hugging_face
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
 MAX_PADDED_VOCAB = 128
-CONFIG = "bert_config.json"
-RUN_MANIFEST = "run_manifest.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 # transformers 5 writes the second only.
-VOCAB_NAMES = ("vocab.txt", "tokenizer.json")
+VOCAB_NAMES = (file_names.VOCAB, "tokenizer.json")
 # Beside weights, and read as well: which are newest, how texts were cased.
-_READ_BESIDE = ("checkpoint", TOKENIZER_CONFIG, RUN_MANIFEST)
+_READ_BESIDE = (
+  file_names.CHECKPOINT_STATE,
+  file_names.TOKENIZER_CONFIG,
+  file_names.RUN_MANIFEST,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +168,7 @@ def find_config(places):
     places: see `find_beside`.
   """
   for place in filter(None, places):
-    names = [CONFIG, hugging_face.CONFIG]
+    names = [file_names.CONFIG, hugging_face.CONFIG]
     found = find_beside(names[::-1] if _is_theirs(place) else names, [place])
     if found:
       return found
@@ -192,13 +194,15 @@ def read_casing(place):
   Raises:
     ValueError: the tokenizer differs from BERT's, or a file is damaged.
   """
-  tokenizer = read_json_beside(place, TOKENIZER_CONFIG)
-  settings = read_json_beside(place, RUN_MANIFEST).get("settings", {})
+  tokenizer = read_json_beside(place, file_names.TOKENIZER_CONFIG)
+  settings = read_json_beside(place, file_names.RUN_MANIFEST).get(
+    "settings", {}
+  )
   casing = tokenizer.get("do_lower_case", settings.get("do_lower_case"))
   # transformers lower-cases where nothing is said.
   is_own = tokenizer.get("strip_accents") not in (None, casing is not False)
   if is_own or tokenizer.get("tokenize_chinese_chars") is False:
-    path = find_beside([TOKENIZER_CONFIG], [place])
+    path = find_beside([file_names.TOKENIZER_CONFIG], [place])
     raise ValueError(
       f"{path} is of another tokenizer than BERT's, whose lower-casing strips "
       "accents and to which Chinese characters are words; remove strip_accents "
@@ -215,19 +219,15 @@ def read_json_beside(place, name):
     name: of the file.
 
   Raises:
-    ValueError: the file is damaged.
+    OSError: the file cannot be read.
+    ValueError: it is damaged.
   """
-  found = find_beside([name], [place])
-  if not found:
+  path = find_beside([name], [place])
+  if not path:
     return {}
-  with tf.io.gfile.GFile(found, "rb") as reader:
-    content = reader.read()
-  try:
-    content = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"{found} is not valid JSON: {error}") from error
+  content = files.read_json(path)
   if not isinstance(content, dict):
-    raise ValueError(f"{found} holds no JSON object, as it should")
+    raise ValueError(f"{path} holds no JSON object, as it should")
   return content
 
 
@@ -239,7 +239,9 @@ def find_labels(places):
   """
   config = find_beside([hugging_face.CONFIG], places)
   is_named = config and "://" not in config and hugging_face.read_labels(config)
-  return find_beside(["labels.txt"], places) or (config if is_named else None)
+  return find_beside([file_names.LABELS], places) or (
+    config if is_named else None
+  )
 
 
 def find_beside(names, places):
