@@ -2,12 +2,15 @@
 
 import ast
 import json
+import linecache
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
+import tokenization
 from bert_keras3.console import start
 from bert_keras3.data import files
 
@@ -81,19 +84,41 @@ def test_a_defect_keeps_its_traceback(tmp_path, project_root):
   assert "Traceback" in result.stderr and "not a number" in result.stderr
 
 
+def error_of(function):
+  try:
+    function()
+  except (ValueError, OSError) as error:
+    return error
+
+
 def test_only_our_raise_statements_are_mistakes():
-  def error_of(function):
-    try:
-      function()
-    except ValueError as error:
-      return error
-
-  import tokenization
-
   ours = error_of(lambda: tokenization.convert_to_unicode(3))
   assert start.is_users_mistake(ours)
+  missing = error_of(lambda: files.find_files("input_file", "none"))
+  assert start.is_users_mistake(missing)
   assert not start.is_users_mistake(error_of(lambda: int("x")))
   assert not start.is_users_mistake(error_of(lambda: json.loads("{")))
+
+
+@pytest.mark.parametrize(
+  ("path", "is_ours"),
+  [
+    ("bert_keras3/data/theirs.py", True),
+    ("bert_keras3/__init__.py", True),
+    ("tokenization.py", True),
+    # What else an installation has beside the package.
+    ("six.py", False),
+    ("bert_keras3_tools/theirs.py", False),
+    ("tokenizers/tokenization.py", False),
+  ],
+)
+def test_files_beside_the_package_are_not_ours(path, is_ours, project_root):
+  path = os.path.join(project_root, path)
+  program = compile("\nraise ValueError('words')", path, "exec")
+  error = error_of(lambda: exec(program, {}))
+  linecache.cache[path] = (0, None, ["\n", "raise ValueError('words')"], path)
+  assert start.is_users_mistake(error) == is_ours
+  del linecache.cache[path]
 
 
 # Files

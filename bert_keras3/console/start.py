@@ -112,7 +112,7 @@ def is_users_mistake(error):
 def _is_ours(path, module_globals):
   """Whether a file is of the package, or of the root files it comes with."""
   folder, name = os.path.split(path)
-  if folder.startswith(_PACKAGE_DIR):
+  if os.path.join(folder, "").startswith(os.path.join(_PACKAGE_DIR, "")):
     return True
   is_script = any(x is sys.modules[__name__] for x in module_globals.values())
   is_root_file = is_script or os.path.splitext(name)[0] in _ROOT_MODULES
