@@ -23,6 +23,7 @@ from absl import flags
 import tokenization
 from bert_keras3.console import flags as cli_flags
 from bert_keras3.console import start as start_module
+from bert_keras3.data import features
 from bert_keras3.data import files
 from bert_keras3.data import pretraining_instances
 
@@ -107,24 +108,12 @@ def main():
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started
-  megabytes = sum(map(pretraining_instances.file_size, input_files)) / 1e6
+  megabytes = sum(map(files.file_size, input_files)) / 1e6
   print(
     f"{documents}: {len(instances)} instances written to"
     f" {', '.join(output_files)}. {megabytes:.3g} MB of text in {seconds:.1f} s"
     f" ({megabytes / seconds:.2g} MB/s)."
   )
-
-
-# Settings and files -----------------------------------------------------------
-
-
-# Text -------------------------------------------------------------------------
-
-
-# Random numbers ---------------------------------------------------------------
-
-
-# Instances --------------------------------------------------------------------
 
 
 # Output -----------------------------------------------------------------------
@@ -135,10 +124,9 @@ def write_instance_to_example_files(instances, output_files):
 
   A file appears under its name once all are complete, or not at all.
   """
-  from bert_keras3.data import features as input_pipeline
-  from bert_keras3.data import records as records_module
+  from bert_keras3.data import records
 
-  specs = input_pipeline.pretraining_features(
+  specs = features.pretraining_features(
     instances.config.max_seq_length, instances.config.max_predictions_per_seq
   )
   with contextlib.ExitStack() as stack:
@@ -146,14 +134,14 @@ def write_instance_to_example_files(instances, output_files):
     progress = enter(
       pretraining_instances.Progress("Writing", len(instances), "instances")
     )
-    writers = [enter(records_module.RecordWriter(x)) for x in output_files]
+    writers = [enter(records.RecordWriter(x)) for x in output_files]
     next_writer = itertools.cycle(writers)
     for first in range(0, len(instances), _INSTANCES_PER_WRITE):
-      features = instances.features(first, first + _INSTANCES_PER_WRITE)
-      records = input_pipeline.serialize_examples(features, specs)
-      for record in records:
+      columns = instances.features(first, first + _INSTANCES_PER_WRITE)
+      serialized = features.serialize_examples(columns, specs)
+      for record in serialized:
         next(next_writer).write(record)
-      progress.update(len(records))
+      progress.update(len(serialized))
 
 
 def _example_text(number, instance, tokenizer):
