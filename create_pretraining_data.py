@@ -21,6 +21,7 @@ import time
 
 import tokenization
 from bert_keras3.console import start
+from bert_keras3.data import features
 from bert_keras3.data import fields
 from bert_keras3.data import files
 from bert_keras3.data import pretraining_instances
@@ -80,7 +81,7 @@ def main(config):
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started
-  megabytes = sum(map(pretraining_instances.file_size, input_files)) / 1e6
+  megabytes = sum(map(files.file_size, input_files)) / 1e6
   print(
     f"{documents}: {len(instances)} instances written to"
     f" {', '.join(output_files)}. {megabytes:.3g} MB of text in {seconds:.1f} s"
@@ -93,7 +94,6 @@ def write_instance_to_example_files(instances, output_files):
 
   A file appears under its name once all are complete, or not at all.
   """
-  from bert_keras3.data import features
   from bert_keras3.data import records
 
   specs = features.pretraining_features(

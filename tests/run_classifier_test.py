@@ -386,15 +386,11 @@ def test_a_model_with_one_answer_is_reported():
   task = classifier_data.find_task("mrpc")
   logits = np.tile(np.float32([0.1, 0.2]), [10, 1])
   labels = np.arange(10) % 2
-  warning = classifier_results.collapse_warning(
-    task, ("0", "1"), labels, logits
-  )
+  warning = classifier_results.collapse_warning(task, labels, logits)
   assert "'1' to everything" in warning
   assert "--adam_bias_correction" in warning
   logits[0, 0] = 1
-  assert not classifier_results.collapse_warning(
-    task, ("0", "1"), labels, logits
-  )
+  assert not classifier_results.collapse_warning(task, labels, logits)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def _encode_column(values, spec):
 
 
 class _HeadOfLength(dict):
-  """What precedes a payload of some length, remembered: rows share lengths.
+  """Bytes that precede a payload, by its length; made once for each length.
 
   Args:
     fields: numbers of the fields that it lies in, the outermost first.
@@ -237,12 +237,12 @@ def _varint_payloads(values):
   width = max(1, -(-largest.bit_length() // 7))
   encoded = np.empty([*values.shape, width], np.uint8)
   is_used = np.ones(encoded.shape, bool)
-  for place in range(width):
-    rest = values >> (7 * place)
-    if place:
-      is_used[:, :, place] = rest > 0
+  for i in range(width):
+    rest = values >> (7 * i)
+    if i:
+      is_used[:, :, i] = rest > 0
     # The top bit says that another byte follows.
-    encoded[:, :, place] = rest.astype(np.uint8) | (rest > 0x7F) * np.uint8(128)
+    encoded[:, :, i] = rest.astype(np.uint8) | (rest > 0x7F) * np.uint8(128)
   if width > 1:
     # Three times faster than indexing with a boolean array.
     encoded = np.compress(is_used.ravel(), encoded.ravel())

@@ -78,6 +78,13 @@ def is_remote(path):
   return "://" in os.fspath(path)
 
 
+def file_size(path):
+  """Bytes of a file, local or remote."""
+  if is_remote(path):
+    return _gfile().stat(path).length
+  return os.path.getsize(path)
+
+
 def exists(path):
   """Whether there is a file or directory, local or remote."""
   return _gfile().exists(path) if is_remote(path) else os.path.exists(path)

@@ -16,6 +16,7 @@ import tqdm
 
 import tokenization
 from bert_keras3.data import fields
+from bert_keras3.data import files
 from bert_keras3.data import word_stream
 
 # Of the tokens chosen, 80 % become [MASK], 10 % stay, 10 % become any token of
@@ -97,15 +98,6 @@ class DataConfig(fields.Config):
       )
 
 
-def file_size(path):
-  """Returns the bytes of a local file, None of another."""
-  if "://" in path:
-    import tensorflow as tf
-
-    return tf.io.gfile.stat(path).length
-  return os.path.getsize(path)
-
-
 class Documents(typing.NamedTuple):
   """Text as ids, sentence after sentence, document after document.
 
@@ -158,14 +150,14 @@ def read_documents(input_files, tokenizer):
 
 
 def _stripped_lines(input_files):
-  total = sum(map(file_size, input_files))
+  total = sum(map(files.file_size, input_files))
   lines = itertools.chain.from_iterable(
     map(tokenization.read_lines, input_files)
   )
   with Progress("Reading text", total, "B") as progress:
-    while some := list(itertools.islice(lines, _LINES_PER_PROGRESS)):
-      yield from map(str.strip, some)
-      progress.update(len("\n".join(some).encode()) + 1)
+    while chunk := list(itertools.islice(lines, _LINES_PER_PROGRESS)):
+      yield from map(str.strip, chunk)
+      progress.update(len("\n".join(chunk).encode()) + 1)
 
 
 def _as_numpy(values):
@@ -376,7 +368,7 @@ class _Planner:
     which truncation can bring about.
     """
     marks = self._continues_word[slice(*a)] + self._continues_word[slice(*b)]
-    begins = [0, *(place for place in range(1, length) if not marks[place])]
+    begins = [0, *(i for i in range(1, length) if not marks[i])]
     words = list(map(range, begins, [*begins[1:], length]))
     self._stream.shuffle(words)
     masked = []
@@ -399,7 +391,7 @@ class _Planner:
     limit = len(self._vocab_ids)
     shift = 32 - limit.bit_length()
     replacements = [self._mask_id] * count
-    for place in range(count):
+    for i in range(count):
       if is_mask[position]:
         position += 2
       elif flips[position + 2]:
@@ -407,10 +399,10 @@ class _Planner:
         while (number := words[position] >> shift) >= limit:
           position += 1
         position += 1
-        replacements[place] = self._vocab_ids[number]
+        replacements[i] = self._vocab_ids[number]
       else:
         position += 4
-        replacements[place] = _UNCHANGED
+        replacements[i] = _UNCHANGED
     stream.position = position
     return replacements
 
@@ -459,7 +451,7 @@ class TrainingInstances(collections.abc.Sequence):
     """The features of records `first` to `last` - 1.
 
     Returns:
-      Dict from the names of `input_pipeline.pretraining_features` to arrays
+      Dict from the names of `features.pretraining_features` to arrays
       [records, length of the feature], padded with 0.
     """
     rows = self._plan.order[first:last]
@@ -492,10 +484,10 @@ class TrainingInstances(collections.abc.Sequence):
 
   def _masked_features(self, rows, ranges, input_ids):
     """Features of the masked tokens; puts replacements into `input_ids`."""
-    places, replacements, is_used = self._masked_by_place(rows)
+    tokens, replacements, is_used = self._masked_in_order(rows)
     a_length = (ranges[:, 1] - ranges[:, 0])[:, np.newaxis]
     # [CLS] precedes A, and [SEP] as well B.
-    positions = (places + 1 + (places >= a_length)) * is_used
+    positions = (tokens + 1 + (tokens >= a_length)) * is_used
     labels = np.take_along_axis(input_ids, positions, axis=1)
     replaced = np.where(replacements == _UNCHANGED, labels, replacements)
     row, slot = np.nonzero(is_used)
@@ -506,8 +498,13 @@ class TrainingInstances(collections.abc.Sequence):
       "masked_lm_weights": is_used.astype(np.float32),
     }
 
-  def _masked_by_place(self, rows):
-    """Places and replacements, sorted by place, and which slots are used."""
+  def _masked_in_order(self, rows):
+    """Finds the masked tokens of records, in the order of the text.
+
+    Returns:
+      Three arrays [records, max_predictions_per_seq]: numbers of tokens, A's
+      and B's counted on; ids that replace them; which slots are used.
+    """
     plan = self._plan
     begins = plan.masked_ends[rows, np.newaxis]
     source = begins + np.arange(self.config.max_predictions_per_seq)

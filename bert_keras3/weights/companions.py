@@ -195,9 +195,8 @@ def read_casing(place):
     ValueError: the tokenizer differs from BERT's, or a file is damaged.
   """
   tokenizer = read_json_beside(place, file_names.TOKENIZER_CONFIG)
-  settings = read_json_beside(place, file_names.RUN_MANIFEST).get(
-    "settings", {}
-  )
+  manifest = read_json_beside(place, file_names.RUN_MANIFEST)
+  settings = manifest.get("settings", {})
   casing = tokenizer.get("do_lower_case", settings.get("do_lower_case"))
   # transformers lower-cases where nothing is said.
   is_own = tokenizer.get("strip_accents") not in (None, casing is not False)
@@ -238,10 +237,10 @@ def find_labels(places):
     places: see `find_beside`.
   """
   config = find_beside([hugging_face.CONFIG], places)
-  is_named = config and "://" not in config and hugging_face.read_labels(config)
-  return find_beside([file_names.LABELS], places) or (
-    config if is_named else None
-  )
+  own_labels = find_beside([file_names.LABELS], places)
+  if own_labels or not config or files.is_remote(config):
+    return own_labels
+  return config if hugging_face.read_labels(config) else None
 
 
 def find_beside(names, places):
