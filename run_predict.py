@@ -76,7 +76,7 @@ class PredictConfig:
 def main():
   """Turns flags into a config and runs."""
   config = cli_flags.read(PredictConfig)
-  inputs = predictor.read_description(config.export_dir)["inputs"]
+  inputs = predictor.read_description(config.export_dir).inputs
   examples = read_texts(config, inputs["serving_default"])
   if config.output_file:
     files.check_output_files(

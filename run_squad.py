@@ -585,7 +585,7 @@ def export(job, model, questions):
   if "litert" in config.export_format:
     check = litert.Check(questions and questions.source)
   threshold = known_threshold(job)
-  model_export.export_reader(
+  model_export.export_squad(
     config.export_dir,
     model,
     job.setup.tokenizer,
