@@ -58,7 +58,7 @@ class PredictConfig(configs.AnsweringConfig):
 
 def main(config):
   """Reads the texts and answers them."""
-  inputs = predictor.read_description(config.export_dir)["inputs"]
+  inputs = predictor.read_description(config.export_dir).inputs
   examples = read_texts(config, inputs["serving_default"])
   if config.output_file:
     files.check_output_files(

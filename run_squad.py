@@ -249,7 +249,7 @@ def answer_questions(config):
   threshold = squad_results.known_threshold(run)
   if config.do_export:
     run.export(
-      export.export_reader,
+      export.export_squad,
       model,
       tokenizer,
       config.describe_export(threshold),

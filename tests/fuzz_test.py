@@ -606,7 +606,7 @@ def test_any_description_is_read_or_refused(folder, content):
   path.write_bytes(content)
   with only_our_errors():
     found = predictor.read_description(str(folder))
-    assert all(isinstance(x, str) for x in found["inputs"]["serving_default"])
+    assert all(isinstance(x, str) for x in found.inputs["serving_default"])
 
 
 MANIFEST = {

@@ -815,7 +815,7 @@ def test_special_tokens_are_kept_by_model_and_export(folder):
   # Apart, both would be three unknown tokens.
   assert expected[-1]["probabilities"] != expected[-2]["probabilities"]
   model = predictor.Predictor(export_dir)
-  assert model.description["special_tokens_in_text"] == "keep"
+  assert model.description.special_tokens_in_text == "keep"
   for line, result in zip(expected, model.predict(texts), strict=True):
     assert result["label"] == line["label"]
     assert result["probabilities"] == pytest.approx(

@@ -394,7 +394,10 @@ def test_an_export_answers_as_its_own_signatures_do(export_dir):
   ],
 )
 def test_exports_that_are_of_no_use(export_dir, tmp_path, changes, words):
-  description = {**predictor.read_description(export_dir), **changes}
+  description = {
+    **predictor.read_description(export_dir).to_dict(),
+    **changes,
+  }
   path = tmp_path / predictor.DESCRIPTION_FILE
   path.parent.mkdir()
   path.write_text(json.dumps(description))

@@ -452,7 +452,7 @@ def from_export(
   max_seq_length=None,
   batch_size=32,
 ):
-  """The same with an export of run_pretraining.py.
+  """Opens an export of run_pretraining.py as a `MaskFiller`.
 
   Args:
     export_dir: directory that was given as --export_dir.
@@ -467,7 +467,7 @@ def from_export(
   description = read_export(export_dir, max_seq_length)
   tokenizer = tokenization.FullTokenizer(
     os.path.join(export_dir, predictor.VOCAB_FILE),
-    description["do_lower_case"],
+    description.do_lower_case,
     special_tokens_in_text,
   )
   import tensorflow as tf
@@ -483,7 +483,7 @@ def from_export(
   return MaskFiller(
     tokenizer,
     predict,
-    max_seq_length or description["max_seq_length"],
+    max_seq_length or description.max_seq_length,
     batch_size,
   )
 
@@ -496,7 +496,7 @@ def list_export_files(export_dir):
 
 
 def read_export(export_dir, max_seq_length=None):
-  """What model.json of an export says, once it is seen to be of use here.
+  """Reads model.json of an export that has the heads of pretraining.
 
   Needs no TensorFlow.
 
@@ -504,24 +504,27 @@ def read_export(export_dir, max_seq_length=None):
     export_dir: directory that was given as --export_dir.
     max_seq_length: tokens of a text at most, or None for the export's.
 
+  Returns:
+    predictor.ExportDescription.
+
   Raises:
     FileNotFoundError: there is no export.
     ValueError: it is no model with the heads of pretraining, or an old one, or
       max_seq_length exceeds its own.
   """
   description = predictor.read_description(export_dir)
-  kind = description["kind"]
+  kind = description.kind
   if kind != "pretrainer":
     raise ValueError(
       f"{export_dir} holds a {kind}, which has no masked-LM head; name an "
       "export of run_pretraining.py"
     )
-  if "predict" not in description["inputs"]:
+  if "predict" not in description.inputs:
     raise ValueError(
       f"{export_dir} was exported by an older version, without what is needed "
       "here; export it again: run_pretraining.py --do_export"
     )
-  limit = description["max_seq_length"]
+  limit = description.max_seq_length
   if max_seq_length and max_seq_length > limit:
     raise ValueError(
       f"--max_seq_length={max_seq_length} exceeds that of {export_dir}; use "
