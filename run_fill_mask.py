@@ -92,6 +92,7 @@ def fill_masks(config, texts):
     config: FillMaskConfig.
     texts: what `read_texts` returned.
   """
+  from bert_keras3.serving import mask_models
   from bert_keras3.training import dry_run
   from bert_keras3.weights import companions
 
@@ -101,7 +102,7 @@ def fill_masks(config, texts):
       config.init_checkpoint, config.bert_config_file, config.vocab_file
     )
   check_output(config, own_files)
-  model = mask_filling.open_model(config)
+  model = mask_models.open_model(config)
   if config.interactive:
     conversation.answer_lines(
       lambda line: answer_line(config, model, line), input

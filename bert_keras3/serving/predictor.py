@@ -11,6 +11,7 @@ project.
 import collections.abc
 import dataclasses
 import itertools
+import json
 import os
 
 import tqdm
