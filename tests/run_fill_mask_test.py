@@ -62,14 +62,16 @@ def write_model(model, path, leave_out=()):
   return str(path)
 
 
-def open_folder(folder, max_seq_length=12, **options):
+def open_folder(
+  folder, max_seq_length=12, special_tokens_in_text="keep", batch_size=32
+):
   config = configs.WeightsConfig(
     init_checkpoint=folder,
     do_lower_case=False,
     max_seq_length=max_seq_length,
-    special_tokens_in_text="keep",
+    special_tokens_in_text=special_tokens_in_text,
   )
-  return mask_models.from_checkpoint(config, **options)
+  return mask_models.from_checkpoint(config, batch_size)
 
 
 @pytest.fixture(scope="module")
