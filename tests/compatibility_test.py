@@ -21,10 +21,13 @@ import tensorflow as tf
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OLD = ROOT / "tests" / "testdata" / "before_rooms"
 RUNS = json.loads((OLD / "runs.json").read_text())
-# All numbers are the same bits on the machine that made them. Another one may
-# add in another order: a last bit of float32, which some ten steps at a high
-# learning rate make larger. Another batch or another mask changes 1e-3.
+# On the machine that made them all numbers are the same bits. Another one may
+# add in another order: 5e-7 at most in logs and 6e-8 in weights, seen without
+# oneDNN and with its code for SSE4.1. Other batches or masks change 1e-3.
 TOLERANCE = 1e-6
+# A softmax does not feel it, so that its gradient is nothing but rounding, of
+# which Adam makes steps as large as others: 5e-5 was seen.
+UNFELT, UNFELT_TOLERANCE = "/attention/self/key/bias", 1e-3
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
 
 
@@ -63,8 +66,10 @@ def run_again(folder, name, output_dir, status=0, **changes):
 
 
 def assert_close(actual, expected, about):
+  is_unfelt = str(about).endswith(UNFELT)
+  tolerance = UNFELT_TOLERANCE if is_unfelt else TOLERANCE
   np.testing.assert_allclose(
-    actual, expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=str(about)
+    actual, expected, rtol=tolerance, atol=tolerance, err_msg=str(about)
   )
 
 
