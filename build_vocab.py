@@ -19,8 +19,9 @@ import tokenizers
 import tqdm
 from absl import flags
 
-import cli_flags
 import tokenization
+from bert_keras3.console import start as start_module
+from bert_keras3.data import files
 
 # Google-research/bert's vocabularies begin like this, [unusedN] after [PAD].
 _PADDING = "[PAD]"
@@ -78,7 +79,7 @@ def define_flags():
 
 def cli():
   """Runs the script."""
-  cli_flags.run(main, define_flags)
+  start_module.run(main, define_flags)
 
 
 def main():
@@ -87,9 +88,9 @@ def main():
   values = flags.FLAGS
   # A file that two patterns match is counted once.
   input_files = list(
-    dict.fromkeys(cli_flags.find_files("input_file", values.input_file))
+    dict.fromkeys(files.find_files("input_file", values.input_file))
   )
-  cli_flags.check_output_files("output_file", [values.output_file], input_files)
+  files.check_output_files("output_file", [values.output_file], input_files)
 
   counts, num_lines = count_words(input_files, values.do_lower_case)
   tokens, num_unknown = learn_vocab(

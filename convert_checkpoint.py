@@ -19,9 +19,10 @@ import dataclasses
 
 from absl import flags
 
-import cli_flags
-import hugging_face
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.weights import hugging_face
 
 
 def define_flags():
@@ -116,7 +117,7 @@ def main():
   if not config.output_dir and not config.dry_run:
     raise ValueError("pass --output_dir, or --dry_run to see the table only")
   new_tokens = read_new_tokens(config.extend_vocab)
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   convert(config, new_tokens)
 
 
@@ -147,7 +148,7 @@ def convert(config, new_tokens):
   Raises:
     ValueError, OSError: something is missing, or does not fit.
   """
-  import weight_conversion as conversion
+  from bert_keras3.weights import conversion
 
   if not config.dry_run:
     conversion.check_new(config.output_dir)
@@ -188,12 +189,12 @@ def grow(config, model, new_tokens):
   """Adds tokens and positions.
 
   Returns:
-    (weight_conversion.Model, sentences about what was added).
+    (conversion.Model, sentences about what was added).
 
   Raises:
     ValueError: there is no vocabulary to extend, or an addition makes no sense.
   """
-  import weight_conversion as conversion
+  from bert_keras3.weights import conversion
 
   notes = []
   if new_tokens:
@@ -217,7 +218,7 @@ def grow(config, model, new_tokens):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

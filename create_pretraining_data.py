@@ -14,44 +14,23 @@ is two ranges of it and the places of its masked tokens, and features are
 gathered for hundreds of instances at once, when they are written.
 """
 
-import array
-import bisect
-import collections.abc
 import contextlib
-import dataclasses
 import itertools
-import operator
-import os
-import random
-import sys
 import time
-import typing
 
-import numpy as np
-import tqdm
 from absl import flags
 
-import cli_flags
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start as start_module
+from bert_keras3.data import files
+from bert_keras3.data import pretraining_instances
 
-# Of the tokens chosen, 80 % become [MASK], 10 % stay, 10 % become any token of
-# the vocabulary, [PAD] and [unused3] included (paper, section 3.1).
-MASK_PROBABILITY = 0.8
-# Stands for a token itself where its replacement's id is kept.
-_UNCHANGED = -1
-# The flip of a `random() < 0.5`.
-_HEADS = b"\0"
-# [CLS] A [SEP] B [SEP]
-_SPECIAL_TOKENS = 3
+# What notebooks import from upstream's create_pretraining_data.
+TrainingInstance = pretraining_instances.TrainingInstance
+create_training_instances = pretraining_instances.create_training_instances
 
-# Shuffling looks at indexes of so few bits one by one.
-_TAIL_BITS = 5
-# Words of the random stream made at a time: with all that is derived from them
-# they stay in a processor's cache.
-_BLOCK_WORDS = 1 << 14
 _INSTANCES_PER_WRITE = 1 << 9
-_LINES_PER_PROGRESS = 1 << 12
-_SECONDS_PER_PROGRESS_LINE = 2
 
 
 def define_flags():
@@ -103,30 +82,32 @@ def define_flags():
 
 def cli():
   """Runs the script."""
-  cli_flags.run(main, define_flags)
+  start_module.run(main, define_flags)
 
 
 def main():
   """Makes the records that the flags ask for and says what was made."""
   started = time.monotonic()
   values = flags.FLAGS
-  config = cli_flags.read(DataConfig)
-  input_files = cli_flags.find_files("input_file", values.input_file)
+  config = cli_flags.read(pretraining_instances.DataConfig)
+  input_files = files.find_files("input_file", values.input_file)
   output_files = values.output_file.split(",")
-  cli_flags.check_output_files("output_file", output_files, input_files)
+  files.check_output_files("output_file", output_files, input_files)
   tokenizer = tokenization.FullTokenizer(
     values.vocab_file, values.do_lower_case, values.special_tokens_in_text
   )
 
-  documents = read_documents(input_files, tokenizer)
-  instances = create_training_instances(documents, tokenizer, config)
+  documents = pretraining_instances.read_documents(input_files, tokenizer)
+  instances = pretraining_instances.create_training_instances(
+    documents, tokenizer, config
+  )
   for number in range(min(values.verbose_examples, len(instances))):
     print(_example_text(number, instances[number], tokenizer))
-  cli_flags.load_tensorflow()
+  start_module.load_tensorflow()
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started
-  megabytes = sum(map(_file_size, input_files)) / 1e6
+  megabytes = sum(map(pretraining_instances.file_size, input_files)) / 1e6
   print(
     f"{documents}: {len(instances)} instances written to"
     f" {', '.join(output_files)}. {megabytes:.3g} MB of text in {seconds:.1f} s"
@@ -137,639 +118,13 @@ def main():
 # Settings and files -----------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """How records are made: the flags of the same names.
-
-  Raises:
-    ValueError: no record can be made so.
-  """
-
-  max_seq_length: int = 128
-  max_predictions_per_seq: int = 20
-  random_seed: int = 12345
-  dupe_factor: int = 10
-  masked_lm_prob: float = 0.15
-  short_seq_prob: float = 0.1
-  do_whole_word_mask: bool = False
-
-  def __post_init__(self):
-    if self.max_seq_length < _SPECIAL_TOKENS + 2:
-      raise ValueError(
-        f"--max_seq_length={self.max_seq_length} is too short for [CLS] A [SEP]"
-        f" B [SEP]; pass {_SPECIAL_TOKENS + 2} or more"
-      )
-    most = self.max_seq_length - _SPECIAL_TOKENS
-    if not 1 <= self.max_predictions_per_seq <= most:
-      raise ValueError(
-        f"--max_predictions_per_seq={self.max_predictions_per_seq} does not fit"
-        f" --max_seq_length={self.max_seq_length}; pass 1 to {most}, about"
-        " max_seq_length * masked_lm_prob"
-      )
-    if self.dupe_factor < 1:
-      raise ValueError(
-        f"--dupe_factor={self.dupe_factor} makes no record; pass 1 or more"
-      )
-    if not 0 < self.masked_lm_prob <= 1:
-      raise ValueError(
-        f"--masked_lm_prob={self.masked_lm_prob} is not a share of the tokens;"
-        " pass a number above 0 and up to 1"
-      )
-    if not 0 <= self.short_seq_prob <= 1:
-      raise ValueError(
-        f"--short_seq_prob={self.short_seq_prob} is not a probability; pass a"
-        " number from 0 to 1"
-      )
-
-
-def _file_size(path):
-  if "://" in path:
-    import tensorflow as tf
-
-    return tf.io.gfile.stat(path).length
-  return os.path.getsize(path)
-
-
 # Text -------------------------------------------------------------------------
-
-
-class Documents(typing.NamedTuple):
-  """Text as ids, sentence after sentence, document after document.
-
-  Attributes:
-    token_ids: int32 [tokens].
-    sentences: int64 [sentences + 1], where each sentence starts in `token_ids`.
-    documents: int64 [documents + 1], which sentence each document starts with.
-  """
-
-  token_ids: np.ndarray
-  sentences: array.array
-  documents: array.array
-
-  def __str__(self):
-    return (
-      f"{len(self.documents) - 1} documents, {len(self.sentences) - 1}"
-      f" sentences, {len(self.token_ids)} tokens"
-    )
-
-
-def read_documents(input_files, tokenizer):
-  """Reads and tokenizes text files; returns `Documents`.
-
-  A file's end does not end a document, only a blank line does, as in upstream.
-
-  Raises:
-    FileNotFoundError: a file does not exist.
-    ValueError: a line is not UTF-8, or there is no token in any file.
-  """
-  input_files = [os.fspath(path) for path in input_files]
-  token_ids = array.array("i")
-  sentences = array.array("q", [0])
-  documents = array.array("q", [0])
-  for line in _stripped_lines(input_files):
-    ids = tokenizer.encode(line)
-    if ids:
-      token_ids.extend(ids)
-      sentences.append(len(token_ids))
-    # A line of nothing but control characters is no sentence and no blank line.
-    elif not line and documents[-1] < len(sentences) - 1:
-      documents.append(len(sentences) - 1)
-  if not token_ids:
-    raise ValueError(
-      f"--input_file: no text in {', '.join(input_files)}; there should be a"
-      " sentence on each line"
-    )
-  if documents[-1] < len(sentences) - 1:
-    documents.append(len(sentences) - 1)
-  return Documents(_as_numpy(token_ids), sentences, documents)
-
-
-def _stripped_lines(input_files):
-  total = sum(map(_file_size, input_files))
-  lines = itertools.chain.from_iterable(
-    map(tokenization.read_lines, input_files)
-  )
-  with _Progress("Reading text", total, "B") as progress:
-    while some := list(itertools.islice(lines, _LINES_PER_PROGRESS)):
-      yield from map(str.strip, some)
-      progress.update(len("\n".join(some).encode()) + 1)
-
-
-def _as_numpy(values):
-  """An `array.array` as an ndarray, without a copy."""
-  return np.frombuffer(values, values.typecode)
 
 
 # Random numbers ---------------------------------------------------------------
 
 
-class WordStream:
-  """The numbers of a `random.Random`, drawn from blocks of its 32-bit words.
-
-  All of Random's methods consume the words of a Mersenne Twister. `random()`
-  makes a number from the first 27 bits of one word and the first 26 of the
-  next. An integer below n is made from as many leading bits of a word as n has,
-  again and again until it is below n. NumPy's twister gives the same words, and
-  what is needed of them is derived for a whole block at once.
-
-  Hot loops read `words`, `leading` and `is_below` themselves, from `position`
-  on, having called `reserve`, and then set `position`.
-
-  Args:
-    rng: a random.Random; its state is copied.
-
-  Attributes:
-    words: the block, uint32.
-    position: the next word's index in the block.
-    leading: `leading[bits]` is the first bits of each word, bytes or a list.
-    is_below: `is_below[p]` says for each word whether random() is below p if
-      it starts there; bytes.
-  """
-
-  def __init__(self, rng):
-    _, (*key, position), _ = rng.getstate()
-    self._twister = np.random.MT19937(0)
-    self._twister.state = {
-      "bit_generator": "MT19937",
-      "state": {"key": np.array(key, np.uint32), "pos": position},
-    }
-    self._use_block(np.zeros(0, np.uint32))
-
-  def _use_block(self, block):
-    self.words = memoryview(block)
-    self.position = 0
-    self.leading = _Derived(block, _leading_bits)
-    self.is_below = _Derived(block, _is_random_below)
-
-  def reserve(self, count):
-    """Makes at least `count` words available from `position` on."""
-    if self.position + count > len(self.words):
-      rest = np.asarray(self.words)[self.position :]
-      fresh = self._twister.random_raw(max(count, _BLOCK_WORDS))
-      self._use_block(np.concatenate([rest, fresh.astype(np.uint32)]))
-
-  def random(self):
-    """`Random.random()`: a float in [0, 1)."""
-    self.reserve(2)
-    first, second = self.words[self.position : self.position + 2]
-    self.position += 2
-    return _random_from_words(first, second)
-
-  def below(self, limit):
-    """`Random.randrange(limit)`, for a limit below 2**32."""
-    shift = 32 - limit.bit_length()
-    number = limit
-    while number >= limit:
-      if self.position == len(self.words):
-        self.reserve(1)
-      number = self.words[self.position] >> shift
-      self.position += 1
-    return number
-
-  def flips(self, count):
-    """The first bits of `count` calls of random(): 0 where it is below 0.5."""
-    self.reserve(2 * count)
-    start = self.position
-    self.position += 2 * count
-    return self.leading[1][start : self.position : 2]
-
-  def shuffle(self, items, kept=None):
-    """`Random.shuffle(items)`; with `kept`, only the first `kept` are right.
-
-    Half of the script's time goes into the innermost loops. So they are written
-    out, once for every number of bits that an index can need (which it does
-    down to the item `lowest`), and take the indexes from an iterator, which
-    knows afterwards how many it has left. The last few items are not worth an
-    iterator for each number of bits.
-    """
-    last = len(items) - 1
-    kept = len(items) if kept is None else kept
-    self.reserve(1)
-    leading, position, size = self.leading, self.position, len(self.words)
-    for bits in range((last + 1).bit_length(), _TAIL_BITS, -1):
-      lowest = (1 << bits - 1) - 1
-      while last >= lowest:
-        some = leading[bits][position : position + 3 * last]
-        others = iter(some)
-        if lowest < kept:
-          for other in others:
-            if other <= last:
-              items[last], items[other] = items[other], items[last]
-              last -= 1
-              if last < lowest:
-                break
-        else:
-          for other in others:
-            if other <= last:
-              items[other] = items[last]
-              last -= 1
-              if last < lowest:
-                break
-        position += len(some) - operator.length_hint(others)
-        if position == size:
-          self.position = position
-          self.reserve(1)
-          leading, position, size = self.leading, 0, len(self.words)
-    self.position = position
-    self._shuffle_tail(items, last)
-
-  def _shuffle_tail(self, items, last):
-    """Goes on with `shuffle` at an item whose index has _TAIL_BITS at most.
-
-    Enough words are reserved for every index to be refused seven times; should
-    that ever not do, an IndexError says so.
-    """
-    self.reserve(8 << _TAIL_BITS)
-    leading, position = self.leading[_TAIL_BITS], self.position
-    for bits in range(_TAIL_BITS, 1, -1):
-      lowest = (1 << bits - 1) - 1
-      unused = _TAIL_BITS - bits
-      while last >= lowest:
-        other = leading[position] >> unused
-        position += 1
-        if other <= last:
-          items[last], items[other] = items[other], items[last]
-          last -= 1
-    self.position = position
-
-
-class _Derived(dict):
-  """`derived[key]` is `derive(block, key)`, computed when first asked for."""
-
-  def __init__(self, block, derive):
-    super().__init__()
-    self._block = block
-    self._derive = derive
-
-  def __missing__(self, key):
-    value = self[key] = self._derive(self._block, key)
-    return value
-
-
-def _leading_bits(block, bits):
-  leading = block >> (32 - bits)
-  if bits > 8:
-    return leading.tolist()
-  return leading.astype(np.uint8).tobytes()
-
-
-def _is_random_below(block, probability):
-  return (_random_from_words(block[:-1], block[1:]) < probability).tobytes()
-
-
-def _random_from_words(first, second):
-  # The floating point arithmetic of CPython, so that == holds.
-  return ((first >> 5) * 67108864.0 + (second >> 6)) / 9007199254740992.0
-
-
 # Instances --------------------------------------------------------------------
-
-
-class TrainingInstance(typing.NamedTuple):
-  """One record in readable form, as in upstream.
-
-  Attributes:
-    tokens: [CLS] A [SEP] B [SEP], with replacements made.
-    segment_ids: 0 up to the first [SEP], then 1.
-    masked_lm_positions: where tokens were replaced or might have been.
-    masked_lm_labels: the original tokens there.
-    is_random_next: whether B was taken from elsewhere.
-  """
-
-  tokens: list
-  segment_ids: list
-  masked_lm_positions: list
-  masked_lm_labels: list
-  is_random_next: bool
-
-
-def create_training_instances(documents, tokenizer, config):
-  """Makes all instances of some `Documents`, in the order of the records.
-
-  Args:
-    documents: `Documents`.
-    tokenizer: the `FullTokenizer` that made them.
-    config: `DataConfig`.
-
-  Returns:
-    `TrainingInstances`.
-
-  Raises:
-    ValueError: the vocabulary has no [CLS], [SEP] or [MASK].
-  """
-  for token in ("[CLS]", "[SEP]", "[MASK]"):
-    if token not in tokenizer.vocab:
-      raise ValueError(
-        f"--vocab_file: there is no {token} among its {len(tokenizer.vocab)}"
-        " tokens; use a vocabulary made for BERT"
-      )
-  planner = _Planner(documents, tokenizer.vocab, config)
-  return TrainingInstances(documents, tokenizer, config, planner.plan())
-
-
-class _Plan(typing.NamedTuple):
-  """What the random numbers decided, instance by instance.
-
-  Attributes:
-    ranges: int64 [instances, 4], begin and end of A and of B in `token_ids`.
-    is_random_next: int8 [instances].
-    masked_ends: int64 [instances + 1], where in the next two arrays an
-      instance's masked tokens begin, and end.
-    masked: unsigned [masked tokens], which token of A + B it is.
-    replacements: int32 [masked tokens], an id or `_UNCHANGED`.
-    order: int64 [instances], the order in which they are written.
-  """
-
-  ranges: np.ndarray
-  is_random_next: np.ndarray
-  masked_ends: np.ndarray
-  masked: np.ndarray
-  replacements: np.ndarray
-  order: np.ndarray
-
-
-class _Planner:
-  """Draws all random numbers, in upstream's order, and keeps the decisions."""
-
-  def __init__(self, documents, vocab, config):
-    self._sentences = documents.sentences
-    self._documents = documents.documents
-    self._config = config
-    self._room = config.max_seq_length - _SPECIAL_TOKENS
-    self._stream = WordStream(random.Random(config.random_seed))
-    # A position in upstream's list of tokens is drawn, which is not the id
-    # where the vocabulary repeats a token.
-    self._vocab_ids = list(vocab.values())
-    self._mask_id = vocab["[MASK]"]
-    self._candidates = list(range(self._room))
-    self._num_to_predict = [
-      _num_to_predict(length + _SPECIAL_TOKENS, config)
-      for length in range(self._room + 1)
-    ]
-    if config.do_whole_word_mask:
-      self._continues_word = _continuation_marks(documents.token_ids, vocab)
-    self._ranges = array.array("q")
-    self._is_random_next = array.array("b")
-    # An unused entry at first: whole words may be all too long to mask one, and
-    # NumPy takes nothing from an empty array.
-    self._masked_ends = array.array("q", [1])
-    self._masked = array.array("H" if self._room < 1 << 16 else "I", [0])
-    self._replacements = array.array("i", [0])
-
-  def plan(self):
-    """Goes through all documents `dupe_factor` times; returns the `_Plan`."""
-    self._shuffled = list(range(len(self._documents) - 1))
-    self._stream.shuffle(self._shuffled)
-    rounds = self._config.dupe_factor
-    total = rounds * len(self._shuffled)
-    with _Progress("Making instances", total, "documents") as progress:
-      for _ in range(rounds):
-        for number in range(len(self._shuffled)):
-          self._plan_document(number)
-          progress.update(1)
-    order = array.array("q", range(len(self._is_random_next)))
-    self._stream.shuffle(order)
-    return _Plan(
-      ranges=_as_numpy(self._ranges).reshape(-1, 4),
-      is_random_next=_as_numpy(self._is_random_next),
-      masked_ends=_as_numpy(self._masked_ends),
-      masked=_as_numpy(self._masked),
-      replacements=_as_numpy(self._replacements),
-      order=_as_numpy(order),
-    )
-
-  def _plan_document(self, number):
-    """Plans the instances of the document that was shuffled to `number`."""
-    target = self._room
-    if self._stream.random() < self._config.short_seq_prob:
-      target = 2 + self._stream.below(self._room - 1)
-    first, last = self._sentence_range(number)
-    while first < last:
-      end = self._end_of_stretch(first, last, target)
-      middle = first + 1
-      if end > middle:
-        middle += self._stream.below(end - middle)
-      a = self._sentences[first], self._sentences[middle]
-      # Upstream draws no number where nothing is left for B.
-      is_random_next = end == first + 1 or self._stream.flips(1) == _HEADS
-      if is_random_next:
-        b = self._random_stretch(number, target - (a[1] - a[0]))
-        # What might have been B is used again.
-        first = middle
-      else:
-        b = a[1], self._sentences[end]
-        first = end
-      a, b = self._truncate_seq_pair(a, b)
-      self._ranges.extend(a + b)
-      self._is_random_next.append(is_random_next)
-      self._mask(a, b)
-
-  def _sentence_range(self, number):
-    document = self._shuffled[number]
-    return self._documents[document], self._documents[document + 1]
-
-  def _end_of_stretch(self, first, last, wanted):
-    """The sentence before which `wanted` tokens from `first` on are reached."""
-    target = self._sentences[first] + wanted
-    return bisect.bisect_left(self._sentences, target, first + 1, last)
-
-  def _random_stretch(self, number, wanted):
-    # Ten tries to get another document, as in upstream.
-    for _ in range(10):
-      other = self._stream.below(len(self._shuffled))
-      if other != number:
-        break
-    first, last = self._sentence_range(other)
-    first += self._stream.below(last - first)
-    end = self._end_of_stretch(first, last, wanted)
-    return self._sentences[first], self._sentences[end]
-
-  def _truncate_seq_pair(self, a, b):
-    """Takes tokens from the longer of two ranges (B if equal) until they fit.
-
-    A random number per token decides whether its first or its last one goes.
-    That begins with a run from one range, until the other's turn comes; from
-    there on they alternate.
-    """
-    a_length = a[1] - a[0]
-    b_length = b[1] - b[0]
-    excess = a_length + b_length - self._room
-    if excess <= 0:
-      return a, b
-    flips = self._stream.flips(excess)
-    if a_length > b_length:
-      run = a_length - b_length
-      a_flips, b_flips = flips[:run] + flips[run + 1 :: 2], flips[run::2]
-    else:
-      run = b_length - a_length + 1
-      b_flips, a_flips = flips[:run] + flips[run + 1 :: 2], flips[run::2]
-    return (
-      (a[0] + a_flips.count(0), a[1] - a_flips.count(1)),
-      (b[0] + b_flips.count(0), b[1] - b_flips.count(1)),
-    )
-
-  def _mask(self, a, b):
-    length = a[1] - a[0] + b[1] - b[0]
-    wanted = self._num_to_predict[length]
-    if self._config.do_whole_word_mask:
-      masked = self._choose_words(a, b, length, wanted)
-    else:
-      masked = self._candidates[:length]
-      self._stream.shuffle(masked, kept=wanted)
-      del masked[wanted:]
-    self._masked.extend(masked)
-    self._masked_ends.append(len(self._masked))
-    self._replacements.extend(self._draw_replacements(len(masked)))
-
-  def _choose_words(self, a, b, length, wanted):
-    """Tokens of A + B to mask, word by word; a word too long is passed over.
-
-    As in upstream, B's first token joins A's last word if it begins with "##",
-    which truncation can bring about.
-    """
-    marks = self._continues_word[slice(*a)] + self._continues_word[slice(*b)]
-    begins = [0, *(place for place in range(1, length) if not marks[place])]
-    words = list(map(range, begins, [*begins[1:], length]))
-    self._stream.shuffle(words)
-    masked = []
-    for word in words:
-      if len(masked) + len(word) <= wanted:
-        masked.extend(word)
-    return masked
-
-  def _draw_replacements(self, count):
-    """Ids for `count` masked tokens.
-
-    Written out, with no call a token, since it runs for each of them. Enough
-    words are reserved for every number to be refused seven times; should that
-    ever not do, an IndexError says so.
-    """
-    stream = self._stream
-    stream.reserve(12 * count + 256)
-    words, position = stream.words, stream.position
-    is_mask, flips = stream.is_below[MASK_PROBABILITY], stream.leading[1]
-    limit = len(self._vocab_ids)
-    shift = 32 - limit.bit_length()
-    replacements = [self._mask_id] * count
-    for place in range(count):
-      if is_mask[position]:
-        position += 2
-      elif flips[position + 2]:
-        position += 4
-        while (number := words[position] >> shift) >= limit:
-          position += 1
-        position += 1
-        replacements[place] = self._vocab_ids[number]
-      else:
-        position += 4
-        replacements[place] = _UNCHANGED
-    stream.position = position
-    return replacements
-
-
-def _num_to_predict(length, config):
-  # Python 3's round() gives the even neighbour of a half; so upstream's does.
-  share = round(length * config.masked_lm_prob)
-  return min(config.max_predictions_per_seq, max(1, share))
-
-
-def _continuation_marks(token_ids, vocab):
-  """Bytes, 1 for each of `token_ids` whose token begins with "##"."""
-  marks = np.zeros(max(vocab.values()) + 1, np.uint8)
-  marks[[vocab[token] for token in vocab if token.startswith("##")]] = 1
-  return marks[token_ids].tobytes()
-
-
-class TrainingInstances(collections.abc.Sequence):
-  """A sequence of `TrainingInstance`, kept in some 150 bytes each."""
-
-  def __init__(self, documents, tokenizer, config, plan):
-    self.config = config
-    self._token_ids = documents.token_ids
-    self._tokenizer = tokenizer
-    self._plan = plan
-
-  def __len__(self):
-    return len(self._plan.order)
-
-  def __getitem__(self, number):
-    number = range(len(self))[number]
-    rows = self.features(number, number + 1)
-    row = {name: values[0] for name, values in rows.items()}
-    tokens_of = self._tokenizer.convert_ids_to_tokens
-    length = row["input_mask"].sum()
-    count = int(row["masked_lm_weights"].sum())
-    return TrainingInstance(
-      tokens=tokens_of(row["input_ids"][:length].tolist()),
-      segment_ids=row["segment_ids"][:length].tolist(),
-      masked_lm_positions=row["masked_lm_positions"][:count].tolist(),
-      masked_lm_labels=tokens_of(row["masked_lm_ids"][:count].tolist()),
-      is_random_next=bool(row["next_sentence_labels"][0]),
-    )
-
-  def features(self, first, last):
-    """The features of records `first` to `last` - 1.
-
-    Returns:
-      Dict from the names of `input_pipeline.pretraining_features` to arrays
-      [records, length of the feature], padded with 0.
-    """
-    rows = self._plan.order[first:last]
-    ranges = self._plan.ranges[rows]
-    features = self._text_features(ranges)
-    features.update(self._masked_features(rows, ranges, features["input_ids"]))
-    features["next_sentence_labels"] = self._plan.is_random_next[
-      rows, np.newaxis
-    ]
-    return features
-
-  def _text_features(self, ranges):
-    a_begin, a_end, b_begin, b_end = ranges.T[:, :, np.newaxis]
-    b_column = a_end - a_begin + 2
-    length = b_column + b_end - b_begin + 1
-    column = np.arange(self.config.max_seq_length)
-    is_b = column >= b_column
-    is_used = column < length
-    source = np.where(is_b, b_begin - b_column, a_begin - 1) + column
-    input_ids = self._token_ids.take(source, mode="clip")
-    vocab = self._tokenizer.vocab
-    input_ids[:, 0] = vocab["[CLS]"]
-    np.put_along_axis(input_ids, b_column - 1, vocab["[SEP]"], axis=1)
-    np.put_along_axis(input_ids, length - 1, vocab["[SEP]"], axis=1)
-    return {
-      "input_ids": input_ids * is_used,
-      "input_mask": is_used.astype(np.int32),
-      "segment_ids": (is_b & is_used).astype(np.int32),
-    }
-
-  def _masked_features(self, rows, ranges, input_ids):
-    """Features of the masked tokens; puts replacements into `input_ids`."""
-    places, replacements, is_used = self._masked_by_place(rows)
-    a_length = (ranges[:, 1] - ranges[:, 0])[:, np.newaxis]
-    # [CLS] precedes A, and [SEP] as well B.
-    positions = (places + 1 + (places >= a_length)) * is_used
-    labels = np.take_along_axis(input_ids, positions, axis=1)
-    replaced = np.where(replacements == _UNCHANGED, labels, replacements)
-    row, slot = np.nonzero(is_used)
-    input_ids[row, positions[row, slot]] = replaced[row, slot]
-    return {
-      "masked_lm_positions": positions,
-      "masked_lm_ids": labels * is_used,
-      "masked_lm_weights": is_used.astype(np.float32),
-    }
-
-  def _masked_by_place(self, rows):
-    """Places and replacements, sorted by place, and which slots are used."""
-    plan = self._plan
-    begins = plan.masked_ends[rows, np.newaxis]
-    source = begins + np.arange(self.config.max_predictions_per_seq)
-    is_used = source < plan.masked_ends[rows + 1, np.newaxis]
-    # Sorted together in one integer; unused slots go last.
-    pairs = plan.masked.take(source, mode="clip").astype(np.int64) << 32
-    pairs += plan.replacements.take(source, mode="clip") - _UNCHANGED
-    pairs[~is_used] = np.iinfo(np.int64).max
-    pairs.sort(axis=1)
-    return pairs >> 32, (pairs & 0xFFFFFFFF) + _UNCHANGED, is_used
 
 
 # Output -----------------------------------------------------------------------
@@ -780,15 +135,18 @@ def write_instance_to_example_files(instances, output_files):
 
   A file appears under its name once all are complete, or not at all.
   """
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import records as records_module
 
   specs = input_pipeline.pretraining_features(
     instances.config.max_seq_length, instances.config.max_predictions_per_seq
   )
   with contextlib.ExitStack() as stack:
     enter = stack.enter_context
-    progress = enter(_Progress("Writing", len(instances), "instances"))
-    writers = [enter(input_pipeline.RecordWriter(x)) for x in output_files]
+    progress = enter(
+      pretraining_instances.Progress("Writing", len(instances), "instances")
+    )
+    writers = [enter(records_module.RecordWriter(x)) for x in output_files]
     next_writer = itertools.cycle(writers)
     for first in range(0, len(instances), _INSTANCES_PER_WRITE):
       features = instances.features(first, first + _INSTANCES_PER_WRITE)
@@ -814,45 +172,6 @@ def _example_text(number, instance, tokenizer):
     f"  input_ids: {' '.join(map(str, ids))}\n"
     f"  segment_ids: {' '.join(map(str, instance.segment_ids))}\n"
   )
-
-
-class _Progress:
-  """A bar on a terminal; elsewhere a line for every tenth of slow work."""
-
-  def __init__(self, label, total, unit):
-    self._bar = tqdm.tqdm(
-      desc=label,
-      total=total,
-      unit=unit if unit == "B" else f" {unit}",
-      unit_scale=True,
-      disable=not sys.stderr.isatty(),
-    )
-    self._line = f"{label}: {{}} % of {total} {unit}\n"
-    self._total = total
-    self._done = 0
-    self._next_percent = 10
-    self._next_time = time.monotonic() + _SECONDS_PER_PROGRESS_LINE
-
-  def update(self, amount):
-    """Notes that `amount` more is done."""
-    self._bar.update(amount)
-    self._done += amount
-    percent = self._done * 100 // self._total
-    if self._bar.disable and percent >= self._next_percent:
-      self._next_percent = percent // 10 * 10 + 10
-      self._write_line(percent)
-
-  def _write_line(self, percent):
-    now = time.monotonic()
-    if now >= self._next_time:
-      sys.stderr.write(self._line.format(percent))
-      self._next_time = now + _SECONDS_PER_PROGRESS_LINE
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *error):
-    self._bar.close()
 
 
 if __name__ == "__main__":

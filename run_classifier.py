@@ -20,23 +20,27 @@ import sys
 
 from absl import flags
 
-import classifier_data
-import cli_flags
-import fine_tuning
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.data import files as files_module
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import fine_tuning
+from bert_keras3.tasks import upstream_api
+from bert_keras3.weights import labels as labels_module
 
 # What notebooks import from upstream's run_classifier.
 InputExample = classifier_data.InputExample
-PaddingInputExample = classifier_data.PaddingInputExample
-InputFeatures = classifier_data.InputFeatures
-DataProcessor = classifier_data.DataProcessor
-ColaProcessor = classifier_data.ColaProcessor
-MnliProcessor = classifier_data.MnliProcessor
-MrpcProcessor = classifier_data.MrpcProcessor
-XnliProcessor = classifier_data.XnliProcessor
-convert_single_example = classifier_data.convert_single_example
-convert_examples_to_features = classifier_data.convert_examples_to_features
+PaddingInputExample = upstream_api.PaddingInputExample
+InputFeatures = upstream_api.InputFeatures
+DataProcessor = upstream_api.DataProcessor
+ColaProcessor = upstream_api.ColaProcessor
+MnliProcessor = upstream_api.MnliProcessor
+MrpcProcessor = upstream_api.MrpcProcessor
+XnliProcessor = upstream_api.XnliProcessor
+convert_single_example = upstream_api.convert_single_example
+convert_examples_to_features = upstream_api.convert_examples_to_features
 file_based_convert_examples_to_features = (
-  classifier_data.file_based_convert_examples_to_features
+  upstream_api.file_based_convert_examples_to_features
 )
 
 # Flags of this script, beside the shared ones, that decide a run's result.
@@ -197,7 +201,7 @@ def main():
   cli_flags.check_export()
   task = make_task(config)
   check_problem_type(config, task)
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   classify(
     config,
     task,
@@ -282,7 +286,7 @@ def find_splits(config, task):
       continue
     if path:
       layout = classifier_data.default_layout(task, split, path)
-      splits[split] = (cli_flags.find_files(flag, path)[0], layout)
+      splits[split] = (files_module.find_files(flag, path)[0], layout)
       continue
     if not config.data_dir:
       raise ValueError(f"pass --data_dir or --{flag}: there is nothing to read")
@@ -349,8 +353,8 @@ def classify(config, task, device_config, training_config, settings):
   Args:
     config: ClassifierConfig.
     task: classifier_data.Task.
-    device_config: device_strategy.DeviceConfig.
-    training_config: training_loop.TrainingConfig, its step numbers unset.
+    device_config: devices.DeviceConfig.
+    training_config: loop.TrainingConfig, its step numbers unset.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Returns:
@@ -359,8 +363,11 @@ def classify(config, task, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import classifier_results
+  from bert_keras3.serving import export as export_module
+  from bert_keras3.tasks import classifier_results
 
+  if config.do_export:
+    export_module.check_export_dir(config.export_dir)
   job = open_job(config, task, device_config, training_config, settings)
   if config.dry_run:
     describe_data(job)
@@ -406,17 +413,17 @@ def open_job(config, task, device_config, training_config, settings):
 
 def describe_data(job):
   """Tells of a dry run's files how long texts are, and which labels come."""
-  import run_forecast
+  from bert_keras3.tasks import data_summary
 
   config, task, findings = job.config, job.task, job.setup.findings
   for name, split in job.splits.items():
-    lengths = run_forecast.text_lengths(split, job.setup.tokenizer)
-    run_forecast.tell_texts(
+    lengths = data_summary.text_lengths(split, job.setup.tokenizer)
+    data_summary.tell_texts(
       findings, name, lengths, config.max_seq_length, config.long_text
     )
   if config.do_train:
     labels = job.splits["train"].labels
-    run_forecast.tell_labels(findings, "train", task.labels, labels)
+    data_summary.tell_labels(findings, "train", task.labels, labels)
 
 
 def run_path(config, number):
@@ -450,8 +457,8 @@ def run_once(job, training_config):
   Returns:
     Dict of the results of the first evaluation, empty if there is none.
   """
-  import model_evaluation
-  import run_directory
+  from bert_keras3.training import evaluation
+  from bert_keras3.training import run as run_module
 
   config = job.config
   run = fine_tuning.open_run(
@@ -462,7 +469,7 @@ def run_once(job, training_config):
     training_config.output_dir,
   )
   model = make_model(job, training_config.seed)
-  step = model_evaluation.prediction_step(model)
+  step = evaluation.prediction_step(model)
   if config.do_train:
     global_step = train(job, training_config, model, step, run)
   else:
@@ -470,7 +477,7 @@ def run_once(job, training_config):
     run.check_settings(
       (*names, *EXPORT_SETTINGS) if config.do_export else names
     )
-    global_step = run_directory.restore(run, model, config.init_checkpoint)
+    global_step = run_module.restore(run, model, config.init_checkpoint)
   if config.dry_run:
     return {}
   results = [
@@ -493,8 +500,8 @@ def model_settings(task):
 
 def make_model(job, seed):
   """The classifier, its initial weights drawn by a seed."""
-  import classifier_results
   import modeling
+  from bert_keras3.tasks import classifier_results
 
   config, task = job.config, job.task
   num_labels = len(task.labels) or 1
@@ -519,7 +526,7 @@ def train(job, training_config, model, step, run):
   """Trains; returns the step the model's weights are of."""
   files = {}
   if job.task.labels:
-    files["labels.txt"] = classifier_data.format_labels(job.task.labels)
+    files["labels.txt"] = labels_module.format_labels(job.task.labels)
   return fine_tuning.train(
     job.setup,
     job.config,
@@ -533,13 +540,13 @@ def train(job, training_config, model, step, run):
 
 
 def make_monitor(job, training_config, step):
-  """The training_loop.Monitor that evaluates on the development set, or None.
+  """The loop.Monitor that evaluates on the development set, or None.
 
   Raises:
     ValueError: early stopping is asked for, but no evaluation.
   """
-  import classifier_results
-  import training_loop
+  from bert_keras3.tasks import classifier_results
+  from bert_keras3.training import monitor
 
   config, task = job.config, job.task
   if not config.do_eval:
@@ -561,14 +568,14 @@ def make_monitor(job, training_config, step):
       task, split.labels, logits, config.eval_batch_size
     )
 
-  return training_loop.Monitor(
+  return monitor.Monitor(
     evaluate_now, f"eval_{task.metrics[0]}", config.early_stopping_patience
   )
 
 
 def warn_if_collapsed(task, split, logits):
   """Tells the user of a model that gives one answer only."""
-  import classifier_results
+  from bert_keras3.tasks import classifier_results
 
   warning = classifier_results.collapse_warning(
     task, task.labels, split.labels, logits
@@ -583,8 +590,8 @@ def evaluate(job, step, run, name, global_step):
   Returns:
     Dict of its numbers.
   """
-  import classifier_results
-  import task_metrics
+  from bert_keras3.tasks import classifier_results
+  from bert_keras3.tasks import metrics
 
   task, split = job.task, job.splits[name]
   batch_size = job.config.eval_batch_size
@@ -593,7 +600,7 @@ def evaluate(job, step, run, name, global_step):
     job.setup.strategy, step, split, batch_size
   )
   results = classifier_results.evaluate(task, split.labels, logits, batch_size)
-  text = task_metrics.format_results({"global_step": global_step, **results})
+  text = metrics.format_results({"global_step": global_step, **results})
   run.write(f"eval_results{suffix}.txt", text)
   classifier_results.write_report(
     run, task, task.labels, split.labels, logits, suffix
@@ -607,7 +614,7 @@ def evaluate(job, step, run, name, global_step):
 
 def predict(job, step, run, name):
   """Writes test_results.tsv, predictions.jsonl and a submission."""
-  import classifier_results
+  from bert_keras3.tasks import classifier_results
 
   split = job.splits[name]
   logits = classifier_results.predict_logits(
@@ -628,7 +635,7 @@ def export(job, model, results):
     model: modeling.BertClassifier.
     results: list of what `evaluate` returned.
   """
-  import model_export
+  from bert_keras3.serving import export as model_export
 
   config, task = job.config, job.task
   model_export.export_classifier(
@@ -651,14 +658,14 @@ def export(job, model, results):
 
 
 def litert_check(job, results):
-  """The litert_export.Check on the first development set, None if not asked."""
-  import classifier_results
-  import litert_export
+  """The litert.Check on the first development set, None if not asked."""
+  from bert_keras3.serving import litert
+  from bert_keras3.tasks import classifier_results
 
   if "litert" not in job.config.export_format:
     return None
   if not results:
-    return litert_export.Check()
+    return litert.Check()
   split, *_ = job.kind("dev").values()
   names = [x for x in results[0] if x not in ("eval_loss", "loss")]
 
@@ -670,22 +677,22 @@ def litert_check(job, results):
     return {name: found[name] for name in names}
 
   expected = {name: results[0][name] for name in names}
-  return litert_export.Check(split.source, score, expected)
+  return litert.Check(split.source, score, expected)
 
 
 def report_seeds(job, first_seed, results, summary):
   """Prints and writes mean and standard deviation over the seeds."""
-  import device_strategy
-  import input_pipeline
-  import task_metrics
+  from bert_keras3.data import files as files_module
+  from bert_keras3.tasks import metrics
+  from bert_keras3.training import devices
 
-  if not device_strategy.is_chief(job.setup.strategy):
+  if not devices.is_chief(job.setup.strategy):
     return
-  text = task_metrics.format_results(
+  text = metrics.format_results(
     {"num_seeds": len(results), "first_seed": first_seed, **summary}
   )
   path = os.path.join(job.config.output_dir, "eval_results.txt")
-  input_pipeline.write_atomically(path, text)
+  files_module.write_atomically(path, text)
   for name in results[0]:
     values = "  ".join(f"{result[name]:.4f}" for result in results)
     mean, deviation = summary[name], summary[f"{name}_sd"]
@@ -694,7 +701,7 @@ def report_seeds(job, first_seed, results, summary):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ import textwrap
 import tqdm
 from absl import flags
 
-import cli_flags
-import example_files
-import mask_filling
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start as start_module
+from bert_keras3.data import files as files_module
+from bert_keras3.data import tables
+from bert_keras3.serving import mask_filling
 
 # Flags about what an export brings along.
 CHECKPOINT_FLAGS = ("bert_config_file", "vocab_file", "do_lower_case")
@@ -120,7 +122,7 @@ def main():
   given = [name for name in CHECKPOINT_FLAGS if flags.FLAGS[name].present]
   check_flags(config, given)
   texts = [] if config.interactive else read_texts(config)
-  cli_flags.load_tensorflow()
+  start_module.load_tensorflow()
   model = open_model(config)
   if config.interactive:
     converse(lambda line: answer_line(config, model, line), input)
@@ -133,7 +135,7 @@ def main():
 
 def forecast(config, model, texts):
   """Tells what answering will take; writes nothing."""
-  import run_forecast
+  from bert_keras3.training import dry_run as run_forecast
 
   run_forecast.forecast_answers(
     run_forecast.Findings(),
@@ -187,7 +189,7 @@ def check_output(config, own_files):
   """
   if config.output_file:
     inputs = [config.input_file or "", *own_files]
-    cli_flags.check_output_files("output_file", [config.output_file], inputs)
+    files_module.check_output_files("output_file", [config.output_file], inputs)
 
 
 def open_model(config):
@@ -204,10 +206,10 @@ def open_model(config):
   }
   if config.export_dir:
     return mask_filling.from_export(config.export_dir, **options)
-  import model_files
+  from bert_keras3.weights import companions
 
   files = (config.init_checkpoint, config.bert_config_file, config.vocab_file)
-  check_output(config, model_files.list_files(*files))
+  check_output(config, companions.list_files(*files))
   return mask_filling.from_checkpoint(*files, config.do_lower_case, **options)
 
 
@@ -250,7 +252,7 @@ def _parse(line):
   """A str, or a tuple of two if there are bars between them."""
   # Halves of surrogate pairs have no UTF-8.
   line = line.encode("utf-8", "replace").decode()
-  first, second = example_files.split_pair(line)
+  first, second = tables.split_pair(line)
   return first if second is None else (first, second)
 
 
@@ -361,7 +363,7 @@ def answer_line(config, model, line):
   try:
     (result,) = ask(config, model, [text])
   except ValueError as error:
-    if not cli_flags.is_users_mistake(error):
+    if not start_module.is_users_mistake(error):
       raise
     return f"error: {error}"
   warn_if_cut(config, model, "the text", result)
@@ -377,10 +379,10 @@ def write_results(config, results):
     for line in format_results(config, results):
       print(line, flush=True)
     return
-  import input_pipeline
+  from bert_keras3.data import files as files_module
 
   content = join_lines(config, results)
-  input_pipeline.write_atomically(config.output_file, content)
+  files_module.write_atomically(config.output_file, content)
   print(f"results: {config.output_file}")
 
 
@@ -445,7 +447,7 @@ _TABLES = {
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start_module.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ import sys
 
 from absl import flags
 
-import cli_flags
-import example_files
-import predictor
 import tokenization
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.data import files
+from bert_keras3.data import tables
+from bert_keras3.serving import predictor
 
 
 def define_flags():
@@ -77,10 +79,10 @@ def main():
   inputs = predictor.read_description(config.export_dir)["inputs"]
   examples = read_texts(config, inputs["serving_default"])
   if config.output_file:
-    cli_flags.check_output_files(
+    files.check_output_files(
       "output_file", [config.output_file], [config.input_file or ""]
     )
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   predict(config, examples)
 
 
@@ -127,10 +129,10 @@ def read_table(config, names, file_format):
     raise ValueError(
       f"--columns should name {len(names)} columns, for {', '.join(names)}"
     )
-  layout = example_files.Layout(
+  layout = tables.Layout(
     *columns, file_format=file_format, has_header=config.header
   )
-  examples = example_files.read_examples(
+  examples = tables.read_examples(
     config.input_file, layout, "test", skip_bad_rows=config.skip_bad_rows
   )
   pairs = ((x.text_a, x.text_b) for x in examples)
@@ -149,7 +151,7 @@ def predict(config, examples):
   """
   model = predictor.Predictor(config.export_dir)
   if config.dry_run:
-    import run_forecast
+    from bert_keras3.training import dry_run as run_forecast
 
     run_forecast.forecast_answers(
       run_forecast.Findings(),
@@ -162,9 +164,9 @@ def predict(config, examples):
   if not config.output_file:
     print(text, end="")
     return
-  import input_pipeline
+  from bert_keras3.data import files
 
-  input_pipeline.write_atomically(config.output_file, text)
+  files.write_atomically(config.output_file, text)
   print(f"{len(examples)} answers: {config.output_file}")
 
 
@@ -185,7 +187,7 @@ def answer(config, model, examples):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import os
 
 from absl import flags
 
-import cli_flags
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.tasks import pretraining_records
 
 # Flags of this script, beside the shared ones, that decide a run's result.
 SETTINGS = (
@@ -24,14 +26,6 @@ SETTINGS = (
   "num_warmup_steps",
   "skip_bad_records",
 )
-# Records of each file looked at before a run. A vocabulary that does not fit
-# shows at once.
-NUM_CHECKED_RECORDS = 64
-# Which flag made a feature as long as it is.
-LENGTH_FLAGS = {
-  "input_ids": "max_seq_length",
-  "masked_lm_positions": "max_predictions_per_seq",
-}
 
 
 def define_flags():
@@ -114,7 +108,7 @@ def main():
   """Turns flags into configs and runs."""
   config = cli_flags.read(PretrainingConfig)
   check_flags(config)
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   pretrain(
     config,
     cli_flags.device_config(),
@@ -147,49 +141,50 @@ def pretrain(config, device_config, training_config, settings):
 
   Args:
     config: PretrainingConfig.
-    device_config: device_strategy.DeviceConfig.
-    training_config: training_loop.TrainingConfig.
+    device_config: devices.DeviceConfig.
+    training_config: loop.TrainingConfig.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import device_strategy
   import modeling
-  import run_directory
-  import run_forecast
-  import training_loop
+  from bert_keras3.training import devices
+  from bert_keras3.training import dry_run as run_forecast
+  from bert_keras3.training import loop
+  from bert_keras3.training import output_directory
+  from bert_keras3.training import run as run_module
 
-  strategy = device_strategy.make_strategy(device_config)
-  is_chief = device_strategy.is_chief(strategy)
+  strategy = devices.make_strategy(device_config)
+  is_chief = devices.is_chief(strategy)
   findings = run_forecast.Findings(is_chief)
   if config.do_export:
     config = find_model_files(config)
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   tokenizer = open_tokenizer(config, bert_config)
-  sources = open_sources(config, bert_config)
-  tell_records(config, findings, sources)
-  run = run_directory.RunDirectory(
+  sources = pretraining_records.open_sources(config, bert_config)
+  pretraining_records.tell_records(config, findings, sources)
+  run = output_directory.RunDirectory(
     config.output_dir,
     settings,
     [config.bert_config_file, *(sources[0].paths if sources else [])],
     is_writer=is_chief and not config.dry_run,
   )
 
-  training_loop.set_seed(training_config.seed)
+  loop.set_seed(training_config.seed)
   with strategy.scope():
     model = modeling.BertPretrainer(bert_config, dtype=device_config.policy)
   global_step, has_heads = 0, True
   if config.do_train:
-    trainer = training_loop.Trainer(
+    trainer = loop.Trainer(
       strategy,
       model,
       training_config,
-      jit_compile=device_strategy.uses_xla(strategy, device_config),
+      jit_compile=devices.uses_xla(strategy, device_config),
     )
     global_step = train(config, trainer, sources, run, findings)
   elif config.do_eval:
-    global_step = run_directory.restore(run, model, config.init_checkpoint)
+    global_step = run_module.restore(run, model, config.init_checkpoint)
   else:
     has_heads = restore_for_export(config, model, run)
   if config.dry_run:
@@ -208,10 +203,11 @@ def find_model_files(config):
     FileNotFoundError: there is none.
     ValueError: --export_dir holds something else.
   """
-  import model_files
+  from bert_keras3.serving import export as model_export
+  from bert_keras3.weights import companions
 
-  model_files.check_export_dir(config.export_dir)
-  found = model_files.find(
+  model_export.check_export_dir(config.export_dir)
+  found = companions.find(
     config.output_dir,
     config.init_checkpoint,
     config.bert_config_file,
@@ -226,118 +222,19 @@ def find_model_files(config):
 
 def open_tokenizer(config, bert_config):
   """The tokenizer, checked against the model; None without --vocab_file."""
-  import model_files
+  from bert_keras3.weights import companions
 
   if not config.vocab_file:
     return None
-  model_files.check_length(config.max_seq_length, bert_config)
-  return model_files.open_tokenizer(
+  companions.check_length(config.max_seq_length, bert_config)
+  return companions.open_tokenizer(
     config.vocab_file, config.do_lower_case, bert_config, config.init_checkpoint
   )
 
 
-def open_sources(config, bert_config):
-  """Opens the record files of training and, if they are others, of evaluation.
-
-  Returns:
-    List of input_pipeline.RecordSource, training's first and evaluation's last;
-    empty if neither is asked for.
-  """
-  if not (config.do_train or config.do_eval):
-    return []
-  patterns = {
-    "input_file": config.input_file,
-    "eval_input_file": config.eval_input_file,
-  }
-  return [
-    open_records(config, bert_config, cli_flags.find_files(flag, pattern))
-    for flag, pattern in patterns.items()
-    if pattern
-  ]
-
-
-def open_records(config, bert_config, paths):
-  """Opens record files and compares them with flags and model.
-
-  Returns:
-    input_pipeline.RecordSource.
-
-  Raises:
-    ValueError: they do not fit; the text says which flag or file to change.
-  """
-  import input_pipeline
-
-  limit = bert_config.max_position_embeddings
-  if config.max_seq_length > limit:
-    raise ValueError(
-      f"--max_seq_length={config.max_seq_length} exceeds "
-      f"max_position_embeddings {limit} of {config.bert_config_file}"
-    )
-  source = input_pipeline.RecordSource(
-    paths,
-    input_pipeline.pretraining_features(
-      config.max_seq_length,
-      config.max_predictions_per_seq,
-      bert_config.vocab_size,
-      bert_config.type_vocab_size,
-      config.bert_config_file,
-    ),
-    input_pipeline.load_index(config.index_path),
-    config.skip_bad_records,
-  )
-  for path in source.paths:
-    check_file(config, source, path)
-  return source
-
-
-def tell_records(config, findings, sources):
-  """Tells what is wrong with sources, as far as it is worth looking."""
-  import run_forecast
-
-  for source in sources:
-    if findings.is_shown:
-      tell_bad_records(source)
-    if config.dry_run and config.skip_bad_records:
-      findings.tell("records", f"{len(source)}, all checked")
-    elif config.dry_run:
-      run_forecast.check_records(findings, source)
-
-
-def tell_bad_records(source):
-  """Prints how many records are left out, and what is wrong with the first."""
-  import input_pipeline
-
-  if source.bad_records:
-    shown = "\n  ".join(source.problems[: input_pipeline.SHOWN_BAD_RECORDS])
-    number = f"{source.bad_records} of {len(source) + source.bad_records}"
-    print(f"{number} records are bad and left out\n  {shown}")
-
-
-def check_file(config, source, path):
-  """Compares a file's first records with the flags and the model.
-
-  Raises:
-    ValueError: they do not fit.
-  """
-  import input_pipeline
-
-  records = source.head(path, NUM_CHECKED_RECORDS)
-  if not records:
-    return
-  lengths = input_pipeline.feature_lengths(records[0])
-  for feature, flag in LENGTH_FLAGS.items():
-    found, expected = lengths.get(feature), getattr(config, flag)
-    if found and found != expected:
-      raise ValueError(
-        f"{path}: record 0 (counting from 0) was made with --{flag}={found}, "
-        f"not {expected}; pass --{flag}={found} or create the file again"
-      )
-  source.check_head(path, records)
-
-
 def conclude_dry_run(config, findings, sources):
   """Gives the verdict."""
-  import run_forecast
+  from bert_keras3.training import dry_run as run_forecast
 
   num_records = len(sources[0]) if sources else 0
   summary = "records, flags, model and checkpoint fit together"
@@ -353,18 +250,18 @@ def train(config, trainer, sources, run, findings):
   Returns:
     The global step that the model's weights are of.
   """
-  import input_pipeline
-  import run_directory
-  import run_forecast
+  from bert_keras3.data import records as records_module
+  from bert_keras3.training import dry_run as run_forecast
+  from bert_keras3.training import run as run_module
 
   source, *_ = sources  # The records of training come first.
-  is_unfinished = run_directory.prepare(
+  is_unfinished = run_module.prepare(
     run, trainer, config.init_checkpoint, config.overwrite_output_dir
   )
   if not is_unfinished:
     if config.dry_run:
       run_forecast.tell_finished(findings, run)
-    return run_directory.restore(run, trainer.model)
+    return run_module.restore(run, trainer.model)
   if config.dry_run:
     run_forecast.forecast(
       findings, trainer, source, run, config.init_checkpoint
@@ -372,21 +269,21 @@ def train(config, trainer, sources, run, findings):
     return trainer.step
   if run.is_writer:
     run.make()
-    input_pipeline.save_index(config.index_path, *sources)
+    records_module.save_index(config.index_path, *sources)
   if config.vocab_file:
     run.copy_vocab(config.vocab_file)
-  return run_directory.fit(run, trainer, source)
+  return run_module.fit(run, trainer, source)
 
 
 def evaluate(config, strategy, model, source, run, global_step):
   """Computes upstream's metrics and writes eval_results.txt."""
-  import model_evaluation
-  import task_metrics
+  from bert_keras3.tasks import metrics
+  from bert_keras3.training import evaluation
 
-  results = model_evaluation.evaluate(
+  results = evaluation.evaluate(
     strategy, model, source, config.eval_batch_size, config.max_eval_steps
   )
-  text = task_metrics.format_results({"global_step": global_step, **results})
+  text = metrics.format_results({"global_step": global_step, **results})
   run.write("eval_results.txt", text)
   run.record(results)
   if run.is_writer:
@@ -402,9 +299,9 @@ def restore_for_export(config, model, run):
   Raises:
     ValueError: a part of the encoder is missing.
   """
-  import run_directory
+  from bert_keras3.training import run as run_module
 
-  report, _ = run_directory.load(run, model, config.init_checkpoint)
+  report, _ = run_module.load(run, model, config.init_checkpoint)
   missing = [x for x in report.initialised if not x.startswith("cls/")]
   if missing:
     raise ValueError(
@@ -424,12 +321,12 @@ def export(config, model, tokenizer, has_heads, sources):
   Without heads it only encodes. LiteRT's outputs are compared on records of
   the last of the sources, if there is any.
   """
-  import litert_export
-  import model_export
+  from bert_keras3.serving import export as model_export
+  from bert_keras3.serving import litert
 
   check = None
   if "litert" in config.export_format:
-    check = litert_export.Check(sources[-1] if sources else None)
+    check = litert.Check(sources[-1] if sources else None)
   write = model_export.export_encoder
   if has_heads:
     write = model_export.export_pretrainer
@@ -449,7 +346,7 @@ def export(config, model, tokenizer, has_heads, sources):
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start.run(main, define_flags)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ The flags, windows and predictions of google-research/bert's script of the same
 name; and the scores, for which it needed a second script.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -21,12 +20,14 @@ import re
 
 from absl import flags
 
-import cli_flags
-import fine_tuning
-import predictor
-import squad_data
-import squad_decoding
 import tokenization
+from bert_keras3.console import conversation
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start as start_module
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import fine_tuning
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
 
 # What notebooks import from upstream's run_squad.
 SquadExample = squad_data.SquadExample
@@ -49,11 +50,6 @@ MODEL_SETTINGS = ("do_lower_case",)
 EXPORT_SETTINGS = (*MODEL_SETTINGS, *SETTINGS)
 # The threshold that was best on a development set, for later predictions.
 THRESHOLD_FILE = "null_threshold.txt"
-# Characters of the text to show on both sides of an answer.
-SHOWN_CONTEXT = 60
-# Answers to show beside the best one.
-SHOWN_OTHERS = 2
-
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -180,10 +176,10 @@ def main():
   if config.evaluate_only:
     evaluate_file(config)
     return
-  cli_flags.load_tensorflow()
+  start_module.load_tensorflow()
   if asks_export(config):
     model = predictor.Predictor(config.export_dir, kind="reader")
-    converse(functools.partial(read_exported_answer, model), input)
+    conversation.converse(functools.partial(read_exported_answer, model), input)
     return
   answer_questions(
     config,
@@ -246,8 +242,8 @@ def evaluate_file(config):
   Raises:
     ValueError, OSError: a file is not what it should be.
   """
-  import squad_results
-  import task_metrics
+  from bert_keras3.tasks import metrics
+  from bert_keras3.tasks import squad_results
 
   examples = read_squad_examples(config.predict_file, is_training=False)
   texts = squad_results.read_by_question(config.evaluate_only, str)
@@ -258,12 +254,12 @@ def evaluate_file(config):
     examples, texts, null_odds, config.version_2_with_negative
   )
   print(squad_results.summarize(examples, texts, results), end="")
-  text = task_metrics.format_results(results)
+  text = metrics.format_results(results)
   print(text, end="")
   if config.output_dir:
-    import run_directory
+    from bert_keras3.training import output_directory
 
-    run = run_directory.RunDirectory(config.output_dir, {}, data_files=[])
+    run = output_directory.RunDirectory(config.output_dir, {}, data_files=[])
     run.write("eval_results.txt", text)
   return results
 
@@ -277,7 +273,7 @@ class Job:
 
   config: SquadConfig
   setup: fine_tuning.Setup
-  run: object  # run_directory.RunDirectory
+  run: object  # output_directory.RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +282,7 @@ class Questions:
 
   examples: list
   windows: object  # squad_data.Windows
-  source: object  # input_pipeline.SequenceSource
+  source: object  # features.SequenceSource
 
 
 def answer_questions(config, device_config, training_config, settings):
@@ -294,8 +290,8 @@ def answer_questions(config, device_config, training_config, settings):
 
   Args:
     config: SquadConfig.
-    device_config: device_strategy.DeviceConfig.
-    training_config: training_loop.TrainingConfig, its step numbers unset.
+    device_config: devices.DeviceConfig.
+    training_config: loop.TrainingConfig, its step numbers unset.
     settings: dict of what makes this run the one it is, for its manifest.
 
   Returns:
@@ -304,10 +300,13 @@ def answer_questions(config, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  import model_evaluation
   import modeling
-  import run_directory
+  from bert_keras3.serving import export as export_module
+  from bert_keras3.training import evaluation
+  from bert_keras3.training import run as run_module
 
+  if config.do_export:
+    export_module.check_export_dir(config.export_dir)
   setup = fine_tuning.open_model(config, device_config)
   data_files = deciding_files(config, training_config)
   run = fine_tuning.open_run(setup, config, settings, data_files)
@@ -319,7 +318,7 @@ def answer_questions(config, device_config, training_config, settings):
   model = fine_tuning.make_model(
     setup, config, training_config.seed, modeling.BertSpanLabeler
   )
-  step = model_evaluation.prediction_step(model)
+  step = evaluation.prediction_step(model)
   if config.do_train:
     global_step = train(
       job, training_config, model, step, train_windows, questions
@@ -328,7 +327,7 @@ def answer_questions(config, device_config, training_config, settings):
     job.run.check_settings(
       EXPORT_SETTINGS if config.do_export else MODEL_SETTINGS
     )
-    global_step = run_directory.restore(job.run, model, config.init_checkpoint)
+    global_step = run_module.restore(job.run, model, config.init_checkpoint)
   if config.dry_run:
     fine_tuning.conclude_dry_run(setup, config)
     return {}
@@ -339,7 +338,7 @@ def answer_questions(config, device_config, training_config, settings):
     export(job, model, questions)
   if config.interactive:
     answer = functools.partial(read_answer, job, step, known_threshold(job))
-    converse(answer, input)
+    conversation.converse(answer, input)
   return results
 
 
@@ -399,7 +398,7 @@ def open_questions(job):
 
 def describe_data(job, train_windows, questions):
   """Tells of a dry run's files how long texts are, and what windows lose."""
-  import run_forecast
+  from bert_keras3.tasks import data_summary
 
   config, findings = job.config, job.setup.findings
   windows = {
@@ -407,7 +406,7 @@ def describe_data(job, train_windows, questions):
     "predict_file": questions and questions.windows,
   }
   for name in [name for name in windows if windows[name]]:
-    run_forecast.tell_windows(
+    data_summary.tell_windows(
       findings,
       name,
       windows[name],
@@ -416,20 +415,20 @@ def describe_data(job, train_windows, questions):
       config.max_query_length,
     )
   if train_windows:
-    run_forecast.tell_answers(findings, "train_file", train_windows)
+    data_summary.tell_answers(findings, "train_file", train_windows)
 
 
 def make_source(job, windows, columns):
   """Windows as what training and prediction take batches from."""
-  import input_pipeline
+  from bert_keras3.data import sequences
 
   config = job.config
   lengths = (config.max_seq_length,)
   if not job.setup.is_padded:
-    lengths = input_pipeline.bucket_lengths(
+    lengths = sequences.bucket_lengths(
       windows.sequences.lengths, config.max_seq_length
     )
-  return input_pipeline.SequenceSource(windows.sequences, columns, lengths)
+  return sequences.SequenceSource(windows.sequences, columns, lengths)
 
 
 def train(job, training_config, model, step, windows, questions):
@@ -454,13 +453,13 @@ def train(job, training_config, model, step, windows, questions):
 
 
 def make_monitor(job, training_config, step, questions):
-  """The training_loop.Monitor that scores predict_file, or None.
+  """The loop.Monitor that scores predict_file, or None.
 
   Raises:
     ValueError: it is asked for, but there is nothing to score.
   """
-  import squad_results
-  import training_loop
+  from bert_keras3.tasks import squad_results
+  from bert_keras3.training import monitor
 
   if not training_config.eval_steps:
     return None
@@ -478,9 +477,7 @@ def make_monitor(job, training_config, step, questions):
       decoded = squad_results.with_threshold(decoded, threshold)
     return squad_results.score_decoded(examples, decoded)
 
-  return training_loop.Monitor(
-    evaluate_now, "f1", job.config.early_stopping_patience
-  )
+  return monitor.Monitor(evaluate_now, "f1", job.config.early_stopping_patience)
 
 
 # Prediction -------------------------------------------------------------------
@@ -488,7 +485,7 @@ def make_monitor(job, training_config, step, questions):
 
 def decode(job, step, questions, threshold=0.0):
   """The squad_decoding.Decoded of a model's logits."""
-  import squad_results
+  from bert_keras3.tasks import squad_results
 
   config = job.config
   logits = squad_results.predict_logits(
@@ -513,7 +510,7 @@ def predict(job, step, questions, global_step):
   Returns:
     Dict of the official figures, empty if there are none.
   """
-  import squad_results
+  from bert_keras3.tasks import squad_results
 
   examples = questions.examples
   is_scored = squad_results.has_answers(examples)
@@ -533,7 +530,7 @@ def predict(job, step, questions, global_step):
 
 def choose_threshold(job, examples, decoded):
   """What is asked for, or best for annotated examples and saved, or was so."""
-  import squad_results
+  from bert_keras3.tasks import squad_results
 
   if examples is None or job.config.null_score_diff_threshold is not None:
     return known_threshold(job)
@@ -565,10 +562,10 @@ def known_threshold(job):
 
 def report(job, examples, texts, results, global_step):
   """Prints a summary; writes eval_results.txt."""
-  import squad_results
-  import task_metrics
+  from bert_keras3.tasks import metrics
+  from bert_keras3.tasks import squad_results
 
-  text = task_metrics.format_results({"global_step": global_step, **results})
+  text = metrics.format_results({"global_step": global_step, **results})
   job.run.write("eval_results.txt", text)
   job.run.record(results)
   if job.run.is_writer:
@@ -580,13 +577,13 @@ def export(job, model, questions):
 
   LiteRT's outputs are compared on the questions, if there are any.
   """
-  import litert_export
-  import model_export
+  from bert_keras3.serving import export as model_export
+  from bert_keras3.serving import litert
 
   config = job.config
   check = None
   if "litert" in config.export_format:
-    check = litert_export.Check(questions and questions.source)
+    check = litert.Check(questions and questions.source)
   threshold = known_threshold(job)
   model_export.export_reader(
     config.export_dir,
@@ -609,38 +606,12 @@ def export(job, model, questions):
 # Conversation -----------------------------------------------------------------
 
 
-def converse(answer, read_line):
-  """Reads texts and questions, prints answers, until the input ends.
-
-  Args:
-    answer: function of (context, question) that returns what to print.
-    read_line: function of a prompt that returns a line or raises EOFError.
-  """
-  with contextlib.suppress(EOFError):
-    while True:
-      print("A text, then an empty line:")
-      context = read_text(read_line)
-      while question := read_line("question: ").strip():
-        print(answer(context, question))
-  print()
-
-
-def read_text(read_line):
-  """Lines up to an empty one, those before the first left out."""
-  lines = []
-  while not lines or lines[-1]:
-    line = read_line("").rstrip()
-    if line or lines:
-      lines.append(line)
-  return "\n".join(lines[:-1])
-
-
 def read_answer(job, step, threshold, context, question):
   """What a model finds in a text, as lines to print.
 
   Args:
     job: Job.
-    step: what model_evaluation.prediction_step returned.
+    step: what evaluation.prediction_step returned.
     threshold: null odds above it mean no answer (2.0).
     context: the text.
     question: what to answer from it.
@@ -665,7 +636,7 @@ def read_answer(job, step, threshold, context, question):
   # Without a place it is upstream's "empty".
   text = "" if best.start is None else best.text
   answers = [(text, best.probability, best.start, best.end), *others]
-  return format_answers(context, answers)
+  return conversation.format_answers(context, answers)
 
 
 def read_exported_answer(model, context, question):
@@ -676,35 +647,12 @@ def read_exported_answer(model, context, question):
     for entry in (result, *result["answers"])
   ]
   others = [answer for answer in others if answer[0] != best[0]]
-  return format_answers(context, [best, *others])
-
-
-def format_answers(context, answers):
-  """Lines about answers, the best first, which is shown in its place.
-
-  Args:
-    context: str.
-    answers: list of (text, probability, first character, the one after the
-      last); the text is "" if there is no answer.
-  """
-  lines = []
-  for text, probability, start, end in answers[: 1 + SHOWN_OTHERS]:
-    line = f"  {text or 'no answer'} ({probability:.1%})"
-    if text and start is not None:
-      line += f", characters {start} to {end}"
-    lines.append(line)
-  text, _, start, end = answers[0]
-  if text:
-    before = context[max(0, start - SHOWN_CONTEXT) : start]
-    after = context[end : end + SHOWN_CONTEXT]
-    shown = f"{before}[{context[start:end]}]{after}"
-    lines.insert(1, f"    {' '.join(shown.split())}")
-  return "\n".join(lines)
+  return conversation.format_answers(context, [best, *others])
 
 
 def cli():
   """Entry point of the console script."""
-  cli_flags.run(main, define_flags)
+  start_module.run(main, define_flags)
 
 
 if __name__ == "__main__":

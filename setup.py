@@ -1,77 +1,44 @@
+import pathlib
+
+from setuptools import find_packages
 from setuptools import setup
 
-LIBRARIES = [
-  "attention_report",
-  "checkpoint_io",
-  "classifier_data",
-  "classifier_results",
-  "cli_flags",
-  "device_strategy",
-  "example_files",
-  "fine_tuning",
-  "graph_classifier",
-  "graph_encoder",
-  "graph_squad",
-  "graph_tokenization",
-  "hugging_face",
-  "input_pipeline",
-  "litert_export",
-  "mask_filling",
-  "model_evaluation",
-  "model_export",
-  "model_files",
-  "model_growth",
-  "modeling",
-  "optimization",
-  "predictor",
-  "run_directory",
-  "run_forecast",
-  "squad_data",
-  "squad_decoding",
-  "squad_results",
-  "stop_signals",
-  "task_metrics",
-  "tokenization",
-  "training_log",
-  "training_loop",
-  "weight_conversion",
-  "worker_watchdog",
-]
-SCRIPTS = [
-  "build_vocab",
-  "convert_checkpoint",
-  "create_pretraining_data",
-  "extract_features",
-  "run_classifier",
-  "run_fill_mask",
-  "run_predict",
-  "run_pretraining",
-  "run_squad",
-]
+ROOT = pathlib.Path(__file__).resolve().parent
+MODULES = sorted(
+  path.stem for path in ROOT.glob("*.py") if path.stem != "setup"
+)
 
-with open("README.md", encoding="utf-8") as readme:
-  long_description = readme.read()
+
+def is_script(name):
+  source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+  return "\ndef cli():" in source
+
+
+def command(script):
+  return f"bert-{script.removeprefix('run_').replace('_', '-')}"
+
 
 setup(
   name="bert-keras3",
   version="0.1.0",
   description="google-research/bert for TensorFlow 2.21 and Keras 3",
-  long_description=long_description,
+  long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11",
-  py_modules=LIBRARIES + SCRIPTS,
+  py_modules=MODULES,
+  packages=find_packages(include=["bert_keras3*"]),
+  package_data={"bert_keras3": ["**/*.html", "**/*.css", "**/*.js"]},
   entry_points={
     "console_scripts": [
-      f"bert-{name.removeprefix('run_').replace('_', '-')} = {name}:cli"
-      for name in SCRIPTS
+      f"{command(name)} = {name}:cli" for name in MODULES if is_script(name)
     ]
   },
   install_requires=[
     "absl-py>=2.1",
     "google-crc32c>=1.5",
     "h5py>=3.11",
-    # The behaviour listed in the README was verified on these minor versions.
+    # The behaviour listed in the docs was verified on these minor versions.
     "keras>=3.15,<3.16",
     "numpy>=2.0",
     "safetensors>=0.4.1",

@@ -27,12 +27,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # This folder has files of the same names as the modules.
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
 
-import reference_pretraining_data  # noqa: E402
-import reference_tokenization  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 import create_pretraining_data  # noqa: E402
+import reference_pretraining_data  # noqa: E402
+import reference_tokenization  # noqa: E402
 import tokenization  # noqa: E402
+from bert_keras3.data import pretraining_instances  # noqa: E402
 
 
 def main():
@@ -86,9 +87,9 @@ def run_ours(files, vocab, output):
   """Returns how many instances were written, or only made without `output`."""
   with contextlib.redirect_stderr(io.StringIO()):
     tokenizer = tokenization.FullTokenizer(vocab)
-    documents = create_pretraining_data.read_documents(files, tokenizer)
-    instances = create_pretraining_data.create_training_instances(
-      documents, tokenizer, create_pretraining_data.DataConfig()
+    documents = pretraining_instances.read_documents(files, tokenizer)
+    instances = pretraining_instances.create_training_instances(
+      documents, tokenizer, pretraining_instances.DataConfig()
     )
     if output:
       create_pretraining_data.write_instance_to_example_files(

@@ -17,11 +17,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import cli_flags  # noqa: E402
-import fine_tuning  # noqa: E402
-import predictor  # noqa: E402
 import run_classifier  # noqa: E402
 import run_squad  # noqa: E402
+from bert_keras3.console import start
+from bert_keras3.serving import predictor  # noqa: E402
+from bert_keras3.tasks import fine_tuning  # noqa: E402
 
 # Answers that differ are shown up to this many.
 SHOWN = 5
@@ -30,7 +30,7 @@ SHOWN = 5
 def main():
   """Prints the comparison as lines."""
   options = parse_options()
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   compare = compare_reader if options.kind == "reader" else compare_classifier
   for line in compare(options):
     print(line)
@@ -56,23 +56,23 @@ def exported_flags(description, config_class):
 
 def open_model(config, head, **arguments):
   """(Setup, prediction step) of a trained model."""
-  import device_strategy
-  import model_evaluation
-  import run_directory
+  from bert_keras3.training import devices
+  from bert_keras3.training import evaluation
+  from bert_keras3.training import run as run_module
 
-  setup = fine_tuning.open_model(config, device_strategy.DeviceConfig())
+  setup = fine_tuning.open_model(config, devices.DeviceConfig())
   model = fine_tuning.make_model(setup, config, 0, head, **arguments)
   run = fine_tuning.open_run(setup, config, {}, [])
-  run_directory.restore(run, model)
-  return setup, run, model_evaluation.prediction_step(model)
+  run_module.restore(run, model)
+  return setup, run, evaluation.prediction_step(model)
 
 
 def compare_classifier(options):
   """Yields lines about a task's development set."""
-  import classifier_data
-  import classifier_results
   import modeling
-  import task_metrics
+  from bert_keras3.tasks import classifier_data
+  from bert_keras3.tasks import classifier_results
+  from bert_keras3.tasks import metrics
 
   export = predictor.Predictor(options.export_dir)
   config = run_classifier.ClassifierConfig(
@@ -105,14 +105,14 @@ def compare_classifier(options):
   )
   texts = [(x.text_a, x.text_b)[: len(export.inputs)] for x in split.examples]
   found = export.predict(texts, options.batch_size)
-  scores = task_metrics.probabilities(task.problem_type, logits)
+  scores = metrics.probabilities(task.problem_type, logits)
   if task.problem_type == "regression":
     errors = [
       abs(x["score"] - y[0]) for x, y in zip(found, scores, strict=True)
     ]
     yield f"{len(found)} texts, largest deviation of a score {max(errors):.1e}"
     return
-  labels = task_metrics.predict_labels(task.problem_type, logits)
+  labels = metrics.predict_labels(task.problem_type, logits)
   pairs = zip(found, labels, strict=True)
   different = sum(x["label"] != task.labels[y] for x, y in pairs)
   error = max(

@@ -26,9 +26,11 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli_flags  # noqa: E402
 import extract_features  # noqa: E402
 import tokenization  # noqa: E402
+from bert_keras3.console import start as start_module  # noqa: E402
+from bert_keras3.tasks import feature_extraction  # noqa: E402
+from bert_keras3.tasks import feature_files  # noqa: E402
 
 BATCH_SIZE = 32
 MAX_SEQ_LENGTH = 256  # sentence-transformers' for MiniLM
@@ -114,10 +116,10 @@ def take_turn(pipe):
 def make_ours(options, lines):
   """Function without arguments that gives the vectors."""
   del lines
-  cli_flags.load_tensorflow()
+  start_module.load_tensorflow()
   import tensorflow as tf
 
-  import device_strategy
+  from bert_keras3.training import devices
 
   tf.config.threading.set_intra_op_parallelism_threads(options.num_threads)
   tf.config.threading.set_inter_op_parallelism_threads(options.num_threads)
@@ -132,8 +134,8 @@ def make_ours(options, lines):
     pooling="mean",
     normalize=True,
   )
-  extractor = extract_features.FeatureExtractor(
-    config, device_strategy.DeviceConfig()
+  extractor = feature_extraction.FeatureExtractor(
+    config, devices.DeviceConfig()
   )
 
   def run():
@@ -161,7 +163,7 @@ def compare_writing():
   """Prints nanoseconds per number that becomes JSON."""
   values = np.random.default_rng(0).normal(size=[500, 768]).astype(np.float32)
   ways = {
-    "ours": lambda: extract_features.format_rows(values),
+    "ours": lambda: feature_files.format_rows(values),
     "upstream's": lambda: [
       json.dumps([round(float(x), 6) for x in row.flat]) for row in values
     ],
@@ -209,14 +211,15 @@ def compare_memory(options, pooling):
 def make_tiny_model(model_dir, folder):
   """Random weights for the vocabulary of a model, in a process of its own."""
   program = (
-    "import sys, shutil, checkpoint_io, modeling;"
+    "import sys, shutil, modeling;"
+    "from bert_keras3.weights import checkpoints;"
     f"model_dir, folder = {model_dir!r}, {folder!r};"
     "shutil.copy(f'{model_dir}/vocab.txt', folder);"
     "size = len(open(f'{folder}/vocab.txt').readlines());"
     f"config = modeling.BertConfig(size, **{TINY!r});"
     "open(f'{folder}/bert_config.json', 'w').write(config.to_json_string());"
     "variables = modeling.named_variables(modeling.BertModel(config));"
-    "checkpoint_io.save(f'{folder}/bert_model.ckpt', variables)"
+    "checkpoints.save(f'{folder}/bert_model.ckpt', variables)"
   )
   subprocess.run(
     [sys.executable, "-c", program],

@@ -20,8 +20,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import classifier_data  # noqa: E402
-import cli_flags  # noqa: E402
+from bert_keras3.console import start as start_module
+from bert_keras3.tasks import classifier_data  # noqa: E402
 
 
 def main():
@@ -113,14 +113,14 @@ class Ours:
   """The Trainer that run_classifier would make."""
 
   def __init__(self, task, options, pad_to_max_length):
-    cli_flags.load_tensorflow()
-    import checkpoint_io
-    import device_strategy
-    import input_pipeline
+    start_module.load_tensorflow()
     import modeling
     import optimization
     import tokenization
-    import training_loop
+    from bert_keras3.data import order as order_module
+    from bert_keras3.training import devices
+    from bert_keras3.training import loop
+    from bert_keras3.weights import checkpoints
 
     folder = pathlib.Path(options.model_dir)
     path, layout = classifier_data.require_file(task, "train", options.data_dir)
@@ -136,7 +136,7 @@ class Ours:
       pad_to_max_length=pad_to_max_length,
     ).source
     self.rows = source
-    strategy = device_strategy.make_strategy(device_strategy.DeviceConfig())
+    strategy = devices.make_strategy(devices.DeviceConfig())
     with strategy.scope():
       model = modeling.BertClassifier(
         modeling.BertConfig.from_json_file(str(folder / "config.json")),
@@ -146,10 +146,10 @@ class Ours:
     num_steps = int(
       len(source) / options.train_batch_size * options.num_train_epochs
     )
-    self.trainer = training_loop.Trainer(
+    self.trainer = loop.Trainer(
       strategy,
       model,
-      training_loop.TrainingConfig(
+      loop.TrainingConfig(
         output_dir=tempfile.mkdtemp(),
         schedule=optimization.LearningRateSchedule(
           options.learning_rate, num_steps, num_steps // 10
@@ -159,10 +159,10 @@ class Ours:
         seed=1,
       ),
     )
-    checkpoint_io.load_weights(self.trainer.weights, options.model_dir)
-    order = input_pipeline.training_order(source, options.train_batch_size, 1)
+    checkpoints.load_weights(self.trainer.weights, options.model_dir)
+    order = order_module.training_order(source, options.train_batch_size, 1)
     self.iterator = iter(
-      device_strategy.distribute_batches(
+      devices.distribute_batches(
         strategy,
         lambda: (source.take(order.batch(x)) for x in itertools.count()),
         num_micro_batches=1,

@@ -31,8 +31,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # This folder has files of the same names as the modules.
 sys.path[:1] = [str(ROOT)]
 
-import graph_tokenization  # noqa: E402
 import tokenization  # noqa: E402
+from bert_keras3.serving import graph_tokenization  # noqa: E402
 
 ROUNDS = 5
 LINES_PER_BATCH = 1024

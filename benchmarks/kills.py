@@ -71,7 +71,8 @@ def write_pretraining(folder, num_steps, count=2000):
   """Random records of the right form."""
   import numpy as np
 
-  import input_pipeline
+  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import records
 
   rng = np.random.default_rng(0)
   size = [count, LENGTH]
@@ -88,7 +89,7 @@ def write_pretraining(folder, num_steps, count=2000):
   }
   specs = input_pipeline.pretraining_features(LENGTH, PREDICTIONS)
   path = folder / "train.tfrecord"
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return [
@@ -222,7 +223,7 @@ def wait_for_step(process, output_dir, step):
 
 
 def last_report(output_dir):
-  """Step of the last row of training_log.csv, 0 without one."""
+  """Step of the last row of log.csv, 0 without one."""
   try:
     with open(output_dir / "training_log.csv", newline="") as file:
       return max((int(row["step"]) for row in csv.DictReader(file)), default=0)

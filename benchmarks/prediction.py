@@ -17,10 +17,10 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import cli_flags  # noqa: E402
-import predictor  # noqa: E402
 import run_classifier  # noqa: E402
 import tokenization  # noqa: E402
+from bert_keras3.console import start as start_module
+from bert_keras3.serving import predictor  # noqa: E402
 
 
 def main():
@@ -77,9 +77,9 @@ def make_pipeline(model_dir, folder):
 
 def make_predictor(folder):
   """A Predictor of what the pipeline saved."""
-  cli_flags.load_tensorflow()
-  import device_strategy
-  import training_loop
+  start_module.load_tensorflow()
+  from bert_keras3.training import devices
+  from bert_keras3.training import loop
 
   export_dir = f"{folder}/export"
   config = run_classifier.ClassifierConfig(
@@ -92,8 +92,8 @@ def make_predictor(folder):
   run_classifier.classify(
     config,
     run_classifier.make_task(config),
-    device_strategy.DeviceConfig(),
-    training_loop.TrainingConfig(f"{folder}/out", None, 1),
+    devices.DeviceConfig(),
+    loop.TrainingConfig(f"{folder}/out", None, 1),
     settings={},
   )
   return predictor.Predictor(export_dir)

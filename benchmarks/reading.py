@@ -20,9 +20,9 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import cli_flags  # noqa: E402
-import fine_tuning  # noqa: E402
 import run_squad  # noqa: E402
+from bert_keras3.console import start as start_module
+from bert_keras3.tasks import fine_tuning  # noqa: E402
 
 STEPS_PER_TURN = 50
 PHASES = ("training", "prediction", "decoding")
@@ -111,10 +111,10 @@ class Ours:
   """What run_squad does, a part at a time."""
 
   def __init__(self, options):
-    cli_flags.load_tensorflow()
-    import device_strategy
-    import model_evaluation
+    start_module.load_tensorflow()
     import modeling
+    from bert_keras3.training import devices
+    from bert_keras3.training import evaluation
 
     config = run_squad.SquadConfig(
       output_dir=tempfile.mkdtemp(),
@@ -123,16 +123,16 @@ class Ours:
       predict_file=options.predict_file,
       predict_batch_size=options.predict_batch_size,
     )
-    setup = fine_tuning.open_model(config, device_strategy.DeviceConfig())
+    setup = fine_tuning.open_model(config, devices.DeviceConfig())
     run = fine_tuning.open_run(setup, config, {}, [])
     self.job = run_squad.Job(config, setup, run)
     model = fine_tuning.make_model(setup, config, 1, modeling.BertSpanLabeler)
-    self.step = model_evaluation.prediction_step(model)
+    self.step = evaluation.prediction_step(model)
     self.questions = self._questions(options)
     self._start_training(options, model)
 
   def _questions(self, options):
-    import squad_data
+    from bert_keras3.tasks import squad_data
 
     examples = squad_data.read_squad_examples(options.predict_file, False)
     examples = examples[: options.num_questions]
@@ -145,12 +145,12 @@ class Ours:
     return run_squad.Questions(examples, windows, source)
 
   def _start_training(self, options, model):
-    import checkpoint_io
-    import device_strategy
-    import input_pipeline
     import optimization
-    import squad_data
-    import training_loop
+    from bert_keras3.data import order as order_module
+    from bert_keras3.tasks import squad_data
+    from bert_keras3.training import devices
+    from bert_keras3.training import loop
+    from bert_keras3.weights import checkpoints
 
     examples = squad_data.read_squad_examples(options.train_file, True)
     windows = squad_data.make_windows(
@@ -167,17 +167,17 @@ class Ours:
       options.learning_rate, 1000, 100
     )
     strategy = self.job.setup.strategy
-    self.trainer = training_loop.Trainer(
+    self.trainer = loop.Trainer(
       strategy,
       model,
-      training_loop.TrainingConfig(
+      loop.TrainingConfig(
         tempfile.mkdtemp(), schedule, options.train_batch_size
       ),
     )
-    checkpoint_io.load_weights(self.trainer.weights, options.model_dir)
-    order = input_pipeline.training_order(source, options.train_batch_size, 1)
+    checkpoints.load_weights(self.trainer.weights, options.model_dir)
+    order = order_module.training_order(source, options.train_batch_size, 1)
     self.iterator = iter(
-      device_strategy.distribute_batches(
+      devices.distribute_batches(
         strategy,
         lambda: (source.take(order.batch(x)) for x in itertools.count()),
         num_micro_batches=1,
@@ -191,7 +191,7 @@ class Ours:
 
   def predict(self):
     """Computes the questions' logits."""
-    import squad_results
+    from bert_keras3.tasks import squad_results
 
     self.logits = squad_results.predict_logits(
       self.job.setup.strategy,
@@ -203,7 +203,7 @@ class Ours:
 
   def decode(self):
     """Finds their answers."""
-    import squad_decoding
+    from bert_keras3.tasks import squad_decoding
 
     squad_decoding.decode(
       self.questions.examples,

@@ -34,10 +34,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
 
 import reference_squad  # noqa: E402
-
-import squad_data  # noqa: E402
-import squad_decoding  # noqa: E402
 import tokenization  # noqa: E402
+from bert_keras3.tasks import squad_data  # noqa: E402
+from bert_keras3.tasks import squad_decoding  # noqa: E402
 
 SEED = 1
 # Noise of a trained model's logits: where nothing is, how it spreads, and how

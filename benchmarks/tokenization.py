@@ -32,9 +32,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # This folder has files of the same names as the modules.
 sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
 
-import reference_tokenization  # noqa: E402
-
 import build_vocab  # noqa: E402
+import reference_tokenization  # noqa: E402
 import tokenization  # noqa: E402
 
 ROUNDS = 5

@@ -24,8 +24,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import classifier_data  # noqa: E402
-import task_metrics  # noqa: E402
+from bert_keras3.tasks import classifier_data  # noqa: E402
+from bert_keras3.tasks import metrics as task_metrics  # noqa: E402
 
 
 def main():

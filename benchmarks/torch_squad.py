@@ -28,7 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import torch_classifier  # noqa: E402
 
-import task_metrics  # noqa: E402
+from bert_keras3.tasks import squad_metrics
 
 
 def main():
@@ -56,7 +56,7 @@ def main():
     json.dumps(predictions, indent=4)
   )
   answers = [(x["id"], x["answers"]) for x in examples]
-  scores = task_metrics.squad_v1_scores(answers, predictions)
+  scores = squad_metrics.squad_v1_scores(answers, predictions)
   text = json.dumps({"seed": options.seed, **scores, "seconds": seconds})
   (output_dir / "results.json").write_text(text + "\n")
   print(text)

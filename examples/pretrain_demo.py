@@ -19,8 +19,10 @@ import manual_corpus
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import cli_flags  # noqa: E402 - the demo also runs where nothing is installed.
+
+# The demo also runs where nothing is installed.
 import tokenization  # noqa: E402
+from bert_keras3.console import start  # noqa: E402
 
 SEQ_LENGTH = 64
 PREDICTIONS = 10
@@ -58,7 +60,7 @@ def main():
   make_records(folder)
   pretrain(folder, options.num_train_steps)
 
-  cli_flags.load_tensorflow()
+  start.load_tensorflow()
   compare_with_guessing(folder)
   draw_picture(folder, fill_masks(folder))
 

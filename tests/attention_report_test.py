@@ -11,9 +11,9 @@ import zlib
 import numpy as np
 import pytest
 
-import attention_report
-import input_pipeline
 import modeling
+from bert_keras3.data import files
+from bert_keras3.tasks import attention_report
 
 PAIR = ["[CLS]", "the", "gall", "##on", "[SEP]", "of", "milk", "[SEP]"]
 HOSTILE = "</script><b>&\u2028<!--\ud83d"
@@ -284,7 +284,7 @@ def test_attention_of_a_model_reaches_the_file(tmp_path):
   report = attention_report.AttentionReport("tiny")
   assert report.add(attention_report.Sentence(PAIR, 5, attention))
   path = str(tmp_path / "page.html")
-  input_pipeline.write_atomically(path, report.html())
+  files.write_atomically(path, report.html())
   with open(path, encoding="utf-8") as reader:
     (entry,) = Page(reader.read()).data["sentences"]
   assert np.abs(decoded(entry) - attention).max() <= 0.5 / 255 + 1e-7

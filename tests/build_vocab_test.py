@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-import reference_tokenization as reference
 
 import build_vocab
+import reference_tokenization as reference
 import tokenization
 
 ROOT = pathlib.Path(__file__).parent.parent

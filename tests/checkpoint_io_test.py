@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-import torch_oracle
 
-import checkpoint_io
 import modeling
+import torch_oracle
+from bert_keras3.weights import checkpoints
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def assert_equal(actual, expected):
 
 def test_round_trip_is_bitwise(tmp_path, variables):
   prefix = str(tmp_path / "model.ckpt-7")
-  checkpoint_io.save(prefix, variables, 7, {"loss_scale": {"scale": 2.0}})
+  checkpoints.save(prefix, variables, 7, {"loss_scale": {"scale": 2.0}})
   loaded = zeros_like(variables)
-  step, extra = checkpoint_io.restore(loaded, prefix)
+  step, extra = checkpoints.restore(loaded, prefix)
   assert_equal(loaded, variables)
   assert (step, extra) == (7, {"loss_scale": {"scale": 2.0}})
 
@@ -48,7 +48,7 @@ def test_round_trip_is_bitwise(tmp_path, variables):
 def test_tensorflow_1_reads_what_we_write(tmp_path, variables):
   """The reader behind tf.compat.v1.train.Saver sees plain names."""
   prefix = str(tmp_path / "bert_model.ckpt")
-  checkpoint_io.save(prefix, variables, 7)
+  checkpoints.save(prefix, variables, 7)
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     bias = tf.compat.v1.get_variable("output_bias", [2])
     step = tf.compat.v1.get_variable("global_step", [], tf.int64)
@@ -62,9 +62,7 @@ def test_upstreams_checkpoints_load_in_full(goldens, name):
   folder = goldens / "model" / name
   config = modeling.BertConfig.from_json_file(str(folder / "bert_config.json"))
   variables = modeling.named_variables(modeling.BertPretrainer(config))
-  report = checkpoint_io.load_weights(
-    variables, str(folder / "bert_model.ckpt")
-  )
+  report = checkpoints.load_weights(variables, str(folder / "bert_model.ckpt"))
   assert set(report.loaded) == set(variables)
   assert report.initialised == ()
   assert set(report.ignored) == {
@@ -81,7 +79,7 @@ def test_upstreams_checkpoints_load_in_full(goldens, name):
 
 def test_upstreams_global_step_is_read(goldens):
   prefix = str(goldens / "model" / "tiny" / "bert_model.ckpt")
-  assert checkpoint_io.read_global_step(prefix) == 1011
+  assert checkpoints.read_global_step(prefix) == 1011
 
 
 def test_the_report_names_what_was_not_loaded(tmp_path, variables):
@@ -91,8 +89,8 @@ def test_the_report_names_what_was_not_loaded(tmp_path, variables):
     "cls/old/output_bias": tf.zeros([2]),
   }
   prefix = str(tmp_path / "bert_model.ckpt")
-  checkpoint_io.save(prefix, saved, 3)
-  report = checkpoint_io.load_weights(variables, prefix)
+  checkpoints.save(prefix, saved, 3)
+  report = checkpoints.load_weights(variables, prefix)
   assert report.loaded == ("bert/a/kernel",)
   assert report.initialised == ("bert/pooler/dense/bias", "output_bias")
   text = str(report)
@@ -105,82 +103,80 @@ def test_an_incomplete_encoder_is_refused_before_anything_changes(
   tmp_path, variables
 ):
   prefix = str(tmp_path / "bert_model.ckpt")
-  checkpoint_io.save(prefix, {"output_bias": tf.zeros([2])})
+  checkpoints.save(prefix, {"output_bias": tf.zeros([2])})
   with pytest.raises(ValueError, match="lacks 1 encoder variables, bert/a"):
-    checkpoint_io.load_weights(variables, prefix)
+    checkpoints.load_weights(variables, prefix)
   np.testing.assert_array_equal(variables["output_bias"], [4.0, 5.0])
 
 
 def test_another_shape_is_refused_before_anything_changes(tmp_path, variables):
   prefix = str(tmp_path / "bert_model.ckpt")
   changed = {**zeros_like(variables), "output_bias": tf.zeros([3])}
-  checkpoint_io.save(prefix, changed)
+  checkpoints.save(prefix, changed)
   with pytest.raises(ValueError, match=r"output_bias has shape \[3\].*\[2\]"):
-    checkpoint_io.load_weights(variables, prefix)
+    checkpoints.load_weights(variables, prefix)
   np.testing.assert_array_equal(variables["bert/a/kernel"], [[1.0, 2.0]])
 
 
 def test_a_head_for_other_labels_tells_the_way_out(tmp_path, variables):
   prefix = str(tmp_path / "bert_model.ckpt")
-  checkpoint_io.save(prefix, {**variables, "output_bias": tf.zeros([3])})
+  checkpoints.save(prefix, {**variables, "output_bias": tf.zeros([3])})
   with pytest.raises(ValueError, match="another number of labels; .*BertModel"):
-    checkpoint_io.load_weights(variables, prefix)
+    checkpoints.load_weights(variables, prefix)
 
 
 def test_resuming_needs_every_variable(tmp_path, variables):
   prefix = str(tmp_path / "model.ckpt-1")
-  checkpoint_io.save(prefix, variables)
+  checkpoints.save(prefix, variables)
   with pytest.raises(ValueError, match="cannot be resumed.*global_step"):
-    checkpoint_io.restore(variables, prefix)
+    checkpoints.restore(variables, prefix)
 
 
 @pytest.mark.parametrize(
   "path", ["", "checkpoint", "model.ckpt-5", "model.ckpt-5.index"]
 )
 def test_every_way_to_name_a_checkpoint(tmp_path, variables, path):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   directory.save(variables, 5, {})
-  found = checkpoint_io.resolve(os.path.join(str(tmp_path), path).rstrip("/"))
+  found = checkpoints.resolve(os.path.join(str(tmp_path), path).rstrip("/"))
   assert found == str(tmp_path / "model.ckpt-5")
 
 
 def test_a_directory_with_a_released_model_resolves(tmp_path, variables):
-  checkpoint_io.save(str(tmp_path / "bert_model.ckpt"), variables)
-  assert checkpoint_io.resolve(str(tmp_path)) == str(
-    tmp_path / "bert_model.ckpt"
-  )
+  checkpoints.save(str(tmp_path / "bert_model.ckpt"), variables)
+  assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "bert_model.ckpt")
 
 
 def test_a_finished_runs_last_word_is_its_best(tmp_path, variables):
-  checkpoint_io.CheckpointDirectory(str(tmp_path)).save(variables, 5, {})
-  checkpoint_io.save(str(tmp_path / "bert_model.ckpt"), variables)
+  checkpoints.CheckpointDirectory(str(tmp_path)).save(variables, 5, {})
+  checkpoints.save(str(tmp_path / "bert_model.ckpt"), variables)
   best = str(tmp_path / "bert_model.ckpt")
-  assert checkpoint_io.resolve(str(tmp_path)) == best
-  newest = checkpoint_io.resolve(str(tmp_path / "checkpoint"))
+  assert checkpoints.resolve(str(tmp_path)) == best
+  newest = checkpoints.resolve(str(tmp_path / "checkpoint"))
   assert newest == str(tmp_path / "model.ckpt-5")
 
 
 def test_nothing_there_names_the_path(tmp_path):
   with pytest.raises(FileNotFoundError, match="no checkpoint at .*nowhere"):
-    checkpoint_io.resolve(str(tmp_path / "nowhere"))
+    checkpoints.resolve(str(tmp_path / "nowhere"))
 
 
 def test_a_directory_named_checkpoint_is_one(tmp_path, variables):
   folder = tmp_path / "checkpoint"
   folder.mkdir()
-  checkpoint_io.save(str(folder / "bert_model.ckpt"), variables)
-  assert checkpoint_io.resolve(str(folder)) == str(folder / "bert_model.ckpt")
+  checkpoints.save(str(folder / "bert_model.ckpt"), variables)
+  assert checkpoints.resolve(str(folder)) == str(folder / "bert_model.ckpt")
 
 
 def test_an_index_without_its_data_is_no_checkpoint(tmp_path, variables):
-  checkpoint_io.save(str(tmp_path / "a.ckpt"), variables)
+  checkpoints.save(str(tmp_path / "a.ckpt"), variables)
   (tmp_path / "a.ckpt.data-00000-of-00001").unlink()
   with pytest.raises(FileNotFoundError, match="no checkpoint at .*a.ckpt"):
-    checkpoint_io.resolve(str(tmp_path / "a.ckpt"))
+    checkpoints.resolve(str(tmp_path / "a.ckpt"))
 
 
 def test_rotation_keeps_the_newest(tmp_path, variables):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path), 2)
+  directory = checkpoints.CheckpointDirectory(str(tmp_path), 2)
   for step in (9, 10, 100):
     directory.save(variables, step, {})
   kept = {path.name.split(".index")[0] for path in tmp_path.glob("*.index")}
@@ -200,32 +196,32 @@ def test_what_tensorflow_would_not_find_again_is_not_written(
   for path in (tmp_path / "with[1]" / "a.ckpt", tmp_path / "a*.ckpt"):
     path.parent.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="from a path with any of"):
-      checkpoint_io.save(str(path), variables)
+      checkpoints.save(str(path), variables)
   # Nor read, if someone gave it such a name later.
-  checkpoint_io.save(str(tmp_path / "a.ckpt"), variables)
+  checkpoints.save(str(tmp_path / "a.ckpt"), variables)
   for suffix in (".index", ".data-00000-of-00001"):
     (tmp_path / f"a.ckpt{suffix}").rename(tmp_path / f"b[1].ckpt{suffix}")
   with pytest.raises(ValueError, match=r"b\[1\].ckpt: TensorFlow reads no"):
-    checkpoint_io.load_weights(variables, str(tmp_path / "b[1].ckpt"))
+    checkpoints.load_weights(variables, str(tmp_path / "b[1].ckpt"))
 
 
 def test_one_that_was_being_written_is_none(tmp_path, variables):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   directory.save(variables, 5, {})
   # As a killed process leaves it: whole, but without its name.
-  checkpoint_io.save(str(tmp_path / "model.ckpt-9.incomplete-77"), variables, 9)
+  checkpoints.save(str(tmp_path / "model.ckpt-9.incomplete-77"), variables, 9)
   newest = str(tmp_path / "model.ckpt-5")
   assert directory.prefixes() == [newest]
-  assert checkpoint_io.newest_readable(str(tmp_path)) == newest
+  assert checkpoints.newest_readable(str(tmp_path)) == newest
 
 
 def test_a_checkpoint_file_that_was_edited_is_followed(tmp_path, variables):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   for step in (5, 9):
     directory.save(variables, step, {})
   (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"')
   chosen = str(tmp_path / "model.ckpt-5")
-  assert checkpoint_io.newest_readable(str(tmp_path)) == chosen
+  assert checkpoints.newest_readable(str(tmp_path)) == chosen
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001", ".json"])
@@ -233,7 +229,7 @@ def test_a_checkpoint_file_that_was_edited_is_followed(tmp_path, variables):
 def test_a_damaged_newest_is_passed_over(
   tmp_path, variables, capsys, suffix, damage
 ):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   for step in (5, 9):
     directory.save(variables, step, {"step": step})
   file = tmp_path / f"model.ckpt-9{suffix}"
@@ -246,14 +242,14 @@ def test_a_damaged_newest_is_passed_over(
       "flipped": content[:3] + bytes([content[3] ^ 255]) + content[4:],
     }[damage]
   )
-  newest = checkpoint_io.newest_readable(str(tmp_path))
+  newest = checkpoints.newest_readable(str(tmp_path))
   assert newest == str(tmp_path / "model.ckpt-5")
   assert "model.ckpt-9 is damaged and left out" in capsys.readouterr().err
-  assert checkpoint_io.restore(variables, newest) == (5, {"step": 5})
+  assert checkpoints.restore(variables, newest) == (5, {"step": 5})
 
 
 def test_a_flipped_digit_beside_the_tensors_is_damage(tmp_path, variables):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   extra = {"data_offset": 3, "interval": {"loss": 0.1, "steps": 2.0}}
   for step in (5, 9):
     directory.save(variables, step, extra)
@@ -261,45 +257,45 @@ def test_a_flipped_digit_beside_the_tensors_is_damage(tmp_path, variables):
   file.write_text(
     file.read_text().replace('"data_offset": 3', '"data_offset": 7')
   )
-  newest = checkpoint_io.newest_readable(str(tmp_path))
+  newest = checkpoints.newest_readable(str(tmp_path))
   assert newest == str(tmp_path / "model.ckpt-5")
-  assert checkpoint_io.restore(variables, newest) == (5, extra)
+  assert checkpoints.restore(variables, newest) == (5, extra)
   # As an earlier version wrote it.
   (tmp_path / "model.ckpt-5.json").write_text('{"data_offset": 1}')
-  assert checkpoint_io.restore(variables, newest)[1] == {"data_offset": 1}
+  assert checkpoints.restore(variables, newest)[1] == {"data_offset": 1}
 
 
 def test_nothing_but_damage_is_no_new_start(tmp_path, variables):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   directory.save(variables, 5, {})
   (tmp_path / "model.ckpt-5.data-00000-of-00001").unlink()
   with pytest.raises(
     ValueError, match="no checkpoint in .* can be read; bring"
   ):
-    checkpoint_io.newest_readable(str(tmp_path))
-  assert checkpoint_io.newest_readable(str(tmp_path / "empty")) is None
+    checkpoints.newest_readable(str(tmp_path))
+  assert checkpoints.newest_readable(str(tmp_path / "empty")) is None
 
 
 def test_a_write_that_cannot_be_read_back_is_no_checkpoint(
   tmp_path, variables, monkeypatch
 ):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   directory.save(variables, 5, {})
-  write = checkpoint_io._write
+  write = checkpoints._write
 
   def write_otherwise(prefix, tensors, extra):
     write(prefix, {name: x + 1.0 for name, x in tensors.items()}, extra)
 
-  monkeypatch.setattr(checkpoint_io, "_write", write_otherwise)
+  monkeypatch.setattr(checkpoints, "_write", write_otherwise)
   with pytest.raises(
     OSError, match="ckpt-9 could not be written: .* not read b"
   ):
-    checkpoint_io.save(str(tmp_path / "model.ckpt-9"), variables)
+    checkpoints.save(str(tmp_path / "model.ckpt-9"), variables)
   assert not [x for x in os.listdir(tmp_path) if "-9" in x]
 
 
 def test_zero_keeps_all(tmp_path, variables):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path), 0)
+  directory = checkpoints.CheckpointDirectory(str(tmp_path), 0)
   for step in range(7):
     directory.save(variables, step, {})
   assert len(list(tmp_path.glob("*.index"))) == 7
@@ -308,18 +304,18 @@ def test_zero_keeps_all(tmp_path, variables):
 def test_a_moved_directory_is_followed(tmp_path, variables):
   old, new = tmp_path / "old", tmp_path / "new"
   old.mkdir()
-  checkpoint_io.CheckpointDirectory(str(old)).save(variables, 1, {})
+  checkpoints.CheckpointDirectory(str(old)).save(variables, 1, {})
   # Estimator wrote absolute paths; ours are relative.
   state = old / "checkpoint"
   state.write_text(f'model_checkpoint_path: "{old}/model.ckpt-1"\n')
   old.rename(new)
-  assert checkpoint_io.latest(str(new)) == str(new / "model.ckpt-1")
+  assert checkpoints.latest(str(new)) == str(new / "model.ckpt-1")
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(
   tmp_path, variables, monkeypatch
 ):
-  directory = checkpoint_io.CheckpointDirectory(str(tmp_path))
+  directory = checkpoints.CheckpointDirectory(str(tmp_path))
   directory.save(variables, 1, {})
 
   def fail(source, target, overwrite=False):
@@ -329,9 +325,9 @@ def test_a_failed_write_leaves_the_old_checkpoint(
   with pytest.raises(OSError, match="disk full"):
     directory.save(zeros_like(variables), 2, {})
   monkeypatch.undo()
-  assert checkpoint_io.latest(str(tmp_path)) == str(tmp_path / "model.ckpt-1")
+  assert checkpoints.latest(str(tmp_path)) == str(tmp_path / "model.ckpt-1")
   loaded = zeros_like(variables)
-  assert checkpoint_io.restore(loaded, str(tmp_path))[0] == 1
+  assert checkpoints.restore(loaded, str(tmp_path))[0] == 1
   assert_equal(loaded, variables)
 
 
@@ -420,7 +416,7 @@ def test_every_tensor_of_a_hugging_face_directory_arrives(
   }
   path = write_safetensors(tmp_path, tensors)
   loaded = zeros_like(variables)
-  report = checkpoint_io.load_weights(loaded, str(tmp_path))
+  report = checkpoints.load_weights(loaded, str(tmp_path))
   assert_equal(
     loaded,
     {
@@ -428,7 +424,7 @@ def test_every_tensor_of_a_hugging_face_directory_arrives(
       for name, variable in variables.items()
     },
   )
-  assert report == checkpoint_io.LoadReport(path, tuple(variables), (), {})
+  assert report == checkpoints.LoadReport(path, tuple(variables), (), {})
 
 
 @pytest.mark.parametrize(
@@ -442,7 +438,7 @@ def test_hugging_faces_fine_tuned_heads_arrive(tmp_path, head, arguments):
   variables = random_model(head, **arguments)
   path = write_safetensors(tmp_path, their_tensors(variables))
   loaded = zeros_like(variables)
-  report = checkpoint_io.load_weights(loaded, path)
+  report = checkpoints.load_weights(loaded, path)
   assert_equal(loaded, variables)
   assert report.initialised == ()
 
@@ -456,7 +452,7 @@ def test_the_first_files_names_of_layer_norms_are_known(tmp_path):
     for name, value in their_tensors(variables).items()
   }
   loaded = zeros_like(variables)
-  checkpoint_io.load_weights(loaded, write_safetensors(tmp_path, tensors))
+  checkpoints.load_weights(loaded, write_safetensors(tmp_path, tensors))
   assert_equal(loaded, variables)
 
 
@@ -472,7 +468,7 @@ def test_the_report_gives_the_reason_for_hugging_faces_extras(tmp_path):
   }
   del tensors["bert.pooler.dense.weight"]
   path = write_safetensors(tmp_path, tensors)
-  report = checkpoint_io.load_weights(variables, path)
+  report = checkpoints.load_weights(variables, path)
   assert report.initialised == ("bert/pooler/dense/kernel",)
   tied = "tied to the word embeddings and output bias"
   assert report.ignored == {
@@ -493,7 +489,7 @@ def test_an_output_layer_that_is_not_tied_is_refused(tmp_path, name):
   tensors[name] = np.zeros(shape, np.float32)
   path = write_safetensors(tmp_path, tensors)
   with pytest.raises(ValueError, match=f"{name} differs from .*ties"):
-    checkpoint_io.load_weights(variables, path)
+    checkpoints.load_weights(variables, path)
 
 
 def test_an_output_bias_may_have_its_other_name_only(tmp_path):
@@ -501,7 +497,7 @@ def test_an_output_bias_may_have_its_other_name_only(tmp_path):
   tensors = their_tensors(variables)
   tensors[DECODER_BIAS] = tensors.pop("cls.predictions.bias")
   loaded = zeros_like(variables)
-  checkpoint_io.load_weights(loaded, write_safetensors(tmp_path, tensors))
+  checkpoints.load_weights(loaded, write_safetensors(tmp_path, tensors))
   assert_equal(loaded, variables)
 
 
@@ -539,7 +535,7 @@ def test_the_config_says_what_a_classifier_is(
   write_safetensors(tmp_path, tensors)
   write_config(tmp_path, architectures=[architecture])
   loaded = zeros_like(variables)
-  report = checkpoint_io.load_weights(loaded, str(tmp_path))
+  report = checkpoints.load_weights(loaded, str(tmp_path))
   kept = {x: y for x, y in variables.items() if x in report.loaded}
   assert_equal({x: loaded[x] for x in kept}, kept)
   assert len(kept) == len(tensors)
@@ -566,7 +562,7 @@ def test_shards_arrive(tmp_path, by):
   index = write_shards(tmp_path, their_tensors(variables))
   loaded = zeros_like(variables)
   path = tmp_path if by == "directory" else index
-  report = checkpoint_io.load_weights(loaded, str(path))
+  report = checkpoints.load_weights(loaded, str(path))
   assert_equal(loaded, variables)
   assert report.prefix == str(index)
 
@@ -576,7 +572,7 @@ def test_a_missing_shard_is_named(tmp_path):
   write_shards(tmp_path, their_tensors(variables))
   (tmp_path / "model-00002-of-00003.safetensors").unlink()
   with pytest.raises(ValueError, match="model-00002-of.* is missing, which"):
-    checkpoint_io.load_weights(variables, str(tmp_path))
+    checkpoints.load_weights(variables, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -589,7 +585,7 @@ def test_a_config_that_says_nothing_is_no_obstacle_to_weights(tmp_path, text):
   write_safetensors(tmp_path, their_tensors(variables))
   (tmp_path / "config.json").write_text(text)
   loaded = zeros_like(variables)
-  checkpoint_io.load_weights(loaded, str(tmp_path))
+  checkpoints.load_weights(loaded, str(tmp_path))
   assert_equal(loaded, variables)
 
 
@@ -598,7 +594,7 @@ def test_a_broken_index_is_named(tmp_path, text):
   path = tmp_path / "model.safetensors.index.json"
   path.write_text(text)
   with pytest.raises(ValueError, match="index.json is no index of safeten"):
-    checkpoint_io.load_weights({}, str(tmp_path))
+    checkpoints.load_weights({}, str(tmp_path))
 
 
 # Keras
@@ -632,9 +628,9 @@ def test_keras_files_arrive(tmp_path, kind, suffix):
     (tmp_path / "bert_config.json").write_text(config.to_json_string())
   variables = modeling.named_variables(model)
   loaded = zeros_like(variables)
-  report = checkpoint_io.load_weights(loaded, path)
+  report = checkpoints.load_weights(loaded, path)
   assert_equal(loaded, variables)
-  assert report == checkpoint_io.LoadReport(path, tuple(variables), (), {})
+  assert report == checkpoints.LoadReport(path, tuple(variables), (), {})
 
 
 def test_keras_weights_need_their_config(tmp_path):
@@ -644,11 +640,11 @@ def test_keras_weights_need_their_config(tmp_path):
   with pytest.raises(
     FileNotFoundError, match="no BERT config at .*bert_config"
   ):
-    checkpoint_io.load_weights(modeling.named_variables(model), path)
+    checkpoints.load_weights(modeling.named_variables(model), path)
   other = modeling.BertConfig.from_dict({**CONFIG, "hidden_size": 6})
   (tmp_path / "bert_config.json").write_text(other.to_json_string())
   with pytest.raises(ValueError, match="model.weights.h5 is no file that Ker"):
-    checkpoint_io.load_weights(modeling.named_variables(model), path)
+    checkpoints.load_weights(modeling.named_variables(model), path)
 
 
 @pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
@@ -658,14 +654,14 @@ def test_a_broken_keras_file_is_named(tmp_path, suffix):
   path = tmp_path / f"model.{suffix}"
   path.write_bytes(b"PK nothing")
   with pytest.raises(ValueError, match=f"model.{suffix} is no file that Keras"):
-    checkpoint_io.load_weights({}, str(path))
+    checkpoints.load_weights({}, str(path))
 
 
 def test_another_model_of_keras_is_refused(tmp_path):
   path = str(tmp_path / "model.keras")
   keras.Sequential([keras.layers.Dense(2)]).save(path)
   with pytest.raises(ValueError, match="holds a Sequential, which is no model"):
-    checkpoint_io.load_weights({}, path)
+    checkpoints.load_weights({}, path)
 
 
 # Other networks
@@ -687,7 +683,7 @@ def test_another_network_of_hugging_face_is_refused(tmp_path, old, new):
   }
   path = write_safetensors(tmp_path, tensors)
   with pytest.raises(ValueError, match="is no checkpoint of this BERT: it lac"):
-    checkpoint_io.load_weights(variables, path)
+    checkpoints.load_weights(variables, path)
 
 
 def test_another_width_is_refused_before_anything_changes(tmp_path):
@@ -701,7 +697,7 @@ def test_another_width_is_refused_before_anything_changes(tmp_path):
   with pytest.raises(
     ValueError, match=r"layer_1/intermediate/dense/kernel .* \[8, 13\].*\[8, 12"
   ):
-    checkpoint_io.load_weights(loaded, path)
+    checkpoints.load_weights(loaded, path)
   assert_equal(loaded, zeros_like(variables))
 
 
@@ -722,14 +718,14 @@ def test_ambiguous_and_quantised_tensors_are_refused(tmp_path, extra, words):
   variables = random_model()
   path = write_safetensors(tmp_path, their_tensors(variables) | extra)
   with pytest.raises(ValueError, match=f"model.safetensors.*{words}"):
-    checkpoint_io.load_weights(variables, path)
+    checkpoints.load_weights(variables, path)
 
 
 def test_a_broken_safetensors_file_is_named(tmp_path):
   path = tmp_path / "model.safetensors"
   path.write_text("version https://git-lfs.github.com/spec/v1\n")
   with pytest.raises(ValueError, match="model.safetensors is no complete"):
-    checkpoint_io.load_weights({}, str(path))
+    checkpoints.load_weights({}, str(path))
 
 
 def test_safetensors_come_after_tensorflow_and_before_pickles(
@@ -738,32 +734,32 @@ def test_safetensors_come_after_tensorflow_and_before_pickles(
   (tmp_path / "pytorch_model.bin").touch()
   for path in (tmp_path, tmp_path / "pytorch_model.bin"):
     with pytest.raises(ValueError, match="pytorch_model.bin is not read.*runs"):
-      checkpoint_io.resolve(str(path))
+      checkpoints.resolve(str(path))
   write_config(tmp_path, architectures=["BertForMaskedLM"])
   with pytest.raises(ValueError, match="BertForMaskedLM.from_pr.*vocab.txt"):
-    checkpoint_io.resolve(str(tmp_path))
+    checkpoints.resolve(str(tmp_path))
   (tmp_path / "pytorch_model.bin").rename(
     tmp_path / "pytorch_model-00001-of-00002.bin"
   )
   with pytest.raises(ValueError, match="00001-of-00002.bin is not read"):
-    checkpoint_io.resolve(str(tmp_path))
+    checkpoints.resolve(str(tmp_path))
   path = write_safetensors(tmp_path, {"classifier.bias": np.zeros([2])})
-  assert checkpoint_io.resolve(str(tmp_path)) == path
+  assert checkpoints.resolve(str(tmp_path)) == path
   prefix = str(tmp_path / "bert_model.ckpt")
-  checkpoint_io.save(prefix, variables)
-  assert checkpoint_io.resolve(str(tmp_path)) == prefix
-  assert checkpoint_io.resolve(path) == path
+  checkpoints.save(prefix, variables)
+  assert checkpoints.resolve(str(tmp_path)) == prefix
+  assert checkpoints.resolve(path) == path
 
 
 def test_remote_safetensors_are_refused(tmp_path):
   write_safetensors(tmp_path, {"classifier.bias": np.zeros([2])})
   with pytest.raises(ValueError, match="file://.* is not a local file"):
-    checkpoint_io.resolve(f"file://{tmp_path}")
+    checkpoints.resolve(f"file://{tmp_path}")
 
 
 def test_safetensors_hold_no_run(tmp_path):
   variables = random_model()
   path = write_safetensors(tmp_path, their_tensors(variables))
-  assert checkpoint_io.read_global_step(path) == 0
+  assert checkpoints.read_global_step(path) == 0
   with pytest.raises(ValueError, match="cannot be resumed: it has no global_"):
-    checkpoint_io.restore(variables, path)
+    checkpoints.restore(variables, path)

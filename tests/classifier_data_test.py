@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import classifier_data
-import input_pipeline
 import run_classifier
 import tokenization
-from classifier_data import InputExample
-from classifier_data import Layout
+from bert_keras3.data import sequences as sequences_module
+from bert_keras3.data.tables import InputExample
+from bert_keras3.data.tables import Layout
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import upstream_api
+from bert_keras3.weights import labels as labels_module
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "classifier"
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"
@@ -103,8 +105,8 @@ def test_padding_example_of_the_original(goldens):
   kinds = {(row["task"], row["max_seq_length"]) for row in others}
   assert kinds == set(itertools.product(GOLDEN_TASKS, GOLDEN_LENGTHS))
   length = golden["padded_length"]
-  padding = classifier_data.PaddingInputExample()
-  feature = classifier_data.convert_single_example(0, padding, [], length, None)
+  padding = upstream_api.PaddingInputExample()
+  feature = upstream_api.convert_single_example(0, padding, [], length, None)
   assert dataclasses.asdict(feature) == {
     "input_ids": [0] * length,
     "input_mask": [0] * length,
@@ -124,8 +126,8 @@ def test_records_of_the_original(goldens, tmp_path):
   mrpc = classifier_data.TASKS["mrpc"]
   examples = read_split(mrpc, "dev", goldens / "inputs" / "mrpc")
   path = str(tmp_path / "eval.tf_record")
-  classifier_data.file_based_convert_examples_to_features(
-    [*examples, classifier_data.PaddingInputExample()],
+  upstream_api.file_based_convert_examples_to_features(
+    [*examples, upstream_api.PaddingInputExample()],
     mrpc.labels,
     64,
     tokenization.FullTokenizer(str(goldens / "vocab" / "vocab.txt")),
@@ -148,7 +150,7 @@ def test_some_features_of_the_original(tmp_path, row):
   vocab.write_text("\n".join(["[PAD]", "[UNK]", *tokens]), encoding="utf-8")
   tokenizer = tokenization.FullTokenizer(str(vocab), row["do_lower_case"])
   label = None if row["guid"].startswith("test") else row["label"]
-  feature = classifier_data.convert_single_example(
+  feature = upstream_api.convert_single_example(
     0,
     InputExample(row["guid"], row["text_a"], row["text_b"], label),
     classifier_data.TASKS[row["task"]].labels,
@@ -723,7 +725,7 @@ def test_saved_labels_are_the_same(tmp_path):
   labels = ("0", "#1", "two words", "a\u2028b", "c\x85d", "\u4e2d", "\ufeff")
   path = tmp_path / "labels.txt"
   path.write_text(
-    classifier_data.format_labels(labels), encoding="utf-8", newline=""
+    labels_module.format_labels(labels), encoding="utf-8", newline=""
   )
   task = classifier_data.own_task("csv", Layout("text", label="label"))
   saved = classifier_data.with_saved_labels(task, str(path))
@@ -822,7 +824,7 @@ def test_labels_that_no_run_wrote_are_refused(tmp_path, content):
   path = tmp_path / "labels.txt"
   path.write_text(content)
   with pytest.raises(ValueError, match="labels.txt should hold .* each once"):
-    classifier_data.read_labels(str(path))
+    labels_module.read_labels(str(path))
 
 
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
@@ -1069,7 +1071,7 @@ def test_truncation_is_the_originals():
     range(14), range(14), range(3, 25)
   ):
     room = max_seq_length - (3 if num_b else 2)
-    keep = input_pipeline.truncate_pair(num_a, num_b, max_seq_length)
+    keep = sequences_module.truncate_pair(num_a, num_b, max_seq_length)
     assert keep == truncate_seq_pair(num_a, num_b, room)
 
 
@@ -1089,7 +1091,7 @@ def test_truncation_is_the_originals():
 )
 def test_some_truncations_of_the_original(num_a, num_b, room, keep):
   max_seq_length = room + (3 if num_b else 2)
-  assert input_pipeline.truncate_pair(num_a, num_b, max_seq_length) == keep
+  assert sequences_module.truncate_pair(num_a, num_b, max_seq_length) == keep
   ((a, b),) = fitted(pair(num_a, num_b), max_seq_length, "truncate")
   assert a == list(range(A, A + keep[0]))
   assert b == list(range(B, B + keep[1]))
@@ -1099,7 +1101,7 @@ def test_all_truncations_of_the_original(goldens):
   path = goldens / "classifier" / "truncate_seq_pair.json"
   for row in json.loads(path.read_text(encoding="utf-8")):
     max_seq_length = row["max_length"] + (3 if row["len_b"] else 2)
-    keep = input_pipeline.truncate_pair(
+    keep = sequences_module.truncate_pair(
       row["len_a"], row["len_b"], max_seq_length
     )
     assert row["a"] == list(range(keep[0]))

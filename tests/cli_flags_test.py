@@ -9,11 +9,13 @@ import sys
 import pytest
 from absl import flags
 
-import cli_flags
+from bert_keras3.console import flags as cli_flags
+from bert_keras3.console import start
+from bert_keras3.data import files
 
 PROGRAM = """
-import cli_flags
 from absl import flags
+from bert_keras3.console import flags as cli_flags
 
 def define_flags():
   flags.DEFINE_integer("count", 1, "How many.", lower_bound=1)
@@ -31,7 +33,7 @@ cli_flags.run(main, define_flags)
 
 @pytest.fixture(scope="module")
 def project_root():
-  return str(pathlib.Path(cli_flags.__file__).parent)
+  return str(pathlib.Path(__file__).resolve().parent.parent)
 
 
 def run_program(folder, project_root, *args):
@@ -110,9 +112,9 @@ def test_only_our_raise_statements_are_mistakes():
   import tokenization
 
   ours = error_of(lambda: tokenization.convert_to_unicode(3))
-  assert cli_flags.is_users_mistake(ours)
-  assert not cli_flags.is_users_mistake(error_of(lambda: int("x")))
-  assert not cli_flags.is_users_mistake(error_of(lambda: json.loads("{")))
+  assert start.is_users_mistake(ours)
+  assert not start.is_users_mistake(error_of(lambda: int("x")))
+  assert not start.is_users_mistake(error_of(lambda: json.loads("{")))
 
 
 # Files
@@ -122,7 +124,7 @@ def test_patterns_keep_their_order_and_sort_their_files(tmp_path):
   for name in ["b2", "b10", "a"]:
     (tmp_path / name).touch()
   patterns = f"{tmp_path}/b*,{tmp_path}/a,{tmp_path}/b2"
-  found = cli_flags.find_files("input_file", patterns)
+  found = files.find_files("input_file", patterns)
   assert [pathlib.Path(x).name for x in found] == ["b10", "b2", "a", "b2"]
 
 
@@ -130,7 +132,7 @@ def test_a_pattern_without_a_file_is_named(tmp_path):
   (tmp_path / "a.txt").touch()
   patterns = f"{tmp_path}/*.txt,{tmp_path}/*.text"
   with pytest.raises(FileNotFoundError, match=r"--input_file: .*\*\.text'"):
-    cli_flags.find_files("input_file", patterns)
+    files.find_files("input_file", patterns)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +148,12 @@ def test_a_pattern_without_a_file_is_named(tmp_path):
 def test_outputs_that_cannot_be(outputs, words, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises((ValueError, OSError), match=words):
-    cli_flags.check_output_files("output_file", outputs, ["text"])
+    files.check_output_files("output_file", outputs, ["text"])
 
 
 def test_a_file_name_alone_is_in_the_current_directory(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  cli_flags.check_output_files("output_file", ["vocab.txt"], [])
+  files.check_output_files("output_file", ["vocab.txt"], [])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,8 @@ def test_console_scripts_list_their_flags(script, project_root):
 def start_script(project_root, body, *command, flags="lambda: None", **options):
   """Starts a script whose `main` has the body; its files are pipes."""
   program = (
-    "import sys, cli_flags, stop_signals\n"
+    "import sys\nfrom bert_keras3.console import flags as cli_flags\n"
+    "from bert_keras3.training import signals\n"
     f"def main():\n  {body}\n"
     f"cli_flags.run(main, {flags})\n"
   )
@@ -218,7 +221,7 @@ def test_an_output_that_nobody_reads_ends_a_script_with_a_sentence(
 def test_a_run_that_was_stopped_tells_how_to_go_on(
   project_root, command, words
 ):
-  body = "raise stop_signals.Interrupted('the same command continues')"
+  body = "raise signals.Interrupted('the same command continues')"
   define = "cli_flags._define_run_flags"
   process = start_script(project_root, body, *command, flags=define)
   _, error = process.communicate()
@@ -228,7 +231,7 @@ def test_a_run_that_was_stopped_tells_how_to_go_on(
 
 def test_a_status_survives_the_end_of_what_reads_the_output(project_root):
   """As Ctrl-C ends `tee` as well."""
-  body = "sys.stdin.read(); raise stop_signals.Interrupted('saved')"
+  body = "sys.stdin.read(); raise signals.Interrupted('saved')"
   process = start_script(project_root, body, stderr=subprocess.STDOUT)
   process.stdout.close()
   process.stdin.close()

@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch_heads
 
-import checkpoint_io
 import modeling
 import tokenization
+import torch_heads
+from bert_keras3.weights import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -55,7 +55,7 @@ def open_model(directory):
   config = modeling.BertConfig.from_json_file(f"{directory}/bert_config.json")
   model = modeling.BertPretrainer(config)
   variables = modeling.named_variables(model)
-  checkpoint_io.load_weights(variables, str(directory))
+  checkpoints.load_weights(variables, str(directory))
   return model
 
 

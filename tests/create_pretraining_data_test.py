@@ -9,13 +9,16 @@ import subprocess
 import sys
 
 import pytest
-import reference_pretraining_data as reference
 import tensorflow as tf
 
-import cli_flags
 import create_pretraining_data
-import input_pipeline
+import reference_pretraining_data as reference
 import tokenization
+from bert_keras3.console import start
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import files as files_module
+from bert_keras3.data import pretraining_instances
+from bert_keras3.data import word_stream
 
 SCRIPT = pathlib.Path(create_pretraining_data.__file__)
 SETS = ["defaults", "short_records", "whole_words", "another_seed"]
@@ -57,9 +60,9 @@ def expected_set(folder, name):
 
 
 def make_instances(input_files, tokenizer, options):
-  documents = create_pretraining_data.read_documents(input_files, tokenizer)
-  config = create_pretraining_data.DataConfig(**options)
-  return create_pretraining_data.create_training_instances(
+  documents = pretraining_instances.read_documents(input_files, tokenizer)
+  config = pretraining_instances.DataConfig(**options)
+  return pretraining_instances.create_training_instances(
     documents, tokenizer, config
   )
 
@@ -100,7 +103,7 @@ def test_records_equal_upstreams(name, goldens, tmp_path):
     flag.removeprefix("--").split("=") for flag in sets[name]["flags"].split()
   )
   patterns = given.pop("input_file").split(",")
-  input_files = cli_flags.find_files(
+  input_files = files_module.find_files(
     "input_file", ",".join(str(goldens / pattern) for pattern in patterns)
   )
   tokenizer = tokenization.FullTokenizer(
@@ -203,7 +206,7 @@ def test_any_text_and_flags_give_the_references_records(
   rng = random.Random(seed)
   # Random words run out at all places.
   block = rng.choice([1, 3, 50, 1 << 14])
-  monkeypatch.setattr(create_pretraining_data, "_BLOCK_WORDS", block)
+  monkeypatch.setattr(word_stream, "_BLOCK_WORDS", block)
   tokenizer = write_vocab(tmp_path / "vocab.txt", rng)
   input_files = write_text(tmp_path / "text.txt", rng)
   options = random_options(rng)
@@ -258,12 +261,12 @@ def test_positions_may_need_more_than_16_bits(folder, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 14])
 def test_word_stream_draws_what_random_draws(block, monkeypatch):
-  monkeypatch.setattr(create_pretraining_data, "_BLOCK_WORDS", block)
+  monkeypatch.setattr(word_stream, "_BLOCK_WORDS", block)
   plan = random.Random(block)
   rng = random.Random(99)
   rng.random()
   rng.getrandbits(32)  # From the middle of a block of its own, too.
-  stream = create_pretraining_data.WordStream(rng)
+  stream = word_stream.WordStream(rng)
   for _ in range(300):
     limit = plan.choice([1, 2, 3, 4, 127, 128, 255, 256, 257, 600, 2**31 + 1])
     assert stream.below(limit) == rng.randrange(limit)
@@ -280,7 +283,7 @@ def test_word_stream_draws_what_random_draws(block, monkeypatch):
 
 
 def test_word_stream_knows_which_randoms_are_below():
-  stream = create_pretraining_data.WordStream(random.Random(5))
+  stream = word_stream.WordStream(random.Random(5))
   rng = random.Random(5)
   stream.reserve(2000)
   expected = [rng.random() < 0.8 for _ in range(1000)]
@@ -292,7 +295,7 @@ def test_word_stream_knows_which_randoms_are_below():
 
 def test_only_a_blank_line_ends_a_document(folder, tokenizer):
   files = [str(folder / "first.txt"), str(folder / "second.txt")]
-  documents = create_pretraining_data.read_documents(files, tokenizer)
+  documents = pretraining_instances.read_documents(files, tokenizer)
   expected = reference.read_documents(files, tokenizer)
   counts = [len(document) for document in expected]
   starts = list(documents.documents)
@@ -331,7 +334,7 @@ def message_of_mistake(function, *arguments, **options):
   """The text for the user, if the error counts as a user's mistake."""
   with pytest.raises((ValueError, OSError)) as caught:
     function(*arguments, **options)
-  assert cli_flags.is_users_mistake(caught.value)
+  assert start.is_users_mistake(caught.value)
   return str(caught.value)
 
 
@@ -353,7 +356,7 @@ def message_of_mistake(function, *arguments, **options):
   ],
 )
 def test_impossible_settings(options, named):
-  message = message_of_mistake(create_pretraining_data.DataConfig, **options)
+  message = message_of_mistake(pretraining_instances.DataConfig, **options)
   assert [name for name in named if name not in message] == []
 
 
@@ -362,7 +365,7 @@ def test_text_without_a_token(content, tokenizer, tmp_path):
   path = tmp_path / "empty.txt"
   path.write_bytes(content)
   message = message_of_mistake(
-    create_pretraining_data.read_documents, [path], tokenizer
+    pretraining_instances.read_documents, [path], tokenizer
   )
   assert f"--input_file: no text in {path}" in message
 
@@ -371,7 +374,7 @@ def test_text_that_is_not_utf8(tokenizer, tmp_path):
   path = tmp_path / "latin1.txt"
   path.write_bytes(b"The end.\n\nCaf\xe9.\n")
   message = message_of_mistake(
-    create_pretraining_data.read_documents, [str(path)], tokenizer
+    pretraining_instances.read_documents, [str(path)], tokenizer
   )
   assert f"{path}, line 3: not UTF-8" in message
 
@@ -407,7 +410,7 @@ def test_progress_is_a_bar_on_a_terminal(folder, tokenizer, monkeypatch):
 
 
 def test_progress_is_lines_elsewhere(folder, tokenizer, monkeypatch, capsys):
-  monkeypatch.setattr(create_pretraining_data, "_SECONDS_PER_PROGRESS_LINE", 0)
+  monkeypatch.setattr(pretraining_instances, "_SECONDS_PER_PROGRESS_LINE", 0)
   input_files, options, _ = expected_set(folder, "defaults")
   make_instances(input_files, tokenizer, options)
   lines = capsys.readouterr().err.splitlines()
@@ -495,7 +498,7 @@ def sentences_of(tmp_path, content):
   path = tmp_path / "text.txt"
   path.write_bytes(content)
   tokenizer = tokenization.FullTokenizer(vocab)
-  found = create_pretraining_data.read_documents([path], tokenizer)
+  found = pretraining_instances.read_documents([path], tokenizer)
   bounds = list(found.sentences)
   tokens = [
     tokenizer.convert_ids_to_tokens(found.token_ids[a:b].tolist())

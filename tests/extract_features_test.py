@@ -10,14 +10,16 @@ import sys
 
 import numpy as np
 import pytest
-import torch_features
-import torch_oracle
 
-import checkpoint_io
-import device_strategy
 import extract_features
 import modeling
 import tokenization
+import torch_features
+import torch_oracle
+from bert_keras3.tasks import feature_extraction
+from bert_keras3.tasks import feature_files
+from bert_keras3.training import devices
+from bert_keras3.weights import checkpoints
 
 # Six decimals are printed: two roundings of almost the same number differ by
 # 1e-6 at most, and float32 adds up with other orders of summation.
@@ -42,7 +44,7 @@ def checkpoint(folder, tmp_path_factory):
   arrays = np.load(torch_features.WEIGHTS)
   for name, variable in weights.items():
     variable.assign(arrays[f"weight/{name}"])
-  checkpoint_io.save(str(place / "bert_model.ckpt"), weights)
+  checkpoints.save(str(place / "bert_model.ckpt"), weights)
   return str(place / "bert_model.ckpt")
 
 
@@ -52,7 +54,7 @@ def run(folder, checkpoint, tmp_path):
 
   def extract(device=None, **options):
     config = make_config(folder, checkpoint, tmp_path, **options)
-    device_config = device_strategy.DeviceConfig(**(device or {}))
+    device_config = devices.DeviceConfig(**(device or {}))
     extract_features.check_flags(config)
     extract_features.extract(config, device_config)
     return config.output_file
@@ -150,7 +152,7 @@ def test_numbers_are_written_as_by_python(largest):
   values = values.astype(np.float32)[: len(values) // 9 * 9].reshape([-1, 9])
   values[3, 3] = 10.0**largest - (largest == 2)
   expected = [[round(float(x), 6) for x in row] for row in values]
-  found = extract_features.format_rows(values)
+  found = feature_files.format_rows(values)
   assert [f"[{row}]" for row in found] == [json.dumps(x) for x in expected]
 
 
@@ -166,7 +168,7 @@ def test_lines_are_upstreams(tmp_path):
   path.write_bytes(
     b" a  ||| b ||| c \r\n\n||| d\ne |||\n\xe2\x80\xa8f\xe2\x80\xa8"
   )
-  found = extract_features.read_examples(str(path))
+  found = feature_extraction.read_examples(str(path))
   assert [(x.unique_id, x.text_a, x.text_b) for x in found] == [
     (0, "a  ||| b", "c"),
     (1, "", None),
@@ -189,14 +191,14 @@ def test_lines_that_are_cut_are_counted(run, tmp_path, capsys):
 
 def test_features_for_programs_are_padded(folder):
   tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
-  example = extract_features.InputExample(7, "the dog jumped", "yes")
-  (found,) = extract_features.convert_examples_to_features(
+  example = feature_extraction.InputExample(7, "the dog jumped", "yes")
+  (found,) = feature_extraction.convert_examples_to_features(
     [example], 8, tokenizer
   )
   assert found.unique_id == 7
   assert found.tokens == "[CLS] the dog jump ##ed [SEP] yes [SEP]".split()
-  (found,) = extract_features.convert_examples_to_features(
-    [extract_features.InputExample(0, "yes")], 5, tokenizer
+  (found,) = feature_extraction.convert_examples_to_features(
+    [feature_extraction.InputExample(0, "yes")], 5, tokenizer
   )
   ids = tokenizer.convert_tokens_to_ids(["[CLS]", "yes", "[SEP]"])
   assert found.input_ids == [*ids, 0, 0]
@@ -342,13 +344,13 @@ def test_lines_are_read_as_they_are_needed():
   def lines():
     for number in range(100):
       taken.append(number)
-      yield extract_features.Line(number, "", [0] * 10, 10)
+      yield feature_extraction.Line(number, "", [0] * 10, 10)
 
-  chunks = extract_features.make_chunks(lines(), 4, bytes_per_token=0)
+  chunks = feature_extraction.make_chunks(lines(), 4, bytes_per_token=0)
   assert taken == []
-  limit = extract_features.CHUNK_BYTES // 10 // 6 + 1
+  limit = feature_extraction.CHUNK_BYTES // 10 // 6 + 1
   assert len(next(chunks)) == len(taken) == 100  # up to 64 batches of 4
-  chunks = extract_features.make_chunks(lines(), 4, bytes_per_token=limit)
+  chunks = feature_extraction.make_chunks(lines(), 4, bytes_per_token=limit)
   # Full after six lines; two more complete a batch.
   assert [x.number for x in next(chunks)] == list(range(8))
   assert len(taken) == 108
@@ -359,7 +361,7 @@ def test_lines_are_read_as_they_are_needed():
 def test_chunks_make_no_difference(run, monkeypatch, tmp_path, pooling):
   options = {"batch_size": 2, "pooling": pooling}
   whole = pathlib.Path(run(**options)).read_text()
-  monkeypatch.setattr(extract_features, "BATCHES_PER_CHUNK", 1)
+  monkeypatch.setattr(feature_extraction, "BATCHES_PER_CHUNK", 1)
   path = run(**options, output_file=str(tmp_path / "chunks"))
   found = pathlib.Path(path).read_text()
   number = r"-?\d+\.\d+(?:e-\d+)?"
@@ -375,10 +377,10 @@ def test_the_model_is_traced_once_for_all_lengths(run, monkeypatch, tmp_path):
   lines = tmp_path / "lines.txt"
   lines.write_text("".join("a " * n + "\n" for n in range(22)))
   calls = []
-  pool = extract_features.pool
-  monkeypatch.setattr(extract_features, "BATCHES_PER_CHUNK", 2)
+  pool = feature_extraction.pool
+  monkeypatch.setattr(feature_extraction, "BATCHES_PER_CHUNK", 2)
   monkeypatch.setattr(
-    extract_features, "pool", lambda *args: calls.append(1) or pool(*args)
+    feature_extraction, "pool", lambda *args: calls.append(1) or pool(*args)
   )
   options = {"input_file": str(lines), "max_seq_length": 24, "layers": "-1"}
   assert len(read_lines(run(batch_size=2, **options))) == 22
@@ -402,15 +404,17 @@ def test_an_interrupted_run_leaves_what_was_there(
   run, monkeypatch, tmp_path, output_format
 ):
   (tmp_path / "features").write_text("old")
-  compute = extract_features.FeatureExtractor.compute
+  compute = feature_extraction.FeatureExtractor.compute
 
   def fail_later(extractor, lines, advance):
     if lines[0].number:
       raise KeyboardInterrupt
     return compute(extractor, lines, advance)
 
-  monkeypatch.setattr(extract_features, "BATCHES_PER_CHUNK", 1)
-  monkeypatch.setattr(extract_features.FeatureExtractor, "compute", fail_later)
+  monkeypatch.setattr(feature_extraction, "BATCHES_PER_CHUNK", 1)
+  monkeypatch.setattr(
+    feature_extraction.FeatureExtractor, "compute", fail_later
+  )
   with pytest.raises(KeyboardInterrupt):
     run(output_format=output_format)
   assert os.listdir(tmp_path) == ["features"]
@@ -447,7 +451,7 @@ def test_attention_of_all_lines(run, tmp_path, capsys):
 def test_attention_is_computed_for_what_fits(
   run, monkeypatch, tmp_path, capsys
 ):
-  import attention_report
+  from bert_keras3.tasks import attention_report
 
   class SmallReport(attention_report.AttentionReport):
     def add(self, sentence):
@@ -457,10 +461,10 @@ def test_attention_is_computed_for_what_fits(
       return super().add(sentence)
 
   computed = []
-  attention = extract_features.FeatureExtractor.attention
+  attention = feature_extraction.FeatureExtractor.attention
   monkeypatch.setattr(attention_report, "AttentionReport", SmallReport)
   monkeypatch.setattr(
-    extract_features.FeatureExtractor,
+    feature_extraction.FeatureExtractor,
     "attention",
     lambda self, line: computed.append(line.number) or attention(self, line),
   )
@@ -475,8 +479,8 @@ def test_attention_is_computed_for_what_fits(
 
 def test_attention_is_the_models(folder, checkpoint, tmp_path):
   config = make_config(folder, checkpoint, tmp_path)
-  extractor = extract_features.FeatureExtractor(
-    config, device_strategy.DeviceConfig()
+  extractor = feature_extraction.FeatureExtractor(
+    config, devices.DeviceConfig()
   )
   (lines,) = extractor.read()
   ids = np.zeros([1, 16], np.int32)
@@ -486,7 +490,7 @@ def test_attention_is_the_models(folder, checkpoint, tmp_path):
   ids[0, :length] = line.ids
   segment_ids[0, line.num_first : length] = 1
   model = modeling.BertModel(modeling.BertConfig.from_dict(torch_oracle.CONFIG))
-  checkpoint_io.load_weights(modeling.named_variables(model), checkpoint)
+  checkpoints.load_weights(modeling.named_variables(model), checkpoint)
   expected = model.attention_probs(
     {
       "input_ids": ids,

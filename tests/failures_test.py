@@ -18,21 +18,24 @@ import tempfile
 import numpy as np
 import pytest
 
-import checkpoint_io
-import classifier_data
-import cli_flags
-import create_pretraining_data
-import device_strategy
-import example_files
-import input_pipeline
-import model_files
 import modeling
-import predictor
-import run_directory
 import run_pretraining
-import squad_data
-import squad_results
 import tokenization
+from bert_keras3.console import start
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import files as files_module
+from bert_keras3.data import pretraining_instances
+from bert_keras3.data import records
+from bert_keras3.data import tables
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import pretraining_records
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_results
+from bert_keras3.training import devices
+from bert_keras3.training import output_directory
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import companions
 
 FAILURES = (
   "missing",
@@ -199,13 +202,13 @@ def _other_model():
 
 
 def _load(path):
-  checkpoint_io.load_weights(modeling.named_variables(_model()), str(path))
+  checkpoints.load_weights(modeling.named_variables(_model()), str(path))
 
 
 def _make_tf1(suffix, model=_model):
   def make(folder):
     prefix = folder / "bert_model.ckpt"
-    checkpoint_io.save(str(prefix), modeling.named_variables(model()))
+    checkpoints.save(str(prefix), modeling.named_variables(model()))
     return pathlib.Path(f"{prefix}{suffix}")
 
   return make
@@ -241,7 +244,7 @@ def _make_safetensors(folder):
 
 def _load_safetensors(path):
   model = _safetensors_model()
-  checkpoint_io.load_weights(modeling.named_variables(model), str(path))
+  checkpoints.load_weights(modeling.named_variables(model), str(path))
 
 
 @functools.cache
@@ -281,7 +284,7 @@ def _write_records(path, length=8, features=None):
   if features:
     specs = (input_pipeline.FeatureSpec(features, 1),)
   values = {spec.name: np.ones([4, spec.length], int) for spec in specs}
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(values, specs):
       writer.write(record)
 
@@ -319,18 +322,18 @@ def _flip_record(path):
 def _read_records(path, skip_bad_records=False):
   config = _records_config(path)
   config = dataclasses.replace(config, skip_bad_records=skip_bad_records)
-  files = cli_flags.find_files("input_file", config.input_file)
-  source = run_pretraining.open_records(config, _bert_config(), files)
-  run_pretraining.tell_bad_records(source)
+  files = files_module.find_files("input_file", config.input_file)
+  source = pretraining_records.open_records(config, _bert_config(), files)
+  pretraining_records.tell_bad_records(source)
   source.take(np.arange(len(source)))
 
 
 def _make_record_index(folder):
-  source = input_pipeline.RecordSource(
+  source = records.RecordSource(
     [str(_make_records(folder))], input_pipeline.pretraining_features(8, 2)
   )
   (folder / "out").mkdir()
-  input_pipeline.save_index(str(folder / "out" / "record_index.npz"), source)
+  records.save_index(str(folder / "out" / "record_index.npz"), source)
   return folder / "out" / "record_index.npz"
 
 
@@ -344,8 +347,8 @@ def _tokenizer(folder):
 
 
 def _read_text(path):
-  files = cli_flags.find_files("input_file", str(path))
-  documents = create_pretraining_data.read_documents(files, _TOKENIZER)
+  files = files_module.find_files("input_file", str(path))
+  documents = pretraining_instances.read_documents(files, _TOKENIZER)
   assert len(documents.token_ids)
 
 
@@ -354,17 +357,17 @@ with tempfile.TemporaryDirectory() as _name:
 
 
 def _reads_table(file_format):
-  layout = example_files.Layout("text", label="label", file_format=file_format)
+  layout = tables.Layout("text", label="label", file_format=file_format)
 
   def read(path):
-    example_files.read_examples(str(path), layout, "train", labels=("0", "1"))
+    tables.read_examples(str(path), layout, "train", labels=("0", "1"))
 
   return read
 
 
 def _read_labels(path):
-  task = classifier_data.own_task("csv", example_files.Layout("text"))
-  found = model_files.find_labels([str(path.parent)])
+  task = classifier_data.own_task("csv", tables.Layout("text"))
+  found = companions.find_labels([str(path.parent)])
   classifier_data.with_saved_labels(task, found)
 
 
@@ -393,12 +396,12 @@ def _read_description(path):
 
 
 def _run(folder, settings):
-  return run_directory.RunDirectory(str(folder), settings, [])
+  return output_directory.RunDirectory(str(folder), settings, [])
 
 
 def _make_manifest(folder, seed=1):
   _run(folder / "out", {"seed": seed}).claim()
-  return folder / "out" / run_directory.MANIFEST
+  return folder / "out" / output_directory.MANIFEST
 
 
 def _read_manifest(path):
@@ -433,8 +436,8 @@ def _read_cluster(path):
   try:
     if path.exists():
       os.environ["TF_CONFIG"] = path.read_text()
-    config = device_strategy.DeviceConfig(distribution_strategy="multi_worker")
-    device_strategy.make_strategy(config)
+    config = devices.DeviceConfig(distribution_strategy="multi_worker")
+    devices.make_strategy(config)
   finally:
     os.environ.pop("TF_CONFIG", None)
     if before is not None:
@@ -442,7 +445,7 @@ def _read_cluster(path):
 
 
 def _read_vocab(path):
-  model_files.open_tokenizer(str(path), True, _bert_config(vocab_size=300))
+  companions.open_tokenizer(str(path), True, _bert_config(vocab_size=300))
 
 
 # The table --------------------------------------------------------------------
@@ -933,7 +936,7 @@ def test_a_failure_has_its_message(folder, name, failure, capsys):
     return
   with pytest.raises((ValueError, OSError)) as caught, lock:
     reader.read(what)
-  assert cli_flags.is_users_mistake(caught.value), caught.value
+  assert start.is_users_mistake(caught.value), caught.value
   assert re.search(cell, str(caught.value), re.DOTALL), caught.value
 
 

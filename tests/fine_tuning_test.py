@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoint_io
-import device_strategy
-import input_pipeline
-import model_evaluation
 import modeling
 import optimization
-import training_log
-import training_loop
+from bert_keras3.data import features
+from bert_keras3.data import order as order_module
+from bert_keras3.data import sequences
+from bert_keras3.training import devices
+from bert_keras3.training import evaluation
+from bert_keras3.training import log
+from bert_keras3.training import loop
+from bert_keras3.training import monitor as monitor_module
+from bert_keras3.weights import checkpoints
 
 # Sums over other groupings round differently; weights are of the order of 1.
 TOLERANCE = 1e-6
@@ -52,8 +55,8 @@ def make_source(buckets=BUCKETS):
     ids = [101, *rng.integers(1, 300, length - 1).tolist()]
     packed.append((ids, int(rng.integers(2, length + 1))))
     labels.append(ids[1] % 3)
-  return input_pipeline.SequenceSource(
-    input_pipeline.Sequences(packed),
+  return sequences.SequenceSource(
+    sequences.Sequences(packed),
     {"label_ids": np.array(labels, np.int32)},
     buckets,
   )
@@ -73,8 +76,8 @@ def make_model(folder, dropout=0.0, num_layers=1, **options):
 
 def make_trainer(folder, replicas=1, model=None, monitor=None, **config):
   """A Trainer of `model`, a dict of what `make_model` takes."""
-  strategy = device_strategy.make_strategy(
-    device_strategy.DeviceConfig(
+  strategy = devices.make_strategy(
+    devices.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -89,10 +92,10 @@ def make_trainer(folder, replicas=1, model=None, monitor=None, **config):
     "schedule": optimization.LearningRateSchedule(1e-3, STEPS, 3),
     "train_batch_size": 8,
   }
-  return training_loop.Trainer(
+  return loop.Trainer(
     strategy,
     network,
-    training_loop.TrainingConfig(**{**defaults, **config}),
+    loop.TrainingConfig(**{**defaults, **config}),
     jit_compile=jit,
     monitor=monitor,
   )
@@ -135,7 +138,7 @@ def reference(folder, tmp_path_factory):
 
 def test_the_reference_saw_many_lengths_and_learnt(folder, reference):
   source = make_source()
-  order = input_pipeline.training_order(source, 8, reference.config.seed)
+  order = order_module.training_order(source, 8, reference.config.seed)
   shapes = {
     source.take(order.batch(step))["input_ids"].shape for step in range(STEPS)
   }
@@ -170,7 +173,7 @@ def test_the_split_changes_nothing(folder, tmp_path, reference, options):
 def test_buckets_change_nothing(folder, tmp_path, reference):
   """The same batches, all of them padded to the same length."""
   source = make_source((LONGEST,))
-  source.variable_features = input_pipeline.SEQUENCE_FEATURES
+  source.variable_features = features.SEQUENCE_FEATURES
   assert source.take(np.array([0]))["input_ids"].shape == (1, LONGEST)
   assert_same_weights(train(folder, tmp_path, source), reference)
 
@@ -220,10 +223,10 @@ def test_every_example_is_predicted_once(
 ):
   source = make_source()
   trainer = make_trainer(folder, replicas)
-  step = model_evaluation.prediction_step(trainer.model)
+  step = evaluation.prediction_step(trainer.model)
   found = np.full([NUM_EXAMPLES, 3], np.nan, np.float32)
   sizes, lengths = [], []
-  for numbers, outputs in model_evaluation.predict(
+  for numbers, outputs in evaluation.predict(
     trainer.strategy, step, source, batch_size
   ):
     assert outputs["logits"].shape == (len(numbers), 3)
@@ -241,11 +244,9 @@ def test_every_example_is_predicted_once(
 def test_a_prediction_step_is_traced_twice_at_most(folder):
   """Over five lengths, two passes and two batch sizes' last batches."""
   trainer = make_trainer(folder)
-  step = model_evaluation.prediction_step(trainer.model)
+  step = evaluation.prediction_step(trainer.model)
   for _ in range(2):
-    assert len(
-      [*model_evaluation.predict(trainer.strategy, step, make_source(), 4)]
-    )
+    assert len([*evaluation.predict(trainer.strategy, step, make_source(), 4)])
   assert step.experimental_get_tracing_count() <= 2
 
 
@@ -355,7 +356,7 @@ def check_all(values, patience=0):
     training should have stopped after it).
   """
   stream = iter(values)
-  monitor = training_loop.Monitor(
+  monitor = monitor_module.Monitor(
     lambda: {"loss": 0.0, "f1": next(stream)}, "f1", patience
   )
   are_best, are_last = [], []
@@ -404,7 +405,7 @@ def test_patience_counts_evaluations_without_a_better_one(patience, expected):
 
 def test_a_monitor_goes_on_from_its_state():
   monitor, _, _ = check_all([0.5, 0.4], patience=2)
-  other = training_loop.Monitor(lambda: {"f1": 0.5}, "f1", patience=2)
+  other = monitor_module.Monitor(lambda: {"f1": 0.5}, "f1", patience=2)
   other.restore(monitor.state())
   assert not other.is_out_of_patience
   assert other.check(3) == ({"f1": 0.5}, False)
@@ -431,7 +432,7 @@ def make_monitored(folder, directory, metric_at, patience=0, **options):
 
   trainer = make_trainer(
     folder,
-    monitor=training_loop.Monitor(evaluate, "f1", patience),
+    monitor=monitor_module.Monitor(evaluate, "f1", patience),
     output_dir=str(directory),
     **{"eval_steps": 2, "save_checkpoints_steps": 4, **options},
   )
@@ -501,7 +502,7 @@ def test_the_best_weights_are_kept_and_taken_back(folder, tmp_path):
   assert trainer.load_best() == 4
   assert_bitwise(trainer.weights, trainer.seen[4])
   # The place in the run, which the last checkpoint holds, is another matter.
-  assert checkpoint_io.latest(str(tmp_path)).endswith("model.ckpt-10")
+  assert checkpoints.latest(str(tmp_path)).endswith("model.ckpt-10")
 
 
 def test_evaluating_does_not_change_training(folder, tmp_path, reference):
@@ -532,7 +533,7 @@ def test_training_stops_when_patience_is_lost(folder, tmp_path):
   # What the last steps did is logged and saved.
   rows = read_rows(tmp_path / "training_log.csv")
   assert [int(row["step"]) for row in rows] == [5, 8]
-  assert checkpoint_io.latest(str(tmp_path)).endswith("model.ckpt-8")
+  assert checkpoints.latest(str(tmp_path)).endswith("model.ckpt-8")
   # It is over for a process that looks at it later, too.
   again = make_pretender(folder, tmp_path, {}, **options)
   assert again.resume() == 8
@@ -572,7 +573,7 @@ def test_a_killed_run_decides_as_if_it_had_not_been(
       trainer.fit(make_source(), log_to=str(directory))
     except KeyboardInterrupt:
       assert metric_at is until_killed
-      assert checkpoint_io.latest(str(directory)).endswith("model.ckpt-4")
+      assert checkpoints.latest(str(directory)).endswith("model.ckpt-4")
   assert min(trainer.seen) == 6  # It was resumed from step 4.
   assert trainer.step == (8 if patience == 2 else 10)
   assert trainer.load_best() == 4
@@ -688,8 +689,8 @@ class FakeClock:
 
 def test_time_that_is_excluded_is_in_no_speed(monkeypatch):
   clock = FakeClock()
-  monkeypatch.setattr(training_log, "time", clock)
-  config = training_loop.TrainingConfig(
+  monkeypatch.setattr(log, "time", clock)
+  config = loop.TrainingConfig(
     output_dir="",
     schedule=optimization.LearningRateSchedule(1e-3, 20),
     train_batch_size=8,
@@ -701,7 +702,7 @@ def test_time_that_is_excluded_is_in_no_speed(monkeypatch):
     "learning_rate": 0.0,
     "gradient_norm": 0.0,
   }
-  interval = training_log.Interval(["accuracy"], 0)
+  interval = log.Interval(["accuracy"], 0)
   for step, pause in ((4, 1000.0), (8, 0.0)):
     clock.now += 2.0 + pause
     interval.exclude(pause)
@@ -716,8 +717,8 @@ def test_evaluations_are_in_no_speed(folder, tmp_path, monkeypatch):
   """A step takes a second of a clock that stands still otherwise."""
   clock = FakeClock()
   trainer = make_pretender(folder, tmp_path, METRIC_AT, log_every_steps=4)
-  monkeypatch.setattr(training_loop, "time", clock)
-  monkeypatch.setattr(training_log, "time", clock)
+  monkeypatch.setattr(loop, "time", clock)
+  monkeypatch.setattr(log, "time", clock)
   evaluate, train_steps = trainer.monitor.evaluate, trainer.train_steps
 
   def evaluate_slowly():

@@ -1,7 +1,7 @@
 """Whatever a file holds, the answer is a result or a sentence of ours.
 
 Sensible files are mutated, byte by byte or value by value, and read. What comes
-may be a result, or an error that `cli_flags.run` would show to the user; any
+may be a result, or an error that `flags.run` would show to the user; any
 other exception is a defect. Equal runs try the same examples; Hypothesis takes
 constants from the modules that are loaded, so with other code come others.
 """
@@ -20,20 +20,21 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import checkpoint_io
-import classifier_data
-import cli_flags
-import create_pretraining_data
-import example_files
-import hugging_face
-import input_pipeline
 import modeling
-import predictor
-import run_directory
-import squad_data
-import squad_decoding
-import squad_results
 import tokenization
+from bert_keras3.console import start as start_module
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import pretraining_instances
+from bert_keras3.data import records as records_module
+from bert_keras3.data import tables
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
+from bert_keras3.tasks import squad_results
+from bert_keras3.training import output_directory
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import hugging_face
+from bert_keras3.weights import labels as labels_module
 
 # Derandomised: what fails here fails everywhere, and tomorrow as well.
 SETTINGS = hypothesis.settings(
@@ -68,7 +69,7 @@ def only_our_errors():
   try:
     yield
   except (ValueError, OSError) as error:
-    if not cli_flags.is_users_mistake(error):
+    if not start_module.is_users_mistake(error):
       raise
     assert str(error).strip()
 
@@ -241,15 +242,15 @@ def test_any_text_makes_records_or_is_refused(
 ):
   path = folder / "text.txt"
   path.write_bytes(content)
-  config = create_pretraining_data.DataConfig(
+  config = pretraining_instances.DataConfig(
     max_seq_length=8,
     max_predictions_per_seq=2,
     dupe_factor=2,
     do_whole_word_mask=whole_words,
   )
   with only_our_errors():
-    documents = create_pretraining_data.read_documents([path], tokenizer)
-    made = create_pretraining_data.create_training_instances(
+    documents = pretraining_instances.read_documents([path], tokenizer)
+    made = pretraining_instances.create_training_instances(
       documents, tokenizer, config
     )
     records = input_pipeline.serialize_examples(
@@ -274,10 +275,10 @@ ROWS = [json.loads(line) for line in TABLES["jsonl"].splitlines()]
 
 
 def read_table(path, file_format, problem_type, skip_bad_rows):
-  layout = example_files.Layout(
+  layout = tables.Layout(
     "text", label="label", row_id="id", file_format=file_format
   )
-  return example_files.read_examples(
+  return tables.read_examples(
     str(path), layout, "train", problem_type, skip_bad_rows=skip_bad_rows
   )
 
@@ -454,7 +455,7 @@ def record_file():
     length = len(record).to_bytes(8, "little")
     for part in (length, record):
       buffer.write(part)
-      crc = input_pipeline._masked_crc(part)
+      crc = records_module._masked_crc(part)
       buffer.write(crc.to_bytes(4, "little"))
   return buffer.getvalue()
 
@@ -465,7 +466,7 @@ def test_any_record_file_is_read_or_refused(folder, data, skips):
   path = folder / "mutated.tfrecord"
   path.write_bytes(data.draw(mutated(record_file())))
   with only_our_errors():
-    source = input_pipeline.RecordSource([str(path)], SPECS, None, skips)
+    source = records_module.RecordSource([str(path)], SPECS, None, skips)
     head = source.head(str(path), 3)
     source.check_head(str(path), head)
     for number in range(len(source)):
@@ -527,7 +528,7 @@ def weight_files(folder, model, testdata):
   for name in ("tf1", "keras", "hf"):
     (made / name).mkdir(parents=True)
   variables = modeling.named_variables(model)
-  checkpoint_io.save(str(made / "tf1" / "bert_model.ckpt"), variables)
+  checkpoints.save(str(made / "tf1" / "bert_model.ckpt"), variables)
   model.save(made / "keras" / "model.keras")
   model.save_weights(made / "keras" / "model.weights.h5")
   (made / "keras" / "bert_config.json").write_text(json.dumps(CONFIG))
@@ -565,11 +566,11 @@ def test_any_weights_are_loaded_or_refused(weight_files, model, name, data):
   try:
     path.write_bytes(data.draw(strategy))
     with only_our_errors():
-      reader = checkpoint_io.open_reader(str(weight_files / WEIGHTS[name]))
+      reader = checkpoints.open_reader(str(weight_files / WEIGHTS[name]))
       for tensor in reader.shapes:
         reader.get_tensor(tensor)
     with only_our_errors():
-      checkpoint_io.load_weights(
+      checkpoints.load_weights(
         modeling.named_variables(model), str(weight_files / WEIGHTS[name])
       )
   finally:
@@ -619,9 +620,9 @@ MANIFEST = {
 @often
 @hypothesis.given(json_files(MANIFEST))
 def test_any_manifest_is_read_or_refused(folder, content):
-  path = folder / "run" / run_directory.MANIFEST
+  path = folder / "run" / output_directory.MANIFEST
   path.parent.mkdir(exist_ok=True)
-  run = run_directory.RunDirectory(str(path.parent), {"seed": 1}, [])
+  run = output_directory.RunDirectory(str(path.parent), {"seed": 1}, [])
   for use in (
     run.open,
     lambda: run.check_settings(["seed"]),
@@ -639,8 +640,8 @@ def record_index(folder):
   with contextlib.chdir(folder):
     pathlib.Path("indexed.tfrecord").write_bytes(record_file())
     os.utime("indexed.tfrecord", ns=(10**18, 10**18))
-    source = input_pipeline.RecordSource(["indexed.tfrecord"], SPECS)
-    input_pipeline.save_index("index.npz", source)
+    source = records_module.RecordSource(["indexed.tfrecord"], SPECS)
+    records_module.save_index("index.npz", source)
     return pathlib.Path("index.npz").read_bytes()
 
 
@@ -650,8 +651,8 @@ def test_any_record_index_is_used_or_made_again(folder, record_index, data):
   with contextlib.chdir(folder):
     content = data.draw(mutated(record_index))
     pathlib.Path("index.npz").write_bytes(content)
-    known = input_pipeline.load_index("index.npz")
-    source = input_pipeline.RecordSource(["indexed.tfrecord"], SPECS, known)
+    known = records_module.load_index("index.npz")
+    source = records_module.RecordSource(["indexed.tfrecord"], SPECS, known)
     assert len(source) == 6
     assert (source.take(np.arange(6))["input_ids"] == 1).all()
 
@@ -662,7 +663,7 @@ def test_any_labels_are_read_or_refused(folder, content):
   path = folder / "labels.txt"
   path.write_bytes(content)
   with only_our_errors():
-    assert classifier_data.read_labels(str(path))
+    assert labels_module.read_labels(str(path))
 
 
 LABELED = {**CONFIG, "id2label": {"0": "no", "1": "yes"}}
@@ -704,4 +705,4 @@ def test_any_checkpoint_state_is_followed_or_refused(folder, content):
   state.mkdir(exist_ok=True)
   (state / "checkpoint").write_bytes(content)
   with only_our_errors():
-    checkpoint_io.open_reader(str(state))
+    checkpoints.open_reader(str(state))

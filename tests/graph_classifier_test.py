@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import classifier_data
-import graph_classifier
-import graph_tokenization
-import input_pipeline
-import task_metrics
 import tokenization
+from bert_keras3.data import sequences as sequences_module
+from bert_keras3.serving import graph_classifier
+from bert_keras3.serving import graph_tokenization
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import metrics
 
 WORDS = ("a", "b", "c", "##c", "d", ".")
 VOCAB = {
@@ -115,21 +115,21 @@ def test_logits_of_windows_are_averaged(tokenizer):
   np.testing.assert_array_equal(whole["logits"][1], alone["logits"][0])
 
 
-@pytest.mark.parametrize("problem_type", task_metrics.PROBLEM_TYPES)
+@pytest.mark.parametrize("problem_type", metrics.PROBLEM_TYPES)
 def test_answers_are_those_of_task_metrics(tokenizer, problem_type):
   labels = [] if problem_type == "regression" else ["x", "é", "z"]
   classifier = make_classifier(tokenizer, problem_type, labels)
   texts = make_texts(np.random.default_rng(1), 50)
   outputs = {k: v.numpy() for k, v in classifier.classify(texts).items()}
   logits = outputs.pop("logits")
-  predictions = task_metrics.predict_labels(problem_type, logits)
+  predictions = metrics.predict_labels(problem_type, logits)
   if problem_type == "regression":
     assert outputs.keys() == {"score"}
     assert outputs["score"].tolist() == predictions.tolist()
     return
   np.testing.assert_allclose(
     outputs["probabilities"],
-    task_metrics.probabilities(problem_type, logits),
+    metrics.probabilities(problem_type, logits),
     atol=1e-6,  # float32's exp in another library
   )
   found = [label.decode() for label in outputs["label"]]
@@ -164,6 +164,6 @@ def test_sequences_are_those_that_upstream_packs(tokenizer):
   )
   batch = graph_tokenization.pack(first, second, 8, 2, 3)
   assert batch["input_ids"].numpy().tolist() == [[2, 4, 5, 7, 3, 8, 3]]
-  assert input_pipeline.pack_pair([4, 5, 7], [8], 2, 3)[0] == [
+  assert sequences_module.pack_pair([4, 5, 7], [8], 2, 3)[0] == [
     2, 4, 5, 7, 3, 8, 3,
   ]  # fmt: skip

@@ -7,16 +7,16 @@ import sys
 
 import numpy as np
 import pytest
-import reference_squad
 import tensorflow as tf
-from conftest import SHARED
 
-import graph_squad
-import graph_tokenization
 import modeling
-import squad_data
-import squad_decoding
+import reference_squad
 import tokenization
+from bert_keras3.serving import graph_squad
+from bert_keras3.serving import graph_tokenization
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
+from conftest import SHARED
 
 # Both sides add the same float32 logits as float64; we return float32.
 RELATIVE_TOLERANCE = 1e-6

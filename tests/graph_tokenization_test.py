@@ -16,14 +16,14 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import tokenization
 import tokenization_test
+from bert_keras3.data import sequences as sequences_module
+from bert_keras3.serving import graph_tokenization
+from bert_keras3.tasks import squad_data
 from tokenization_test import around_sigma
 from tokenization_test import in_contexts
-
-import graph_tokenization
-import input_pipeline
-import squad_data
-import tokenization
 
 pytest.importorskip("tensorflow_text", reason="has no wheels for Windows")
 
@@ -556,11 +556,11 @@ def pack_in_python(first, second, max_seq_length):
   """Lists of ids to the batch that training sees."""
   packed = []
   for a, b in zip(first, second, strict=True):
-    keep = input_pipeline.truncate_pair(len(a), len(b), max_seq_length)
+    keep = sequences_module.truncate_pair(len(a), len(b), max_seq_length)
     packed.append(
-      input_pipeline.pack_pair(a[: keep[0]], b[: keep[1]], cls_id=1, sep_id=2)
+      sequences_module.pack_pair(a[: keep[0]], b[: keep[1]], cls_id=1, sep_id=2)
     )
-  sequences = input_pipeline.Sequences(packed)
+  sequences = sequences_module.Sequences(packed)
   return sequences.pad(range(len(packed)), max(sequences.lengths, default=0))
 
 
@@ -615,8 +615,8 @@ result = {name: x.numpy().tolist() for name, x in batch.items()}
 result["tokens"] = model.tokenizer.tokenize(tf.constant(texts)).to_list()
 offsets = model.tokenizer.tokenize_with_offsets(tf.constant(texts))
 result["offsets"] = {name: x.to_list() for name, x in offsets.items()}
-ours = {"graph_tokenization", "input_pipeline", "tokenization"}
-result["ours"] = sorted(ours & set(sys.modules))
+ours = ("bert_keras3", "tokenization")
+result["ours"] = [x for x in sys.modules if x.startswith(ours)]
 print(json.dumps(result))
 """
 

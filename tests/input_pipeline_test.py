@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import input_pipeline
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records as records_module
+from bert_keras3.data import sequences as sequences_module
 
 SPECS = (
   input_pipeline.FeatureSpec("input_ids", 4),
@@ -30,7 +33,7 @@ def make_features(count, start=0):
 
 
 def write_records(path, features, specs=SPECS):
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records_module.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return str(path)
@@ -91,7 +94,7 @@ def test_tensorflow_reads_the_file(tmp_path):
 
 def test_a_failed_writer_leaves_nothing(tmp_path):
   with pytest.raises(RuntimeError):
-    with input_pipeline.RecordWriter(str(tmp_path / "a")) as writer:
+    with records_module.RecordWriter(str(tmp_path / "a")) as writer:
       writer.write(b"x")
       raise RuntimeError
   assert list(tmp_path.iterdir()) == []
@@ -115,7 +118,7 @@ def upstream_truncation(num_a, num_b, max_seq_length):
 def test_pairs_are_truncated_as_upstream():
   for sizes in itertools.product(range(14), range(14), range(3, 20)):
     expected = upstream_truncation(*sizes)
-    assert input_pipeline.truncate_pair(*sizes) == expected, sizes
+    assert sequences_module.truncate_pair(*sizes) == expected, sizes
 
 
 @pytest.mark.parametrize(
@@ -128,12 +131,12 @@ def test_pairs_are_truncated_as_upstream():
   ],
 )
 def test_pairs_are_packed(a, b, expected):
-  assert input_pipeline.pack_pair(a, b, 101, 102) == expected
+  assert sequences_module.pack_pair(a, b, 101, 102) == expected
 
 
 def make_sequences():
   """Lengths 4, 2 and 7."""
-  return input_pipeline.Sequences(
+  return sequences_module.Sequences(
     [([11, 12, 13, 14], 3), ([21, 22], 2), ([*range(31, 38)], 4)]
   )
 
@@ -160,14 +163,14 @@ def test_the_last_sequence_needs_no_padding():
 
 def make_sequence_source(lengths, buckets):
   """Sequence i holds only the number i + 1."""
-  sequences = input_pipeline.Sequences(
+  sequences = sequences_module.Sequences(
     [([i + 1] * length, length) for i, length in enumerate(lengths)]
   )
   columns = {
     "label_ids": np.arange(len(lengths)) * 10,
     "scores": np.arange(2.0 * len(lengths)).reshape(-1, 2),
   }
-  return input_pipeline.SequenceSource(sequences, columns, buckets)
+  return sequences_module.SequenceSource(sequences, columns, buckets)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_bucket_lengths_waste_the_least(seed, max_buckets):
   lengths = rng.integers(1, rng.integers(2, 52), rng.integers(1, 40))
   # One that cuts the last multiple short, and one that does not.
   max_seq_length = int(lengths.max() + rng.integers(0, 10))
-  found = input_pipeline.bucket_lengths(lengths, max_seq_length, max_buckets)
+  found = sequences_module.bucket_lengths(lengths, max_seq_length, max_buckets)
   last = min(-(-int(lengths.max()) // 8) * 8, max_seq_length)
   assert found[-1] == last
   assert list(found) == sorted(set(found))
@@ -224,7 +227,7 @@ def test_bucket_lengths_waste_the_least(seed, max_buckets):
 
 def test_there_are_at_most_six_buckets():
   lengths = np.arange(1, 513)
-  found = input_pipeline.bucket_lengths(lengths, 512)
+  found = sequences_module.bucket_lengths(lengths, 512)
   assert len(found) == 6
   assert found[-1] == 512
 
@@ -244,7 +247,9 @@ def test_there_are_at_most_six_buckets():
 )
 def test_bucket_lengths_of_few_lengths(lengths, max_seq_length, expected):
   """No bucket without a sequence, and a source for each."""
-  found = input_pipeline.bucket_lengths(np.array(lengths, int), max_seq_length)
+  found = sequences_module.bucket_lengths(
+    np.array(lengths, int), max_seq_length
+  )
   assert found == expected
   assert make_sequence_source(lengths, found).bucket_lengths == expected
 
@@ -253,7 +258,7 @@ def test_bucket_lengths_of_few_lengths(lengths, max_seq_length, expected):
 
 
 def test_random_access_across_files(three_files):
-  source = input_pipeline.RecordSource(three_files, SPECS)
+  source = records_module.RecordSource(three_files, SPECS)
   assert len(source) == 10
   batch = source.take(np.array([9, 0, 5, 4]))
   assert batch["label"].tolist() == [[9], [0], [5], [4]]
@@ -263,22 +268,22 @@ def test_random_access_across_files(three_files):
 
 @pytest.mark.parametrize("block_size", [1, 3, 10, 100])
 def test_blocks_change_nothing(three_files, monkeypatch, block_size):
-  monkeypatch.setattr(input_pipeline, "BLOCK_RECORDS", block_size)
-  source = input_pipeline.RecordSource(three_files, SPECS)
+  monkeypatch.setattr(order_module, "BLOCK_RECORDS", block_size)
+  source = records_module.RecordSource(three_files, SPECS)
   numbers = np.array([3, 9, 0, 5, 6, 3])
   assert source.take(numbers)["label"][:, 0].tolist() == numbers.tolist()
 
 
 def test_a_block_is_read_once(three_files, monkeypatch):
-  monkeypatch.setattr(input_pipeline, "BLOCK_RECORDS", 5)
+  monkeypatch.setattr(order_module, "BLOCK_RECORDS", 5)
   reads = []
-  read = input_pipeline._read_records
+  read = records_module._read_records
   monkeypatch.setattr(
-    input_pipeline,
+    records_module,
     "_read_records",
     lambda path, offsets: reads.append(path) or read(path, offsets),
   )
-  source = input_pipeline.RecordSource(three_files, SPECS)
+  source = records_module.RecordSource(three_files, SPECS)
   for number in range(10):
     source.take([number])
   assert reads == three_files
@@ -286,7 +291,7 @@ def test_a_block_is_read_once(three_files, monkeypatch):
 
 def test_upstreams_files_are_read(goldens):
   path = str(goldens / "pretraining_data" / "sample_default.tfrecord")
-  source = input_pipeline.RecordSource(
+  source = records_module.RecordSource(
     [path], input_pipeline.pretraining_features(128, 20)
   )
   expected = list(tf.data.TFRecordDataset(path).as_numpy_iterator())
@@ -295,26 +300,26 @@ def test_upstreams_files_are_read(goldens):
 
 def test_the_index_is_kept_and_renewed(three_files, tmp_path, monkeypatch):
   index = str(tmp_path / "index.npz")
-  input_pipeline.save_index(
-    index, input_pipeline.RecordSource(three_files, SPECS)
+  records_module.save_index(
+    index, records_module.RecordSource(three_files, SPECS)
   )
   scans = []
-  scan = input_pipeline._scan_record_sizes
+  scan = records_module._scan_record_sizes
   monkeypatch.setattr(
-    input_pipeline,
+    records_module,
     "_scan_record_sizes",
     lambda path, *rest: scans.append(path) or scan(path, *rest),
   )
-  known = input_pipeline.load_index(index)
-  assert len(input_pipeline.RecordSource(three_files, SPECS, known)) == 10
+  known = records_module.load_index(index)
+  assert len(records_module.RecordSource(three_files, SPECS, known)) == 10
   assert scans == []
   write_records(three_files[1], make_features(2))
-  assert len(input_pipeline.RecordSource(three_files, SPECS, known)) == 11
+  assert len(records_module.RecordSource(three_files, SPECS, known)) == 11
   assert scans == [three_files[1]]
 
 
 def test_a_missing_index_is_empty(tmp_path):
-  assert input_pipeline.load_index(str(tmp_path / "none")) == {}
+  assert records_module.load_index(str(tmp_path / "none")) == {}
 
 
 def test_truncated_files_are_named_with_the_record(three_files):
@@ -323,18 +328,18 @@ def test_truncated_files_are_named_with_the_record(three_files):
   with pytest.raises(
     ValueError, match="2.tfrecord is truncated.*record 3 .*from 0"
   ):
-    input_pipeline.RecordSource(three_files, SPECS)
+    records_module.RecordSource(three_files, SPECS)
 
 
 def test_files_that_are_no_records_are_named(tmp_path):
   path = tmp_path / "text"
   path.write_text("not a record file at all, only some text")
   with pytest.raises(ValueError, match="no TFRecord file: record 0"):
-    input_pipeline.RecordSource([str(path)], SPECS)
+    records_module.RecordSource([str(path)], SPECS)
 
 
 def test_a_flipped_bit_is_named_with_the_record(three_files):
-  source = input_pipeline.RecordSource(three_files, SPECS)
+  source = records_module.RecordSource(three_files, SPECS)
   with open(three_files[2], "rb+") as file:
     file.seek(-10, 2)
     byte = file.read(1)[0]
@@ -347,7 +352,7 @@ def test_a_flipped_bit_is_named_with_the_record(three_files):
 def test_no_record_at_all(tmp_path):
   path = write_records(tmp_path / "empty", make_features(0))
   with pytest.raises(ValueError, match="no record in .*empty"):
-    input_pipeline.RecordSource([path], SPECS)
+    records_module.RecordSource([path], SPECS)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +364,7 @@ def test_no_record_at_all(tmp_path):
   ],
 )
 def test_records_of_another_kind_are_explained(three_files, specs, words):
-  source = input_pipeline.RecordSource(three_files, tuple(specs))
+  source = records_module.RecordSource(three_files, tuple(specs))
   with pytest.raises(ValueError, match=f"1.tfrecord: record 0 .*{words}"):
     source.take([5, 6])
 
@@ -373,7 +378,7 @@ LIMITED = (
 
 def test_values_out_of_range_are_named_with_what_was_expected(three_files):
   """Record 9 holds the ids 9 to 12, the last one allowed."""
-  source = input_pipeline.RecordSource(three_files, LIMITED)
+  source = records_module.RecordSource(three_files, LIMITED)
   assert source.take([9])["input_ids"].max() == 12
   source.specs = (dataclasses.replace(LIMITED[0], limit=12), *LIMITED[1:])
   words = (
@@ -391,7 +396,7 @@ def test_no_integer_becomes_another_one(tmp_path, value):
   features["input_ids"] = features["input_ids"].copy()
   features["input_ids"][1, 2] = value
   path = write_records(tmp_path / "a", features)
-  source = input_pipeline.RecordSource([path], LIMITED)
+  source = records_module.RecordSource([path], LIMITED)
   with pytest.raises(
     ValueError, match=f"record 1 .*has {value} in 'input_ids'"
   ):
@@ -402,7 +407,7 @@ def test_no_integer_becomes_another_one(tmp_path, value):
 def test_weights_are_finite(tmp_path, value):
   features = make_features(1)
   path = write_records(tmp_path / "a", {**features, "weights": [[0, value]]})
-  source = input_pipeline.RecordSource([path], LIMITED)
+  source = records_module.RecordSource([path], LIMITED)
   with pytest.raises(ValueError, match="in 'weights', not finite numbers"):
     source.take([0])
 
@@ -410,9 +415,9 @@ def test_weights_are_finite(tmp_path, value):
 def test_a_record_that_tensorflow_cannot_even_quote_is_named(tmp_path):
   """Its error holds the record, and is no UTF-8."""
   path = str(tmp_path / "noise")
-  with input_pipeline.RecordWriter(path) as writer:
+  with records_module.RecordWriter(path) as writer:
     writer.write(b"\xff\x00noise")
-  source = input_pipeline.RecordSource([path], SPECS)
+  source = records_module.RecordSource([path], SPECS)
   with pytest.raises(ValueError, match="noise: record 0 .* no feature"):
     source.take([0])
 
@@ -428,7 +433,7 @@ def edit(path, offset, new_bytes):
 
 
 def skip(paths, specs=LIMITED, known=None):
-  return input_pipeline.RecordSource(paths, specs, known, skip_bad_records=True)
+  return records_module.RecordSource(paths, specs, known, skip_bad_records=True)
 
 
 def labels_of(source):
@@ -518,8 +523,8 @@ def test_bad_records_change_nothing_else(
   three_files, monkeypatch, block_size, chunk
 ):
   """Whatever is read together, and in which order."""
-  monkeypatch.setattr(input_pipeline, "BLOCK_RECORDS", block_size)
-  monkeypatch.setattr(input_pipeline, "_INDEX_CHUNK_BYTES", max(chunk, 12))
+  monkeypatch.setattr(order_module, "BLOCK_RECORDS", block_size)
+  monkeypatch.setattr(records_module, "_INDEX_CHUNK_BYTES", max(chunk, 12))
   size = record_size(three_files[0], 5)
   for place in (0, 3):
     edit(three_files[0], place * size + 20, b"\xff\xff")
@@ -535,13 +540,13 @@ def test_what_is_bad_is_kept_with_the_index(three_files, tmp_path, monkeypatch):
   edit(three_files[0], 30, b"\xff\xff")
   index = str(tmp_path / "index.npz")
   first = skip(three_files)
-  input_pipeline.save_index(index, first)
-  known = input_pipeline.load_index(index)
+  records_module.save_index(index, first)
+  known = records_module.load_index(index)
 
   looked = []
-  find = input_pipeline._find_bad_records
+  find = records_module._find_bad_records
   monkeypatch.setattr(
-    input_pipeline,
+    records_module,
     "_find_bad_records",
     lambda path, *rest: looked.append(path) or find(path, *rest),
   )
@@ -555,7 +560,7 @@ def test_what_is_bad_is_kept_with_the_index(three_files, tmp_path, monkeypatch):
   assert labels_of(skip(three_files, specs, known)) == list(range(1, 9))
   assert looked == three_files
   # And to who wants an error, a list of bad records is no excuse.
-  strict = input_pipeline.RecordSource(three_files, LIMITED, known)
+  strict = records_module.RecordSource(three_files, LIMITED, known)
   with pytest.raises(ValueError, match="record 0 .* is corrupt"):
     strict.take([0])
 
@@ -570,8 +575,8 @@ def test_an_index_without_bad_records_is_as_it_was(three_files, tmp_path):
     arrays[f"sizes_{i}"] = np.full(count, stat.length // count)
   index = str(tmp_path / "index.npz")
   np.savez_compressed(index, about=json.dumps(about), **arrays)
-  known = input_pipeline.load_index(index)
-  source = input_pipeline.RecordSource(three_files, SPECS, known)
+  known = records_module.load_index(index)
+  source = records_module.RecordSource(three_files, SPECS, known)
   assert all(source._index[path] is known[path] for path in three_files)
   assert labels_of(source) == list(range(10))
 
@@ -580,7 +585,7 @@ def test_an_index_without_bad_records_is_as_it_was(three_files, tmp_path):
 def test_a_damaged_index_is_made_again(tmp_path, capsys, content):
   path = tmp_path / "index.npz"
   path.write_bytes(content)
-  assert input_pipeline.load_index(str(path)) == {}
+  assert records_module.load_index(str(path)) == {}
   assert f"{path} is damaged and is made again" in capsys.readouterr().out
 
 
@@ -588,7 +593,7 @@ def test_a_damaged_index_is_made_again(tmp_path, capsys, content):
 
 
 def order(num_records=10, batch_size=4, seed=1, block_size=1 << 14):
-  return input_pipeline.TrainingOrder(num_records, batch_size, seed, block_size)
+  return order_module.TrainingOrder(num_records, batch_size, seed, block_size)
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 100])
@@ -642,7 +647,7 @@ def mixed_lengths(count, longest=120):
 
 
 def length_order(count, batch_size=8, seed=1):
-  return input_pipeline.LengthGroupedOrder(
+  return order_module.LengthGroupedOrder(
     order(count, batch_size, seed, count), mixed_lengths(count)
   )
 
@@ -706,9 +711,9 @@ def test_a_batch_across_epochs_is_that_of_the_plain_order():
 def test_many_steps_have_six_shapes_at_most():
   lengths = mixed_lengths(1003)
   source = make_sequence_source(
-    lengths, input_pipeline.bucket_lengths(lengths, 128)
+    lengths, sequences_module.bucket_lengths(lengths, 128)
   )
-  an_order = input_pipeline.training_order(source, 8, seed=3)
+  an_order = order_module.training_order(source, 8, seed=3)
   shapes = collections.Counter(
     source.take(an_order.batch(step))["input_ids"].shape for step in range(500)
   )
@@ -723,13 +728,13 @@ def test_many_steps_have_six_shapes_at_most():
 def test_training_is_by_length_only_where_shapes_differ():
   lengths = mixed_lengths(40)
   source = make_sequence_source(lengths, (64, 120))
-  by_length = input_pipeline.training_order(source, 4, seed=5)
-  assert isinstance(by_length, input_pipeline.LengthGroupedOrder)
+  by_length = order_module.training_order(source, 4, seed=5)
+  assert isinstance(by_length, order_module.LengthGroupedOrder)
   assert source.variable_features == input_pipeline.SEQUENCE_FEATURES
   source = make_sequence_source(lengths, (120,))
   assert source.variable_features == ()
-  plain = input_pipeline.training_order(source, 4, seed=5)
-  assert isinstance(plain, input_pipeline.TrainingOrder)
+  plain = order_module.training_order(source, 4, seed=5)
+  assert isinstance(plain, order_module.TrainingOrder)
   for an_order in (plain, by_length.order):
     assert an_order.batch(7).tolist() == order(40, 4, 5, 40).batch(7).tolist()
 
@@ -737,22 +742,22 @@ def test_training_is_by_length_only_where_shapes_differ():
 def test_inference_takes_the_shortest_first():
   lengths = [9, 3, 9, 4, 3]
   source = make_sequence_source(lengths, (8, 16))
-  assert input_pipeline.inference_order(source).tolist() == [1, 4, 3, 0, 2]
+  assert order_module.inference_order(source).tolist() == [1, 4, 3, 0, 2]
   source = make_sequence_source(lengths, (16,))
-  assert input_pipeline.inference_order(source).tolist() == [0, 1, 2, 3, 4]
+  assert order_module.inference_order(source).tolist() == [0, 1, 2, 3, 4]
 
 
 # Evaluation batches
 
 
 def test_sequential_batches_cover_everything_once():
-  batches = list(input_pipeline.sequential_batches(10, 4))
+  batches = list(order_module.sequential_batches(10, 4))
   assert [batch.tolist() for batch in batches] == [
     [0, 1, 2, 3],
     [4, 5, 6, 7],
     [8, 9],
   ]
-  assert len(list(input_pipeline.sequential_batches(10, 4, 2))) == 2
+  assert len(list(order_module.sequential_batches(10, 4, 2))) == 2
 
 
 def test_padding_adds_rows_without_weight():
@@ -760,7 +765,7 @@ def test_padding_adds_rows_without_weight():
     "input_ids": np.array([[1], [2]]),
     "masked_lm_weights": np.ones([2, 3], np.float32),
   }
-  padded = input_pipeline.pad_batch(batch, 4)
+  padded = order_module.pad_batch(batch, 4)
   assert padded["input_ids"].tolist() == [[1], [2], [2], [2]]
   assert padded["example_weights"].tolist() == [1, 1, 0, 0]
   assert padded["masked_lm_weights"].sum() == 6

@@ -6,7 +6,7 @@ The place is `batch` (the making of the seventh batch, a little ahead of the
 steps), `rename` (the seventh file of a checkpoint that gets its name), `verify`
 (the seventh checkpoint is written, no file has its name yet), `best` (the
 seventh file of the best weights that gets its name), or `log` (before the
-seventh row of training_log.csv). The end is SIGKILL, or for `term`
+seventh row of log.csv). The end is SIGKILL, or for `term`
 and `int` a signal that asks; `none` is none. After `nan:batch:7` a run goes on,
 but the losses of that batch are no numbers.
 """
@@ -18,9 +18,10 @@ import sys
 
 import tensorflow as tf
 
-import checkpoint_io
-import input_pipeline
-import training_log
+from bert_keras3.data import records
+from bert_keras3.data import sequences
+from bert_keras3.training import log
+from bert_keras3.weights import checkpoints
 
 SIGNALS = {
   "kill": signal.SIGKILL,
@@ -43,13 +44,13 @@ def places():
 
   return {
     "batch": [
-      (input_pipeline.RecordSource, "take", always),
-      (input_pipeline.SequenceSource, "take", always),
+      (records.RecordSource, "take", always),
+      (sequences.SequenceSource, "take", always),
     ],
     "rename": [(tf.io.gfile, "rename", is_checkpoint)],
     "best": [(tf.io.gfile, "rename", is_best)],
-    "verify": [(checkpoint_io, "_verify", always)],
-    "log": [(training_log._CsvLog, "add", always)],
+    "verify": [(checkpoints, "_verify", always)],
+    "log": [(log._CsvLog, "add", always)],
   }
 
 

@@ -1,136 +1,132 @@
-"""The import graph: layers point down, flags stay in scripts."""
+"""The layers: rooms look down only, flags stay in scripts and the console.
+
+Nothing here lists modules: rooms are folders, scripts are the root files that
+have a `cli`.
+"""
 
 import ast
+import importlib.util
 import pathlib
-import re
+import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-LAYERS = {
-  "tokenization": 0,
-  "hugging_face": 0,
-  "modeling": 0,
-  "optimization": 0,
-  "predictor": 0,
-  "stop_signals": 0,
-  "task_metrics": 0,
-  "worker_watchdog": 0,
-  "checkpoint_io": 1,
-  "example_files": 1,
-  "input_pipeline": 1,
-  "attention_report": 3,
-  "model_growth": 1,
-  "graph_tokenization": 3,
-  "training_log": 2,
-  "training_loop": 3,
-  "device_strategy": 1,
-  "model_evaluation": 2,
-  "classifier_data": 4,
-  "cli_flags": 4,
-  "graph_classifier": 4,
-  "graph_encoder": 4,
-  "model_files": 4,
-  "run_directory": 4,
-  "squad_data": 4,
-  "classifier_results": 5,
-  "mask_filling": 5,
-  "run_forecast": 5,
-  "squad_decoding": 5,
-  "weight_conversion": 5,
-  "fine_tuning": 6,
-  "graph_squad": 6,
-  "litert_export": 6,
-  "squad_results": 6,
-  "model_export": 7,
-  "build_vocab": 8,
-  "convert_checkpoint": 8,
-  "create_pretraining_data": 8,
-  "extract_features": 8,
-  "run_classifier": 8,
-  "run_fill_mask": 8,
-  "run_predict": 8,
-  "run_pretraining": 8,
-  "run_squad": 8,
-}
-SCRIPTS = [name for name, layer in LAYERS.items() if layer == 8]
-MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
-WITHOUT_TENSORFLOW = [
-  "attention_report",
-  "classifier_data",
-  "example_files",
-  "fine_tuning",
-  "mask_filling",
-  "hugging_face",
-  "model_growth",
-  "predictor",
-  "squad_data",
-  "squad_decoding",
-  "squad_results",
-  "stop_signals",
-  "task_metrics",
-  "tokenization",
-  "worker_watchdog",
-  "cli_flags",
-  *SCRIPTS,
-]
+PACKAGE = ROOT / "bert_keras3"
+# From the top down; a room may import those after it.
+ROOMS = ("console", "serving", "tasks", "training", "weights", "data")
 
 
-def _imports(name, top_level_only=False):
-  tree = ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
-  nodes = tree.body if top_level_only else ast.walk(tree)
-  found = set()
+def parse(path):
+  return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def is_script(path):
+  names = [getattr(node, "name", "") for node in parse(path).body]
+  return "cli" in names
+
+
+def module_name(path):
+  name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+  return name.removesuffix(".__init__")
+
+
+ROOT_FILES = [path for path in ROOT.glob("*.py") if path.stem != "setup"]
+SCRIPTS = sorted(path.stem for path in ROOT_FILES if is_script(path))
+ROOT_MODULES = sorted({path.stem for path in ROOT_FILES} - set(SCRIPTS))
+FILES = [*ROOT_FILES, *PACKAGE.rglob("*.py")]
+NAMES = sorted(map(module_name, FILES))
+
+
+def path_of(name):
+  path = ROOT / name.replace(".", "/")
+  return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def imports_of(nodes):
+  """Dotted names that statements import, modules and names in them."""
+  names = set()
   for node in nodes:
     if isinstance(node, ast.Import):
-      found.update(alias.name for alias in node.names)
+      names.update(alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-      found.add(node.module)
-      found.update(f"{node.module}.{alias.name}" for alias in node.names)
-  return found
+      names.add(node.module)
+      names.update(f"{node.module}.{alias.name}" for alias in node.names)
+  return names
 
 
-def test_every_root_module_has_a_layer():
-  assert set(MODULES) - {"setup"} == set(LAYERS)
+def floor_of(name):
+  """Height of a module: scripts above the rooms, root modules below them."""
+  top, *rest = name.split(".")
+  if top in SCRIPTS:
+    return len(ROOMS) + 1
+  if top in ROOT_MODULES:
+    return 0
+  return len(ROOMS) - ROOMS.index(rest[0]) if rest else 0
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_imports_point_to_lower_layers(name):
-  ours = _imports(name) & set(LAYERS)
-  assert [other for other in ours if LAYERS[other] >= LAYERS[name]] == []
+def is_ours(name):
+  return name.split(".")[0] in (*SCRIPTS, *ROOT_MODULES, PACKAGE.name)
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_only_scripts_and_cli_flags_know_flags(name):
-  if name not in [*SCRIPTS, "cli_flags"]:
-    assert not [found for found in _imports(name) if "absl.flags" in found]
+def test_the_root_holds_three_modules_and_scripts():
+  assert ROOT_MODULES == ["modeling", "optimization", "tokenization"]
 
 
-@pytest.mark.parametrize("name", WITHOUT_TENSORFLOW)
-def test_importing_costs_no_tensorflow(name):
-  heavy = re.compile(
-    r"tensorflow|keras|modeling|optimization|checkpoint_io|input_pipeline|"
-    r"classifier_results|graph_|litert_export|model_export|model_files|"
-    r"run_directory|run_forecast|training_log|training_loop|weight_conversion"
+def test_the_package_holds_the_rooms():
+  folders = {path.parent.name for path in PACKAGE.glob("*/*.py")}
+  assert folders == set(ROOMS)
+  assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_point_down(name):
+  imported = imports_of(ast.walk(parse(path_of(name))))
+  ours = [x for x in imported if is_ours(x) and x != PACKAGE.name]
+  assert [x for x in ours if floor_of(x) > floor_of(name)] == []
+  # A script or a root module imports none of its kind.
+  if name in (*SCRIPTS, *ROOT_MODULES):
+    assert [x for x in ours if floor_of(x) == floor_of(name)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_scripts_and_the_console_know_flags(name):
+  if floor_of(name) < floor_of(f"{PACKAGE.name}.console"):
+    imported = imports_of(ast.walk(parse(path_of(name))))
+    assert [x for x in imported if "absl.flags" in x] == []
+
+
+def test_no_two_modules_import_each_other():
+  graph = {}
+  for name in NAMES:
+    imported = imports_of(ast.walk(parse(path_of(name))))
+    graph[name] = {x for x in imported if x in NAMES}
+  while leaves := [name for name, needs in graph.items() if not needs]:
+    for name in leaves:
+      del graph[name]
+    graph = {name: needs - set(leaves) for name, needs in graph.items()}
+  assert graph == {}
+
+
+def test_scripts_and_the_console_import_no_tensorflow():
+  """`--help` and a wrong flag answer at once."""
+  names = [x for x in NAMES if floor_of(x) >= len(ROOMS)]
+  program = (
+    f"import sys, {', '.join(names)}\n"
+    "print([x for x in sys.modules if x in ('tensorflow', 'keras')])"
   )
-  assert [x for x in _imports(name, True) if heavy.match(x)] == []
-
-
-def test_setup_lists_every_module_and_script():
-  tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-  constants = {
-    node.targets[0].id: ast.literal_eval(node.value)
-    for node in tree.body
-    if isinstance(node, ast.Assign)
-  }
-  assert set(constants["LIBRARIES"]) | set(constants["SCRIPTS"]) == set(LAYERS)
-  assert sorted(constants["SCRIPTS"]) == sorted(SCRIPTS)
+  result = subprocess.run(
+    [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+  )
+  assert result.stdout == "[]\n", result.stderr
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_importing_a_script_defines_no_flag(name):
-  tree = ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
-  at_import = [node for node in tree.body if not hasattr(node, "body")]
+  at_import = [
+    node for node in parse(path_of(name)).body if not hasattr(node, "body")
+  ]
   calls = [x for node in at_import for x in ast.walk(node)]
   defined = [
     x.attr
@@ -138,3 +134,7 @@ def test_importing_a_script_defines_no_flag(name):
     if isinstance(x, ast.Attribute) and x.attr.startswith("DEFINE_")
   ]
   assert defined == []
+
+
+def test_the_package_is_this_checkout():
+  assert importlib.util.find_spec(PACKAGE.name).origin.startswith(str(ROOT))

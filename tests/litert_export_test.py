@@ -6,15 +6,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+
+import modeling
+import tokenization
+from bert_keras3.data import sequences as sequences_module
+from bert_keras3.serving import export as model_export
+from bert_keras3.serving import litert
+from bert_keras3.tasks import squad_decoding
 from run_classifier_test import folder  # noqa: F401  A fixture.
 from run_classifier_test import run
-
-import input_pipeline
-import litert_export
-import model_export
-import modeling
-import squad_decoding
-import tokenization
 
 MAX_SEQ_LENGTH = 24
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstu")
@@ -32,7 +32,7 @@ HEADS = {
 
 def has_interpreter():
   try:
-    return bool(litert_export._interpreter_class())
+    return bool(litert._interpreter_class())
   except ImportError:
     return False
 
@@ -67,8 +67,8 @@ def make_source():
     (rng.integers(len(VOCAB), size=length).tolist(), length // 2)
     for length in range(1, 21)
   ]
-  sequences = input_pipeline.Sequences(packed)
-  return input_pipeline.SequenceSource(sequences, {}, (8, 16, MAX_SEQ_LENGTH))
+  sequences = sequences_module.Sequences(packed)
+  return sequences_module.SequenceSource(sequences, {}, (8, 16, MAX_SEQ_LENGTH))
 
 
 def export(kind, model, place, source=None):
@@ -94,7 +94,7 @@ def export(kind, model, place, source=None):
     model,
     tokenizer,
     description,
-    litert=litert_export.Check(source),
+    litert=litert.Check(source),
     **more[kind],
   )
   return path
@@ -132,8 +132,8 @@ def test_litert_computes_what_the_model_does(kind, tmp_path, capsys):
   # Without a source, outputs are compared on random tokens.
   source = make_source() if kind == "reader" else None
   path = export(kind, model, tmp_path, source)
-  for precision, file in litert_export.FILES.items():
-    lite = litert_export.LiteRtModel(f"{path}/{file}")
+  for precision, file in litert.FILES.items():
+    lite = litert.LiteRtModel(f"{path}/{file}")
     for shape in SHAPES:
       batch = make_batch(shape)
       expected = expected_outputs(kind, model, batch)
@@ -153,7 +153,7 @@ def test_litert_computes_what_the_model_does(kind, tmp_path, capsys):
 def check_report(report, path, out):
   """Sizes are the files', int8 is smaller, and both were compared."""
   sizes = {}
-  for precision, file in litert_export.FILES.items():
+  for precision, file in litert.FILES.items():
     entry = report[precision]
     sizes[precision] = tf.io.gfile.stat(f"{path}/{file}").length
     assert (entry["file"], entry["bytes"]) == (file, sizes[precision])
@@ -162,7 +162,7 @@ def check_report(report, path, out):
       # No operation is TensorFlow's: devices have none of those.
       assert b"Flex" not in reader.read()
   assert sizes["int8"] < 0.5 * sizes["float32"]
-  exact, rough = (report[x]["largest_deviation"] for x in litert_export.FILES)
+  exact, rough = (report[x]["largest_deviation"] for x in litert.FILES)
   for name, largest in report["int8"]["largest_value"].items():
     assert exact[name] <= 1e-5 < rough[name] <= LARGEST_INT8_ERROR * largest
 
@@ -199,11 +199,11 @@ def test_without_an_interpreter_there_are_files(tmp_path, monkeypatch, capsys):
   monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
   monkeypatch.setattr(tf.lite, "Interpreter", None)
   monkeypatch.setattr(
-    litert_export, "_convert", lambda *_: {"float32": b"1234", "int8": b"1"}
+    litert, "_convert", lambda *_: {"float32": b"1234", "int8": b"1"}
   )
   path = export("classifier", make_model("classifier"), tmp_path)
   entry = describe(path)["litert"]["int8"]
-  assert entry == {"file": litert_export.FILES["int8"], "bytes": 1}
+  assert entry == {"file": litert.FILES["int8"], "bytes": 1}
   assert "pip install ai-edge-litert" in capsys.readouterr().err
 
 
@@ -226,7 +226,7 @@ def test_a_classifier_is_scored_on_the_development_set(folder, capsys):  # noqa:
   names = {"eval_accuracy", "eval_macro_f1"}
   expected = {name: results[name] for name in names}
   assert report["model"]["metrics"] == expected
-  for precision in litert_export.FILES:
+  for precision in litert.FILES:
     assert report[precision]["metrics"].keys() == names
     # So narrow a model has no matrices to quantise but one or two.
     assert report[precision]["metrics"] == pytest.approx(expected)

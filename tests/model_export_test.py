@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
-import model_export
 import modeling
-import predictor
 import tokenization
+from bert_keras3.serving import export
+from bert_keras3.serving import predictor
 
-ROOT = os.path.dirname(model_export.__file__)
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("the", "cat", "sat", "##s", "on", "mat", "a", "é", "[", "]", "mask")
 VOCAB = (*SPECIAL, *WORDS, ".", ",")
@@ -49,7 +49,7 @@ def model():
 def export_dir(model, tokenizer, tmp_path_factory):
   path = str(tmp_path_factory.mktemp("models") / "1")
   description = {"max_seq_length": 12, "task": "pretraining"}
-  model_export.export_pretrainer(path, model, tokenizer, description)
+  export.export_pretrainer(path, model, tokenizer, description)
   return path
 
 
@@ -73,7 +73,7 @@ def pack(tokenizer, tokens):
 
 def test_masks_get_the_models_likeliest_tokens(signatures, model, tokenizer):
   found = signatures["serving_default"](text=tf.constant(TEXTS))
-  assert found["tokens"].shape == (4, 2, model_export.MASK_TOP_K)
+  assert found["tokens"].shape == (4, 2, export.MASK_TOP_K)
   words = [
     ["[UNK]", "[MASK]", "sat", "on", "the", "[MASK]", "."],
     None,
@@ -91,7 +91,7 @@ def test_masks_get_the_models_likeliest_tokens(signatures, model, tokenizer):
     logits = model(batch)["masked_lm_logits"]
     shares = tf.nn.softmax(logits).numpy()[0, :, : len(VOCAB)]
     for place, share in enumerate(shares):
-      best = np.argsort(-share, kind="stable")[: model_export.MASK_TOP_K]
+      best = np.argsort(-share, kind="stable")[: export.MASK_TOP_K]
       names = [x.decode() for x in found["tokens"][row, place].numpy()]
       assert names == [VOCAB[i] for i in best]
       np.testing.assert_allclose(
@@ -109,7 +109,7 @@ def test_masks_beyond_the_limit_get_nothing(signatures):
 
 def test_texts_without_masks(signatures):
   found = signatures["serving_default"](text=tf.constant(["the cat", ""]))
-  assert found["tokens"].shape == (2, 0, model_export.MASK_TOP_K)
+  assert found["tokens"].shape == (2, 0, export.MASK_TOP_K)
 
 
 def test_pairs_are_scored_as_the_model_does(signatures, model, tokenizer):
@@ -160,7 +160,7 @@ def test_masks_are_one_token_in_every_text(signatures):
 def test_the_vocabulary_of_an_export_reads_as_the_models(lines, tmp_path):
   ours, theirs = tmp_path / "ours.txt", tmp_path / "theirs.txt"
   ours.write_text("\n".join(lines) + "\n", encoding="utf-8")
-  content = model_export._vocab_lines(tokenization.FullTokenizer(str(ours)))
+  content = export._vocab_lines(tokenization.FullTokenizer(str(ours)))
   theirs.write_text(content, encoding="utf-8", newline="")
   assert tokenization.load_vocab(theirs) == tokenization.load_vocab(ours)
 
@@ -193,7 +193,7 @@ def test_texts_are_encoded_as_the_model_does(signatures, model, tokenizer):
 
 def test_an_encoder_alone(model, tokenizer, tmp_path):
   path = str(tmp_path / "1")
-  model_export.export_encoder(path, model, tokenizer, {"max_seq_length": 12})
+  export.export_encoder(path, model, tokenizer, {"max_seq_length": 12})
   (found,) = predictor.Predictor(path).predict(["the cats"])
   outputs = model.encode(pack(tokenizer, ["the", "cat", "##s"]), False, None)
   np.testing.assert_allclose(
@@ -208,7 +208,7 @@ def test_an_export_is_replaced(model, tokenizer, tmp_path):
   for length, slash in ((5, ""), (6, "/"), (7, "")):
     path = f"{tmp_path}/1{slash}"
     description = {"max_seq_length": length}
-    model_export.export_encoder(path, model, tokenizer, description)
+    export.export_encoder(path, model, tokenizer, description)
     found = predictor.Predictor(path)
     assert found.description["max_seq_length"] == length
     assert len(found.predict(["the cats"])) == 1
@@ -242,7 +242,7 @@ def test_the_description_says_what_it_is(export_dir):
 KILL_WHILE_SAVING = """
 import os, signal, sys
 import tensorflow as tf
-import model_export
+from bert_keras3.serving import export
 
 save = tf.saved_model.save
 
@@ -251,7 +251,7 @@ def save_and_die(*args, **kwargs):
   os.kill(os.getpid(), signal.SIGKILL)
 
 tf.saved_model.save = save_and_die
-model_export._save(tf.Module(), {}, sys.argv[1], "kind", {})
+export._save(tf.Module(), {}, sys.argv[1], "kind", {})
 """
 
 

@@ -5,11 +5,11 @@ import pathlib
 
 import pytest
 
-import classifier_data
-import model_files
 import modeling
-import run_directory
 import tokenization
+from bert_keras3.training import output_directory
+from bert_keras3.weights import companions
+from bert_keras3.weights import labels
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def place(tmp_path):
 def test_files_beside_the_weights_go_first(place):
   weights = place("weights", "config.json", "vocab.txt", "labels.txt")
   out = place("out", "bert_config.json", "vocab.txt", "labels.txt")
-  found = model_files.find(out, weights)
+  found = companions.find(out, weights)
   assert found.bert_config_file == f"{weights}/config.json"
   assert found.vocab_file == f"{weights}/vocab.txt"
   # The labels of what was trained here, not of what it began with.
@@ -38,7 +38,7 @@ def test_files_beside_the_weights_go_first(place):
 @pytest.mark.parametrize("suffix", ["", "/bert_model.ckpt", "/model.ckpt-5"])
 def test_a_prefix_means_its_directory(place, suffix):
   weights = place("weights", "bert_config.json", "config.json", "vocab.txt")
-  found = model_files.find("/none", weights + suffix)
+  found = companions.find("/none", weights + suffix)
   assert found.bert_config_file == f"{weights}/bert_config.json"
   assert found.labels_file is None
 
@@ -47,11 +47,11 @@ def test_labels_may_be_in_hugging_faces_config(place):
   weights = place("weights", "config.json", "vocab.txt")
   config = pathlib.Path(weights, "config.json")
   config.write_text('{"id2label": {"1": "good", "0": "bad"}}')
-  found = model_files.find("/none", weights)
+  found = companions.find("/none", weights)
   assert found.labels_file == str(config)
-  assert classifier_data.read_labels(found.labels_file) == ["bad", "good"]
+  assert labels.read_labels(found.labels_file) == ["bad", "good"]
   config.write_text('{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}')
-  assert model_files.find("/none", weights).labels_file is None
+  assert companions.find("/none", weights).labels_file is None
 
 
 def test_another_casing_than_the_tokenizers_is_refused(place):
@@ -61,17 +61,17 @@ def test_another_casing_than_the_tokenizers_is_refused(place):
   tokenizer = pathlib.Path(weights, "tokenizer_config.json")
   tokenizer.write_text('{"do_lower_case": false}')
   with pytest.raises(ValueError, match="says do_lower_case False; pass --do_l"):
-    model_files.open_tokenizer(vocab, True, config, weights)
-  model_files.open_tokenizer(vocab, False, config, weights)
+    companions.open_tokenizer(vocab, True, config, weights)
+  companions.open_tokenizer(vocab, False, config, weights)
   for text in ("{}", '{"do_lower_case": true, "strip_accents": null}'):
     tokenizer.write_text(text)
-    model_files.open_tokenizer(vocab, True, config, weights)
+    companions.open_tokenizer(vocab, True, config, weights)
   for text in ("", "[]"):
     tokenizer.write_text(text)
     with pytest.raises(
       ValueError, match="tokenizer_config.json (is not|holds)"
     ):
-      model_files.open_tokenizer(vocab, True, config, weights)
+      companions.open_tokenizer(vocab, True, config, weights)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_another_tokenizer_than_berts_is_refused(place, text):
   weights = place("weights", "vocab.txt", "tokenizer_config.json")
   pathlib.Path(weights, "tokenizer_config.json").write_text(text)
   with pytest.raises(ValueError, match="is of another tokenizer than BERT's"):
-    model_files.open_tokenizer(
+    companions.open_tokenizer(
       f"{weights}/vocab.txt", True, modeling.BertConfig(3), weights
     )
 
@@ -90,9 +90,9 @@ def test_a_runs_casing_is_that_of_its_weights(place):
   weights = place("weights", "vocab.txt")
   manifest = pathlib.Path(weights, "run_manifest.json")
   manifest.write_text('{"settings": {"do_lower_case": false}}')
-  assert model_files.read_casing(weights) is False
+  assert companions.read_casing(weights) is False
   with pytest.raises(ValueError, match="says do_lower_case False"):
-    model_files.open_tokenizer(
+    companions.open_tokenizer(
       f"{weights}/vocab.txt", True, modeling.BertConfig(3), weights
     )
 
@@ -101,9 +101,9 @@ def test_the_config_is_of_the_weights_format(place):
   """Both say gelu, which means something else in each."""
   both = ["bert_config.json", "config.json", "vocab.txt"]
   theirs = place("theirs", *both, "model.safetensors")
-  assert model_files.find_config([theirs]) == f"{theirs}/config.json"
+  assert companions.find_config([theirs]) == f"{theirs}/config.json"
   ours = place("ours", *both)
-  assert model_files.find_config([ours]) == f"{ours}/bert_config.json"
+  assert companions.find_config([ours]) == f"{ours}/bert_config.json"
 
 
 def test_a_vocabulary_may_be_in_a_tokenizer_json(place):
@@ -111,11 +111,11 @@ def test_a_vocabulary_may_be_in_a_tokenizer_json(place):
   path = pathlib.Path(weights, "tokenizer.json")
   vocab = {"[UNK]": 0, "a": 3, "##b": 1}
   path.write_text(json.dumps({"model": {"type": "WordPiece", "vocab": vocab}}))
-  found = model_files.find(None, weights).vocab_file
+  found = companions.find(None, weights).vocab_file
   assert found == str(path)
-  tokenizer = model_files.open_tokenizer(found, True, modeling.BertConfig(4))
+  tokenizer = companions.open_tokenizer(found, True, modeling.BertConfig(4))
   assert tokenizer.encode("ab") == [3, 1]
-  run = run_directory.RunDirectory(weights + "/run", {}, [])
+  run = output_directory.RunDirectory(weights + "/run", {}, [])
   run.copy_vocab(found)
   copied = tokenization.load_vocab(weights + "/run/vocab.txt")
   assert copied == {"[UNK]": 0, "##b": 1, "": 2, "a": 3}
@@ -123,7 +123,7 @@ def test_a_vocabulary_may_be_in_a_tokenizer_json(place):
 
 def test_flags_go_before_everything(place):
   weights = place("weights", "bert_config.json", "vocab.txt")
-  found = model_files.find("/none", weights, "a.json", "b.txt")
+  found = companions.find("/none", weights, "a.json", "b.txt")
   assert (found.bert_config_file, found.vocab_file) == ("a.json", "b.txt")
 
 
@@ -133,14 +133,14 @@ def test_flags_go_before_everything(place):
 )
 def test_a_file_that_is_nowhere_is_asked_for(place, names, flag):
   with pytest.raises(FileNotFoundError, match=f"pass {flag}"):
-    model_files.find(place("out", *names), None)
+    companions.find(place("out", *names), None)
 
 
 def test_a_model_is_needed_to_be_used(place):
   out = place("out")
-  model_files.require_weights(out, "bert_model.ckpt")
+  companions.require_weights(out, "bert_model.ckpt")
   with pytest.raises(ValueError, match="out holds no checkpoint"):
-    model_files.require_weights(out, None)
+    companions.require_weights(out, None)
 
 
 @pytest.mark.parametrize(("size", "fits"), [(3, True), (8, True), (2, False)])
@@ -148,17 +148,17 @@ def test_a_vocabulary_may_be_padded_in_the_model(place, size, fits):
   vocab_file = place("out", "vocab.txt") + "/vocab.txt"
   config = modeling.BertConfig(vocab_size=size)
   if fits:
-    tokenizer = model_files.open_tokenizer(vocab_file, True, config)
+    tokenizer = companions.open_tokenizer(vocab_file, True, config)
     assert tokenizer.encode("x") == [0]
   else:
     with pytest.raises(ValueError, match="has 3 tokens, .* vocab_size is 2"):
-      model_files.open_tokenizer(vocab_file, True, config)
+      companions.open_tokenizer(vocab_file, True, config)
 
 
 def test_a_vocabulary_of_another_model_is_refused(place):
   vocab_file = place("out", "vocab.txt") + "/vocab.txt"
   with pytest.raises(ValueError, match="do not belong together"):
-    model_files.open_tokenizer(
+    companions.open_tokenizer(
       vocab_file, True, modeling.BertConfig(vocab_size=30522)
     )
 
@@ -166,7 +166,7 @@ def test_a_vocabulary_of_another_model_is_refused(place):
 def test_the_case_of_published_models_is_known(place):
   vocab_file = place("out", "vocab.txt") + "/vocab.txt"
   with pytest.raises(ValueError, match="do_lower_case"):
-    model_files.open_tokenizer(
+    companions.open_tokenizer(
       vocab_file,
       True,
       modeling.BertConfig(vocab_size=3),
@@ -176,6 +176,6 @@ def test_the_case_of_published_models_is_known(place):
 
 def test_every_token_needs_a_position():
   config = modeling.BertConfig(vocab_size=3, max_position_embeddings=16)
-  model_files.check_length(16, config)
+  companions.check_length(16, config)
   with pytest.raises(ValueError, match="use 16 or less"):
-    model_files.check_length(17, config)
+    companions.check_length(17, config)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import model_growth
 import tokenization
+from bert_keras3.weights import growth as model_growth
 
 TOKENS = [
   "[PAD]",

@@ -15,6 +15,7 @@ import sys
 
 import numpy as np
 import pytest
+
 import reliability_test
 import run_pretraining_test
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import device_strategy
 import modeling
 import optimization
-import training_loop
+from bert_keras3.training import devices
+from bert_keras3.training import loop
 
 # Share of an array's largest value; upstream differs by 3e-6 between its two
 # TensorFlow versions.
@@ -272,12 +272,12 @@ def test_clipping_scales_to_the_norm_and_leaves_small_gradients():
 
 def golden_trainer(folder, model, num_warmup_steps, init_lr=1e-3):
   """A Trainer on upstream's initial weights, and the batches of its steps."""
-  strategy = device_strategy.make_strategy(device_strategy.DeviceConfig())
+  strategy = devices.make_strategy(devices.DeviceConfig())
   initial = np.load(folder / "init.npz")
-  trainer = training_loop.Trainer(
+  trainer = loop.Trainer(
     strategy,
     model,
-    training_loop.TrainingConfig(
+    loop.TrainingConfig(
       output_dir="",
       schedule=optimization.LearningRateSchedule(init_lr, 30, num_warmup_steps),
       train_batch_size=8,
@@ -291,7 +291,7 @@ def golden_trainer(folder, model, num_warmup_steps, init_lr=1e-3):
     for step in range(30):
       yield {name: arrays[name][step % 5] for name in arrays}
 
-  iterator = iter(device_strategy.distribute_batches(strategy, batches, 1))
+  iterator = iter(devices.distribute_batches(strategy, batches, 1))
   return trainer, iterator
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch_oracle
 
-import checkpoint_io
 import modeling
 import tokenization
+import torch_oracle
+from bert_keras3.weights import checkpoints
 
 
 def check_forward(oracle):
@@ -57,7 +57,7 @@ def test_minilms_outputs_equal_pytorch_on_real_sentences(testdata, minilm_dir):
   theirs = transformers.BertModel.from_pretrained(minilm_dir).eval()
   config = modeling.BertConfig.from_json_file(f"{minilm_dir}/config.json")
   ours = modeling.BertModel(config)
-  checkpoint_io.load_weights(modeling.named_variables(ours), minilm_dir)
+  checkpoints.load_weights(modeling.named_variables(ours), minilm_dir)
   tokenizer = tokenization.FullTokenizer(f"{minilm_dir}/vocab.txt")
   path = testdata / "extract_features" / "sentences.txt"
   lengths = set()

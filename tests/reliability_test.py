@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 
-import killed_run
 import pytest
+import tensorflow as tf
+
+import killed_run
 import run_classifier_test
 import run_pretraining_test
 import run_squad_test
-import tensorflow as tf
 import training_log_test
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -111,7 +112,12 @@ def reading(tmp_path):
 # a third of a short run's time would be TensorFlow's import.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-  ["tensorflow", "fine_tuning", "run_forecast", "squad_results"]
+  [
+    "tensorflow",
+    "bert_keras3.tasks.fine_tuning",
+    "bert_keras3.tasks.squad_results",
+    "bert_keras3.training.dry_run",
+  ]
 )
 
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
-from run_forecast_test import listing
 
-import classifier_data
-import classifier_results
-import device_strategy
 import modeling
 import optimization
-import predictor
 import run_classifier
-import run_directory
-import run_forecast
-import training_loop
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import classifier_results
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import dry_run
+from bert_keras3.training import loop
+from bert_keras3.training import output_directory
+from run_forecast_test import listing
 
 ROOT = os.path.dirname(run_classifier.__file__)
 WORDS = ("good", "bad", "fine", "poor", "a", "film", "plot", "it", "is", ".")
@@ -115,7 +115,7 @@ def run(folder, training=None, devices=None, **options):
     config,
     run_classifier.make_task(config),
     device_strategy.DeviceConfig(**(devices or {})),
-    training_loop.TrainingConfig(**{**defaults, **(training or {})}),
+    loop.TrainingConfig(**{**defaults, **(training or {})}),
     settings,
   )
 
@@ -472,7 +472,7 @@ def test_submissions_have_the_names_and_form_of_glue(
   logits = np.zeros([1, max(1, len(task.labels))], np.float32)
   logits[0, -1 if len(task.labels) < 3 else 1] = 2.5
   examples = [classifier_data.InputExample("test-7", "text", row_id="7")]
-  run_dir = run_directory.RunDirectory(str(tmp_path / "out"), {}, [])
+  run_dir = output_directory.RunDirectory(str(tmp_path / "out"), {}, [])
   classifier_results.write_predictions(
     run_dir, task, task.labels, examples, logits, split
   )
@@ -482,7 +482,7 @@ def test_submissions_have_the_names_and_form_of_glue(
 
 def test_scores_beyond_the_scale_are_cut_in_submissions(tmp_path):
   task = classifier_data.find_task("sts-b")
-  run_dir = run_directory.RunDirectory(str(tmp_path), {}, [])
+  run_dir = output_directory.RunDirectory(str(tmp_path), {}, [])
   examples = [
     classifier_data.InputExample(None, "a", row_id=str(i)) for i in range(2)
   ]
@@ -629,8 +629,8 @@ def test_a_dry_run_writes_nothing(folder, capsys):
 def test_a_dry_run_of_several_seeds_needs_room_for_all(
   folder, capsys, monkeypatch
 ):
-  monkeypatch.setattr(run_forecast, "SMALL_FILES_BYTES", 0)
-  monkeypatch.setattr(run_forecast, "format_bytes", str)
+  monkeypatch.setattr(dry_run, "SMALL_FILES_BYTES", 0)
+  monkeypatch.setattr(dry_run, "format_bytes", str)
   sizes = []
   for num_seeds in (1, 2):
     run(folder, do_train=True, dry_run=True, num_seeds=num_seeds)

@@ -6,21 +6,21 @@ import os
 import subprocess
 import sys
 
-import model_export_test
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
-import checkpoint_io
-import cli_flags
-import mask_filling
-import model_export
-import model_files
+import model_export_test
 import modeling
-import predictor
 import run_fill_mask
 import tokenization
+from bert_keras3.console import start
+from bert_keras3.serving import export
+from bert_keras3.serving import mask_filling
+from bert_keras3.serving import predictor
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import companions
 
 ROOT = os.path.dirname(run_fill_mask.__file__)
 VOCAB = model_export_test.VOCAB
@@ -55,7 +55,7 @@ def write_model(model, path, leave_out=()):
     for name, value in modeling.named_variables(model).items()
     if not name.startswith(tuple(leave_out))
   }
-  checkpoint_io.save(str(path / "bert_model.ckpt"), weights)
+  checkpoints.save(str(path / "bert_model.ckpt"), weights)
   return str(path)
 
 
@@ -368,7 +368,7 @@ def test_an_export_answers_as_its_own_signatures_do(export_dir):
   texts = model_export_test.TEXTS
   texts = [x for x in texts if "[MASK]" in x]
   expected = predictor.Predictor(export_dir).predict(texts)
-  ours = found.fill_mask(texts, model_export.MASK_TOP_K)
+  ours = found.fill_mask(texts, export.MASK_TOP_K)
   for result, other in zip(ours, expected, strict=True):
     for one, row in zip(result["masks"], other["masks"], strict=True):
       assert [x["token"] for x in one] == [x["token"] for x in row]
@@ -508,11 +508,11 @@ def test_what_a_models_own_files_are(tmp_path, weights, own, others):
   for name in [*weights, *own, *others, *beside]:
     (folder / name).touch()
   place = folder / "m-1" if own else folder
-  found = model_files.list_files(str(place))
+  found = companions.list_files(str(place))
   found = {os.path.basename(x) for x in found if os.path.exists(x)}
   assert found == {*weights, *own, *beside}
   own_config = str(folder / others[0])
-  found = model_files.list_files(str(place), own_config)
+  found = companions.list_files(str(place), own_config)
   assert own_config in found
 
 
@@ -620,7 +620,7 @@ def test_an_error_names_the_text_and_has_no_table(
   words = "^--text 2: there is no token to score in '.u200b'"
   with pytest.raises(ValueError, match=words) as caught:
     ask(filler, ["a", "\u200b"], task="score")
-  assert cli_flags.is_users_mistake(caught.value)
+  assert start.is_users_mistake(caught.value)
   assert capsys.readouterr().out == ""
   headless = open_folder(write_model(model, tmp_path, ["cls/seq_relationship"]))
   with pytest.raises(ValueError, match="the checkpoint has no cls/seq_rel"):

@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import checkpoint_io
-import classifier_data
-import device_strategy
-import input_pipeline
 import modeling
 import optimization
-import run_directory
-import run_forecast
-import squad_data
 import tokenization
-import training_loop
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records
+from bert_keras3.data import sequences
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import data_summary
+from bert_keras3.tasks import squad_data
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import dry_run
+from bert_keras3.training import loop
+from bert_keras3.training import memory_estimate
+from bert_keras3.training import monitor as monitor_module
+from bert_keras3.training import output_directory
+from bert_keras3.training import run
+from bert_keras3.weights import checkpoints as checkpoint_io
 
 NUM_EXAMPLES = 40
 LONGEST = 30
@@ -34,8 +41,8 @@ def make_source(buckets=BUCKETS):
   lengths = [*rng.integers(3, 20, NUM_EXAMPLES - 1), LONGEST]
   packed = [(rng.integers(1, VOCAB_SIZE, x).tolist(), 2) for x in lengths]
   labels = rng.integers(0, 2, NUM_EXAMPLES).astype(np.int32)
-  return input_pipeline.SequenceSource(
-    input_pipeline.Sequences(packed), {"label_ids": labels}, buckets
+  return sequences.SequenceSource(
+    sequences.Sequences(packed), {"label_ids": labels}, buckets
   )
 
 
@@ -59,14 +66,12 @@ def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
     "train_batch_size": 8,
     "save_checkpoints_steps": 5,
   }
-  training_config = training_loop.TrainingConfig(**{**defaults, **options})
-  return training_loop.Trainer(
-    strategy, model, training_config, monitor=monitor
-  )
+  training_config = loop.TrainingConfig(**{**defaults, **options})
+  return loop.Trainer(strategy, model, training_config, monitor=monitor)
 
 
 def make_run(trainer):
-  return run_directory.RunDirectory(trainer.config.output_dir, {}, [])
+  return output_directory.RunDirectory(trainer.config.output_dir, {}, [])
 
 
 def listing(folder):
@@ -82,9 +87,9 @@ def listing(folder):
 
 
 def test_without_problems_the_verdict_is_ready(tmp_path, capsys):
-  findings = run_forecast.Findings()
-  run_forecast.check_output_dir(findings, str(tmp_path / "a" / "b"))
-  run_forecast.conclude(findings, "all is well")
+  findings = dry_run.Findings()
+  dry_run.check_output_dir(findings, str(tmp_path / "a" / "b"))
+  dry_run.conclude(findings, "all is well")
   lines = capsys.readouterr().out.splitlines()
   assert lines[-2:] == [
     "dry run: all is well; nothing was written",
@@ -94,19 +99,19 @@ def test_without_problems_the_verdict_is_ready(tmp_path, capsys):
 
 
 def test_the_verdict_lists_all_problems_and_is_an_error(tmp_path, capsys):
-  findings = run_forecast.Findings()
+  findings = dry_run.Findings()
   findings.refuse("one thing")
   findings.refuse("another")
   with pytest.raises(ValueError, match="2 problems: one thing; and another"):
-    run_forecast.conclude(findings, "all is well")
+    dry_run.conclude(findings, "all is well")
   out = capsys.readouterr().out
   assert out.endswith("verdict: 2 problems\n  one thing\n  another\n")
   assert "all is well" not in out
 
 
 def test_of_several_workers_one_talks(tmp_path, capsys):
-  findings = run_forecast.Findings(is_shown=False)
-  run_forecast.conclude(findings, "all is well")
+  findings = dry_run.Findings(is_shown=False)
+  dry_run.conclude(findings, "all is well")
   assert capsys.readouterr().out == ""
 
 
@@ -126,9 +131,9 @@ def test_the_disk_must_hold_what_will_be_written(
     return DiskUsage(1 << 40, 0, free)
 
   monkeypatch.setattr(shutil, "disk_usage", disk_usage)
-  findings = run_forecast.Findings()
+  findings = dry_run.Findings()
   findings.planned_bytes = 1000
-  run_forecast.check_output_dir(findings, str(tmp_path / "not" / "there"))
+  dry_run.check_output_dir(findings, str(tmp_path / "not" / "there"))
   assert len(findings.problems) == problems
   assert capsys.readouterr().out.count("warning: ") == warns
   assert asked == [str(tmp_path)]
@@ -141,22 +146,22 @@ def test_a_directory_that_cannot_be_written_to_is_a_problem(
 ):
   # Not by permissions: root may write anywhere.
   monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))
-  findings = run_forecast.Findings()
-  run_forecast.check_output_dir(findings, str(tmp_path / "out"))
+  findings = dry_run.Findings()
+  dry_run.check_output_dir(findings, str(tmp_path / "out"))
   (problem,) = findings.problems
   assert f"{tmp_path} is no directory that can be written to" in problem
 
 
 def test_a_file_in_the_way_is_a_problem(tmp_path):
   (tmp_path / "file").write_text("")
-  findings = run_forecast.Findings()
-  run_forecast.check_output_dir(findings, str(tmp_path / "file" / "out"))
+  findings = dry_run.Findings()
+  dry_run.check_output_dir(findings, str(tmp_path / "file" / "out"))
   assert "file is no directory" in findings.problems[0]
 
 
 def test_a_remote_directory_is_said_to_be_unchecked(capsys):
-  findings = run_forecast.Findings()
-  run_forecast.check_output_dir(findings, "gs://bucket/out")
+  findings = dry_run.Findings()
+  dry_run.check_output_dir(findings, "gs://bucket/out")
   assert findings.problems == []
   assert "is remote and was not checked" in capsys.readouterr().out
 
@@ -174,41 +179,41 @@ def test_a_remote_directory_is_said_to_be_unchecked(capsys):
 )
 def test_the_plan_counts_checkpoints(tmp_path, options, checkpoints):
   trainer = make_trainer(tmp_path, **options)
-  findings = run_forecast.Findings()
+  findings = dry_run.Findings()
   findings.planned_bytes, findings.planned_seconds = 0, 100.0
-  run_forecast.plan_disk(findings, trainer, trainer.config.output_dir)
+  dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
   weights = 4 * sum(np.prod(x.shape) for x in trainer.weights.values())
-  logs = run_forecast.LOG_BYTES_PER_REPORT
+  logs = dry_run.LOG_BYTES_PER_REPORT
   # Two slots for each weight.
   assert findings.planned_bytes == 3 * weights * checkpoints + weights + logs
 
 
 def test_the_plan_is_what_a_run_writes(tmp_path):
   trainer = make_trainer(tmp_path, keep_checkpoint_max=0)
-  findings = run_forecast.Findings()
+  findings = dry_run.Findings()
   findings.planned_bytes = 0
-  run_forecast.plan_disk(findings, trainer, trainer.config.output_dir)
-  run_directory.fit(make_run(trainer), trainer, make_source())
+  dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
+  run.fit(make_run(trainer), trainer, make_source())
   written = sum(
     size for path, (size, _) in listing(tmp_path).items() if ".data-" in path
   )
-  logs = run_forecast.LOG_BYTES_PER_REPORT
+  logs = dry_run.LOG_BYTES_PER_REPORT
   # The number of the step is in each of the four.
   assert findings.planned_bytes == written - 4 * 8 + logs
   # What lies there already needs no more room.
-  again = run_forecast.Findings()
+  again = dry_run.Findings()
   again.planned_bytes = 0
-  run_forecast.plan_disk(again, trainer, trainer.config.output_dir)
+  dry_run.plan_disk(again, trainer, trainer.config.output_dir)
   assert again.planned_bytes < findings.planned_bytes / 2
 
 
 def test_a_monitor_keeps_the_best_model_as_well(tmp_path):
   sizes = []
   options = {"eval_steps": 3, "keep_checkpoint_max": 0}
-  for monitor in (None, training_loop.Monitor(dict, "f1")):
+  for monitor in (None, monitor_module.Monitor(dict, "f1")):
     trainer = make_trainer(tmp_path, monitor, **options)
-    findings = run_forecast.Findings()
-    run_forecast.plan_disk(findings, trainer, trainer.config.output_dir)
+    findings = dry_run.Findings()
+    dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
     sizes.append(findings.planned_bytes)
   weights = 4 * sum(np.prod(x.shape) for x in trainer.weights.values())
   # Of the best one there are two for a moment; each of the four evaluations of
@@ -221,7 +226,7 @@ def test_a_monitor_keeps_the_best_model_as_well(tmp_path):
 
 def test_the_memory_estimate_follows_the_share_of_a_device(tmp_path):
   batch = make_source().take(np.arange(8))
-  whole = run_forecast.estimate_memory(make_trainer(tmp_path), batch)
+  whole = memory_estimate.estimate_memory(make_trainer(tmp_path), batch)
   accumulating = make_trainer(tmp_path, gradient_accumulation_steps=4)
   devices = make_trainer(tmp_path, num_devices=2)
   bfloat16 = make_trainer(tmp_path, policy="mixed_bfloat16")
@@ -231,7 +236,7 @@ def test_the_memory_estimate_follows_the_share_of_a_device(tmp_path):
   assert whole.total > 5 * weights
 
   def activations(trainer):
-    return run_forecast.estimate_memory(trainer, batch).activations
+    return memory_estimate.estimate_memory(trainer, batch).activations
 
   assert activations(accumulating) == whole.activations // 4
   assert activations(devices) == whole.activations // 2
@@ -243,7 +248,7 @@ def test_longer_sequences_need_more_than_their_share(tmp_path):
 
   def activations(length):
     batch = {"input_ids": np.zeros([8, length], np.int32)}
-    return run_forecast.estimate_memory(trainer, batch).activations
+    return memory_estimate.estimate_memory(trainer, batch).activations
 
   assert activations(32) > 2 * activations(16)
 
@@ -253,9 +258,9 @@ def test_too_little_memory_is_a_problem_and_no_step_is_tried(
 ):
   trainer = make_trainer(tmp_path)
   before = {name: x.numpy() for name, x in trainer.weights.items()}
-  monkeypatch.setattr(run_forecast, "available_memory", lambda device: 1000)
-  findings = run_forecast.Findings()
-  run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
+  monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 1000)
+  findings = dry_run.Findings()
+  dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
   assert "lower --train_batch_size" in findings.problems[0]
   assert findings.seconds_per_step is None
   for name, values in before.items():
@@ -264,10 +269,10 @@ def test_too_little_memory_is_a_problem_and_no_step_is_tried(
 
 def test_unknown_memory_is_no_problem(tmp_path, monkeypatch, capsys):
   trainer = make_trainer(tmp_path)
-  monkeypatch.setattr(run_forecast, "available_memory", lambda device: None)
-  findings = run_forecast.Findings()
+  monkeypatch.setattr(memory_estimate, "available_memory", lambda device: None)
+  findings = dry_run.Findings()
   batch = make_source().take(np.arange(8))
-  assert run_forecast.check_memory(findings, trainer, batch)
+  assert dry_run.check_memory(findings, trainer, batch)
   assert findings.problems == []
   assert "memory, available: unknown" in capsys.readouterr().out
 
@@ -298,9 +303,11 @@ def test_unknown_memory_is_no_problem(tmp_path, monkeypatch, capsys):
 )
 def test_a_containers_limit_counts(monkeypatch, files, expected):
   monkeypatch.setattr(
-    run_forecast, "_read_lines", lambda path: files.get(path, "").splitlines()
+    memory_estimate,
+    "read_lines",
+    lambda path: files.get(path, "").splitlines(),
   )
-  assert run_forecast.available_memory("/device:CPU:0") == expected
+  assert memory_estimate.available_memory("/device:CPU:0") == expected
 
 
 # Time -------------------------------------------------------------------------
@@ -313,15 +320,15 @@ def test_the_time_is_that_of_a_step_times_the_steps(
     tmp_path, schedule=optimization.LearningRateSchedule(1e-3, 9000)
   )
   trainer.step = 1000
-  measure = run_forecast.measure_steps
+  measure = dry_run.measure_steps
   readings = iter([100.0, 110.0])
 
   def measure_by_fake_clock(*args):
     return measure(*args, clock=lambda: next(readings))
 
-  monkeypatch.setattr(run_forecast, "measure_steps", measure_by_fake_clock)
-  findings = run_forecast.Findings()
-  run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
+  monkeypatch.setattr(dry_run, "measure_steps", measure_by_fake_clock)
+  findings = dry_run.Findings()
+  dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
   # Five steps were measured.
   assert findings.seconds_per_step == 2.0
   assert findings.planned_seconds == 8000 * 2.0
@@ -332,16 +339,16 @@ def test_the_time_is_that_of_a_step_times_the_steps(
   assert trainer.step == 1000
   # Another seed's run is as long, and not measured again.
   trainer.step = 0
-  run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
+  dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
   assert findings.planned_seconds == (8000 + 9000) * 2.0
 
 
 def test_nothing_is_written_and_the_step_stays(tmp_path):
   trainer = make_trainer(tmp_path)
-  findings = run_forecast.Findings()
+  findings = dry_run.Findings()
   before = listing(tmp_path)
-  run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
-  run_forecast.conclude(findings, "all is well")
+  dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
+  dry_run.conclude(findings, "all is well")
   assert listing(tmp_path) == before
   assert trainer.step == 0
   assert findings.seconds_per_step > 0
@@ -356,9 +363,9 @@ def test_the_longest_sequences_and_typical_ones_are_tried(
     schedule=optimization.LearningRateSchedule(1e-3, num_train_steps),
   )
   source = make_source()
-  warmup, measured = run_forecast.choose_batches(trainer, source)
-  assert len(warmup) >= run_forecast.WARMUP_STEPS
-  assert len(measured) == run_forecast.MEASURED_STEPS
+  warmup, measured = dry_run.choose_batches(trainer, source)
+  assert len(warmup) >= dry_run.WARMUP_STEPS
+  assert len(measured) == dry_run.MEASURED_STEPS
 
   def shapes(batches):
     return [source.take(x)["input_ids"].shape for x in batches]
@@ -373,8 +380,8 @@ def test_the_longest_sequences_and_typical_ones_are_tried(
 def test_of_one_length_the_first_batches_are_tried(tmp_path):
   trainer = make_trainer(tmp_path)
   source = make_source(buckets=(32,))
-  batches = sum(run_forecast.choose_batches(trainer, source), [])
-  order = input_pipeline.training_order(source, 8, 0)
+  batches = sum(dry_run.choose_batches(trainer, source), [])
+  order = order_module.training_order(source, 8, 0)
   assert [x.tolist() for x in batches] == [
     order.batch(step).tolist() for step in range(8)
   ]
@@ -384,8 +391,8 @@ def test_of_one_length_the_first_batches_are_tried(tmp_path):
 def test_a_loss_that_is_no_number_is_told(tmp_path, capsys, on_nan):
   trainer = make_trainer(tmp_path, on_nan=on_nan)
   trainer.weights["output_bias"].assign([np.nan, 0.0])
-  findings = run_forecast.Findings()
-  run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
+  findings = dry_run.Findings()
+  dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
   told = findings.problems or [capsys.readouterr().out]
   assert "within the first steps the loss is nan" in told[0]
   assert len(findings.problems) == (on_nan == "stop")
@@ -399,11 +406,11 @@ def test_a_bad_record_among_the_first_is_a_problem(tmp_path):
     raise ValueError("record 7 is bad")
 
   source.take = fail
-  findings = run_forecast.Findings()
-  run_forecast.forecast(findings, trainer, source, make_run(trainer))
+  findings = dry_run.Findings()
+  dry_run.forecast(findings, trainer, source, make_run(trainer))
   assert findings.problems == ["record 7 is bad"]
   # Nor are steps tried where the data is known to be bad.
-  run_forecast.forecast(findings, trainer, source, make_run(trainer))
+  dry_run.forecast(findings, trainer, source, make_run(trainer))
   assert findings.problems == ["record 7 is bad"]
 
 
@@ -414,8 +421,8 @@ def test_memory_that_runs_out_is_a_problem(tmp_path, monkeypatch):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM of [8,32]\nmore")
 
   monkeypatch.setattr(trainer, "train_steps", fail)
-  findings = run_forecast.Findings()
-  run_forecast.forecast(findings, trainer, make_source(), make_run(trainer))
+  findings = dry_run.Findings()
+  dry_run.forecast(findings, trainer, make_source(), make_run(trainer))
   assert "(OOM of [8,32]); lower --train_batch_size" in findings.problems[0]
 
 
@@ -428,7 +435,7 @@ def test_what_the_initial_weights_lack_is_told(tmp_path):
 
   def describe(names):
     checkpoint_io.save(prefix, {name: weights[name] for name in names})
-    return run_forecast.describe_weights(weights, prefix)
+    return dry_run.describe_weights(weights, prefix)
 
   encoder = [name for name in weights if name.startswith("bert/")]
   assert describe(weights) == f"all from {prefix}"
@@ -450,7 +457,7 @@ def write_records(path, bad=()):
   ids = np.ones([40, 8], int)
   ids[list(bad)] = VOCAB_SIZE
   features = {spec.name: np.ones([40, spec.length], int) for spec in SPECS}
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(
       {**features, "input_ids": ids}, SPECS
     ):
@@ -463,9 +470,9 @@ def test_all_records_are_checked_if_they_are_few(tmp_path, capsys):
     write_records(tmp_path / "a"),
     write_records(tmp_path / "b", bad=[30, 39]),
   ]
-  findings = run_forecast.Findings()
-  source = input_pipeline.RecordSource(paths, SPECS)
-  run_forecast.check_records(findings, source)
+  findings = dry_run.Findings()
+  source = records.RecordSource(paths, SPECS)
+  dry_run.check_records(findings, source)
   assert "records: 80, all checked\n" in capsys.readouterr().out
   (problem,) = findings.problems
   assert "2 of 80 records are bad" in problem
@@ -476,31 +483,31 @@ def test_all_records_are_checked_if_they_are_few(tmp_path, capsys):
 def test_of_many_records_a_sample_of_all_files_is_checked(
   tmp_path, monkeypatch, capsys
 ):
-  monkeypatch.setattr(run_forecast, "MAX_CHECKED_RECORDS", 16)
+  monkeypatch.setattr(dry_run, "MAX_CHECKED_RECORDS", 16)
   paths = [write_records(tmp_path / str(i)) for i in range(4)]
   taken = []
 
-  class Source(input_pipeline.RecordSource):
+  class Source(records.RecordSource):
     def take(self, numbers):
       taken.append(numbers)
       return super().take(numbers)
 
   source = Source(paths, SPECS)
   source.block_size = 4
-  findings = run_forecast.Findings()
-  run_forecast.check_records(findings, source)
+  findings = dry_run.Findings()
+  dry_run.check_records(findings, source)
   assert findings.problems == []
   assert "records: 160, a sample of 16 checked\n" in capsys.readouterr().out
   # One block of each quarter.
   assert [int(x[0]) // 40 for x in taken] == [0, 1, 2, 3]
   first, taken[:] = [x.tolist() for x in taken], []
-  run_forecast.check_records(findings, source)
+  dry_run.check_records(findings, source)
   assert [x.tolist() for x in taken] == first
 
   write_records(paths[2], bad=range(40))
   source = Source(paths, SPECS)
   source.block_size = 4
-  run_forecast.check_records(findings, source)
+  dry_run.check_records(findings, source)
   assert f"{paths[2]}: record " in findings.problems[0]
 
 
@@ -533,7 +540,7 @@ def test_lengths_are_those_before_anything_is_cut(tmp_path, long_text):
     split = classifier_data.make_split(
       examples, task, tokenizer, max_seq_length, long_text
     )
-    return run_forecast.text_lengths(split, tokenizer).tolist()
+    return data_summary.text_lengths(split, tokenizer).tolist()
 
   whole = lengths(64)
   assert max(whole) > 30
@@ -548,8 +555,8 @@ def test_many_truncated_texts_are_worth_a_warning(
   capsys, num_long, long_text, warns
 ):
   lengths = np.array([17] * num_long + [16] * (10 - num_long))
-  findings = run_forecast.Findings()
-  run_forecast.tell_texts(findings, "train", lengths, 16, long_text)
+  findings = dry_run.Findings()
+  data_summary.tell_texts(findings, "train", lengths, 16, long_text)
   out = capsys.readouterr().out
   assert f"{num_long}0.0% longer than --max_seq_length=16" in out
   assert out.count("warning: ") == warns
@@ -576,9 +583,7 @@ def test_many_truncated_texts_are_worth_a_warning(
   ],
 )
 def test_labels_are_counted(capsys, names, labels, expected):
-  run_forecast.tell_labels(
-    run_forecast.Findings(), "train", names, np.array(labels)
-  )
+  data_summary.tell_labels(dry_run.Findings(), "train", names, np.array(labels))
   assert capsys.readouterr().out.splitlines() == expected
 
 
@@ -608,9 +613,9 @@ def test_windows_tell_how_long_texts_are_and_what_is_lost(tmp_path, capsys):
   windows = squad_data.make_windows(
     examples, make_tokenizer(tmp_path), 16, 4, 3, is_training=True
   )
-  findings = run_forecast.Findings()
-  run_forecast.tell_windows(findings, "train_file", windows, 16, 4, 3)
-  run_forecast.tell_answers(findings, "train_file", windows)
+  findings = dry_run.Findings()
+  data_summary.tell_windows(findings, "train_file", windows, 16, 4, 3)
+  data_summary.tell_answers(findings, "train_file", windows)
   # 12 tokens of a text fit into a window: 0 to 11, 4 to 15, ..., 20 to 29.
   assert capsys.readouterr().out.splitlines() == [
     "train_file: 4 questions in 9 windows, the longest text of 30 tokens, "
@@ -627,7 +632,5 @@ def test_questions_that_are_cut_are_worth_a_warning(tmp_path, capsys):
   windows = squad_data.make_windows(
     examples, make_tokenizer(tmp_path), 16, 4, 3, is_training=True
   )
-  run_forecast.tell_windows(
-    run_forecast.Findings(), "train_file", windows, 16, 4, 3
-  )
+  data_summary.tell_windows(dry_run.Findings(), "train_file", windows, 16, 4, 3)
   assert "warning: 100% of the questions" in capsys.readouterr().out

@@ -5,13 +5,13 @@ import io
 import json
 import re
 
-import model_export_test
 import pytest
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
-import predictor
-import run_forecast
+import model_export_test
 import run_predict
+from bert_keras3.serving import predictor
+from bert_keras3.training import dry_run
 
 # A model that fills masks, exported once.
 tokenizer = model_export_test.tokenizer
@@ -127,7 +127,7 @@ def test_a_json_line_for_each_text(export_dir, tmp_path, capsys):
 def test_a_dry_run_tries_a_sample_and_writes_nothing(
   export_dir, tmp_path, capsys, monkeypatch
 ):
-  monkeypatch.setattr(run_forecast, "format_bytes", str)
+  monkeypatch.setattr(dry_run, "format_bytes", str)
   examples = [("the [MASK]" + " a" * number,) for number in range(100)]
   path = tmp_path / "out.jsonl"
   config = make_config(export_dir, output_file=str(path), dry_run=True)

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
-from run_forecast_test import listing
 
-import checkpoint_io
-import device_strategy
-import input_pipeline
 import modeling
 import optimization
-import predictor
 import run_pretraining
-import training_loop
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records as records_module
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import pretraining_records
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import loop
+from bert_keras3.weights import checkpoints
+from run_forecast_test import listing
 
 ROOT = os.path.dirname(run_pretraining.__file__)
 VOCAB_SIZE = 60
@@ -42,7 +45,7 @@ def write_records(path, count=40, length=16, predictions=3, vocab_size=60):
     "next_sentence_labels": rng.integers(0, 2, [count, 1]),
   }
   specs = input_pipeline.pretraining_features(length, predictions)
-  with input_pipeline.RecordWriter(str(path)) as writer:
+  with records_module.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return str(path)
@@ -95,7 +98,7 @@ def pretrain(config, settings=None, devices=None, **training):
   run_pretraining.pretrain(
     config,
     device_strategy.DeviceConfig(**(devices or {})),
-    training_loop.TrainingConfig(**{**defaults, **training}),
+    loop.TrainingConfig(**{**defaults, **training}),
     settings or {"seed": training.get("seed", 0)},
   )
 
@@ -170,13 +173,13 @@ def test_an_interrupted_run_ends_with_the_same_weights(
   whole = dataclasses.replace(config, output_dir=config.output_dir + "-whole")
   pretrain(whole)
 
-  save = checkpoint_io.CheckpointDirectory.save
+  save = checkpoints.CheckpointDirectory.save
 
   def save_and_stop(self, variables, step, extra):
     save(self, variables, step, extra)
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(checkpoint_io.CheckpointDirectory, "save", save_and_stop)
+  monkeypatch.setattr(checkpoints.CheckpointDirectory, "save", save_and_stop)
   with pytest.raises(KeyboardInterrupt):
     pretrain(config)
   monkeypatch.undo()
@@ -246,7 +249,7 @@ def test_a_dry_run_tells_where_a_run_would_go_on(
 ):
   dry = dataclasses.replace(config, dry_run=True)
   with monkeypatch.context() as patch:
-    patch.setattr(training_loop.Trainer, "load_best", lambda self: 1 / 0)
+    patch.setattr(loop.Trainer, "load_best", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
       pretrain(config)
   os.remove(f"{config.output_dir}/model.ckpt-12.index")
@@ -341,7 +344,7 @@ def test_a_run_of_upstream_is_continued(config, capsys):
 def test_a_checkpoint_without_heads_is_not_evaluated(config, tmp_path):
   bert_config = modeling.BertConfig.from_json_file(config.bert_config_file)
   encoder = modeling.named_variables(modeling.BertModel(bert_config))
-  checkpoint_io.save(str(tmp_path / "encoder.ckpt"), encoder)
+  checkpoints.save(str(tmp_path / "encoder.ckpt"), encoder)
   with pytest.raises(ValueError, match="encoder.ckpt cannot be evaluated: it"):
     pretrain(
       dataclasses.replace(
@@ -370,7 +373,7 @@ def test_a_record_that_is_corrupt_stops_training_with_its_number(
 def bad_copy(path, bad_records, name="bad"):
   """Records with junk among them, at those places, and a torn end."""
   specs = input_pipeline.pretraining_features(16, 3)
-  source = input_pipeline.RecordSource([path], specs)
+  source = records_module.RecordSource([path], specs)
   bad_path = path.replace("train", name)
   (junk,) = input_pipeline.serialize_examples(
     {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", 1),)
@@ -378,7 +381,7 @@ def bad_copy(path, bad_records, name="bad"):
   records = source.read(range(len(source)))
   for place in bad_records:
     records.insert(place, junk)
-  with input_pipeline.RecordWriter(bad_path) as writer:
+  with records_module.RecordWriter(bad_path) as writer:
     for record in records:
       writer.write(record)
   with open(bad_path, "ab") as file:
@@ -401,7 +404,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
     skip_bad_records=True,
   )
   settings = {"seed": 0, "skip_bad_records": True}
-  save = checkpoint_io.CheckpointDirectory.save
+  save = checkpoints.CheckpointDirectory.save
 
   def save_and_stop(self, *args):
     save(self, *args)
@@ -409,7 +412,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
 
   capsys.readouterr()
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint_io.CheckpointDirectory, "save", save_and_stop)
+    patch.setattr(checkpoints.CheckpointDirectory, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
       pretrain(config, settings)
   output = capsys.readouterr().out
@@ -417,9 +420,9 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
   assert "bad.tfrecord: record 3 (counting from 0) has no feature" in output
 
   scanned = []
-  find = input_pipeline._find_bad_records
+  find = records_module._find_bad_records
   monkeypatch.setattr(
-    input_pipeline,
+    records_module,
     "_find_bad_records",
     lambda path, *rest: scanned.append(path) or find(path, *rest),
   )
@@ -456,14 +459,14 @@ def test_whether_bad_records_are_skipped_is_part_of_a_run(config):
 
 def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
   """Checked where it is read: the first records of the file are right."""
-  order = input_pipeline.TrainingOrder(400, 8, 0)
+  order = order_module.TrainingOrder(400, 8, 0)
   place = int(order.batch(14).max())
-  assert place > run_pretraining.NUM_CHECKED_RECORDS
+  assert place > pretraining_records.NUM_CHECKED_RECORDS
   path = str(tmp_path / "long.tfrecord")
   specs = input_pipeline.pretraining_features(16, 3)
   features = {spec.name: np.ones([400, spec.length], int) for spec in specs}
   features["masked_lm_positions"][place, 1] = 16
-  with input_pipeline.RecordWriter(path) as writer:
+  with records_module.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   words = (
@@ -475,7 +478,7 @@ def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
       dataclasses.replace(config, input_file=path),
       schedule=optimization.LearningRateSchedule(1e-3, 40),
     )
-  assert checkpoint_io.latest(config.output_dir).endswith("model.ckpt-10")
+  assert checkpoints.latest(config.output_dir).endswith("model.ckpt-10")
   assert not manifest(config)["finished"]
 
 
@@ -586,7 +589,7 @@ def test_the_file_that_differs_from_the_others_is_named(
 def test_records_of_another_task_are_explained(config, tmp_path):
   path = str(tmp_path / "other.tfrecord")
   specs = (input_pipeline.FeatureSpec("label_ids", 1),)
-  with input_pipeline.RecordWriter(path) as writer:
+  with records_module.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(
       {"label_ids": np.zeros([2, 1], int)}, specs
     ):
@@ -730,7 +733,7 @@ def test_a_checkpoint_without_heads_is_exported_as_encoder(
   model = modeling.BertClassifier(bert_config, num_labels=2)
   prefix = str(tmp_path / "init" / "bert_model.ckpt")
   (tmp_path / "init").mkdir()
-  checkpoint_io.save(prefix, modeling.named_variables(model))
+  checkpoints.save(prefix, modeling.named_variables(model))
   config = dataclasses.replace(
     config,
     do_train=False,

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
-from run_classifier_test import answer_elsewhere
-from run_forecast_test import listing
 
-import device_strategy
-import fine_tuning
-import model_evaluation
 import modeling
 import optimization
-import predictor
 import run_squad
-import squad_data
-import squad_results
-import training_loop
+from bert_keras3.console import conversation
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import fine_tuning
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_results
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import evaluation
+from bert_keras3.training import loop
+from run_classifier_test import answer_elsewhere
+from run_forecast_test import listing
 
 ROOT = os.path.dirname(run_squad.__file__)
 COLORS = ("red", "blue", "green")
@@ -139,7 +140,7 @@ def run(folder, training=None, devices=None, **options):
   return run_squad.answer_questions(
     config,
     device_strategy.DeviceConfig(**(devices or {})),
-    training_loop.TrainingConfig(**{**defaults, **(training or {})}),
+    loop.TrainingConfig(**{**defaults, **(training or {})}),
     {name: getattr(config, name) for name in names},
   )
 
@@ -377,7 +378,7 @@ def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   run_of_it = fine_tuning.open_run(setup, config, {}, [])
   job = run_squad.Job(config, setup, run_of_it)
   questions = run_squad.open_questions(job)
-  step = model_evaluation.prediction_step(
+  step = evaluation.prediction_step(
     fine_tuning.make_model(setup, config, 0, modeling.BertSpanLabeler)
   )
   arguments = (setup.strategy, step, questions.source, 8)
@@ -432,7 +433,8 @@ def test_windows_are_made_once_for_the_same_files_and_flags(
 KILL_WHILE_WRITING = """
 import os, signal, sys
 import tensorflow as tf
-import run_directory, squad_decoding, squad_results
+from bert_keras3.tasks import squad_decoding, squad_results
+from bert_keras3.training import output_directory
 
 write = tf.io.gfile.GFile.write
 
@@ -442,7 +444,7 @@ def write_half(self, content):
   os.kill(os.getpid(), signal.SIGKILL)
 
 tf.io.gfile.GFile.write = write_half
-run = run_directory.RunDirectory(sys.argv[1], {}, [])
+run = output_directory.RunDirectory(sys.argv[1], {}, [])
 decoded = squad_decoding.Decoded({"q": "new"}, {"q": []}, {"q": 1.0}, {})
 squad_results.write_predictions(run, decoded)
 """
@@ -632,7 +634,7 @@ def talk(answer, lines):
     except StopIteration:
       raise EOFError from None
 
-  run_squad.converse(answer, read_line)
+  conversation.converse(answer, read_line)
 
 
 def test_texts_and_questions_are_told_apart():
@@ -693,7 +695,7 @@ def test_an_export_has_the_flags_of_training(folder):
 
 def test_no_answer_is_said_so():
   answers = [("", 0.75, None, None), ("red", 0.25, 2, 5)]
-  assert run_squad.format_answers("a red mat", answers) == (
+  assert conversation.format_answers("a red mat", answers) == (
     "  no answer (75.0%)\n  red (25.0%), characters 2 to 5"
   )
 

@@ -11,13 +11,13 @@ import weakref
 
 import numpy as np
 import pytest
-import reference_squad_data as reference
 import tensorflow as tf
 
-import input_pipeline
-import squad_data
+import reference_squad_data as reference
 import tokenization
-from squad_data import SquadExample
+from bert_keras3.data import features as input_pipeline
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks.squad_data import SquadExample
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "squad"
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"

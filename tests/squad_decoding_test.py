@@ -6,11 +6,11 @@ import string
 
 import numpy as np
 import pytest
-import reference_squad
 
-import squad_data
-import squad_decoding
+import reference_squad
 import tokenization
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
 
 # The original's exponentials were of Python's math module, ours are NumPy's.
 PROBABILITY_TOLERANCE = 1e-6

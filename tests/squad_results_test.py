@@ -2,9 +2,9 @@
 
 import pytest
 
-import squad_data
-import squad_decoding
-import squad_results
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
+from bert_keras3.tasks import squad_results
 
 
 def make_example(qas_id, answers, question="Who is it?"):

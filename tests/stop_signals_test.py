@@ -9,14 +9,14 @@ import threading
 
 import pytest
 
-import stop_signals
+from bert_keras3.training import signals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # ctypes' sleep through PyDLL would hold the GIL; CDLL lets threads run, as
 # TensorFlow does, and is not woken by Python's handlers.
 PROGRAM = """
 import ctypes, os, sys
-import stop_signals
+from bert_keras3.training import signals
 
 def wait():
   # poll() on nothing, begun again as often as a signal interrupts it.
@@ -27,7 +27,7 @@ def wait():
 def tell(name):
   print("asked by", name, flush=True)
 
-with stop_signals.watch(tell):
+with signals.watch(tell):
   print("ready", flush=True)
   wait()
 """
@@ -44,8 +44,8 @@ def start():
   return process
 
 
-@pytest.mark.parametrize("first", stop_signals.SIGNALS)
-@pytest.mark.parametrize("second", stop_signals.SIGNALS)
+@pytest.mark.parametrize("first", signals.SIGNALS)
+@pytest.mark.parametrize("second", signals.SIGNALS)
 def test_the_first_asks_and_the_second_ends(first, second):
   process = start()
   process.send_signal(first)
@@ -57,17 +57,17 @@ def test_the_first_asks_and_the_second_ends(first, second):
 
 
 def test_handlers_are_as_before_afterwards():
-  before = {x: signal.getsignal(x) for x in stop_signals.SIGNALS}
-  with stop_signals.watch(print):
+  before = {x: signal.getsignal(x) for x in signals.SIGNALS}
+  with signals.watch(print):
     assert signal.getsignal(signal.SIGINT) != before[signal.SIGINT]
-  assert {x: signal.getsignal(x) for x in stop_signals.SIGNALS} == before
+  assert {x: signal.getsignal(x) for x in signals.SIGNALS} == before
 
 
 def test_other_threads_do_without():
   seen = []
 
   def work():
-    with stop_signals.watch(print):
+    with signals.watch(print):
       seen.append(signal.getsignal(signal.SIGINT))
 
   thread = threading.Thread(target=work)

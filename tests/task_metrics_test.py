@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import sklearn.utils.class_weight
 
-import task_metrics
+from bert_keras3.tasks import metrics
+from bert_keras3.tasks import squad_metrics
 
 # Float64 sums of at most a thousand terms in another order than ours: 1e3 of
 # its 1e-16, with room.
@@ -40,7 +41,7 @@ def _warnings_are_errors():
 
 
 def compute(name, labels, predictions):
-  return task_metrics.compute([name], labels, predictions)[name]
+  return metrics.compute([name], labels, predictions)[name]
 
 
 def random_classes(num_labels, seed=7, count=1000):
@@ -118,7 +119,7 @@ def plain_ranks(values):
 
 def test_class_metrics_equal_plain_formulas():
   labels, predictions = random_classes(5)
-  found = task_metrics.compute(
+  found = metrics.compute(
     ["accuracy", "macro_f1", "micro_f1", "matthews_correlation"],
     labels,
     predictions,
@@ -152,7 +153,7 @@ def test_binary_metrics_equal_plain_formulas():
 def test_score_metrics_equal_plain_formulas():
   labels, predictions = random_scores()
   names = ["pearson", "spearman", "mse"]
-  found = task_metrics.compute(names, labels, predictions)
+  found = metrics.compute(names, labels, predictions)
   expected = {
     "pearson": plain_pearson(labels, predictions),
     "spearman": plain_pearson(plain_ranks(labels), plain_ranks(predictions)),
@@ -162,7 +163,7 @@ def test_score_metrics_equal_plain_formulas():
   assert list(found) == names
 
 
-@pytest.mark.parametrize("name", sorted(task_metrics.METRICS))
+@pytest.mark.parametrize("name", sorted(metrics.METRICS))
 def test_order_does_not_matter(name):
   if name in ("pearson", "spearman", "mse"):
     labels, predictions = random_scores()
@@ -174,7 +175,7 @@ def test_order_does_not_matter(name):
   )
 
 
-@pytest.mark.parametrize("name", sorted(task_metrics.METRICS))
+@pytest.mark.parametrize("name", sorted(metrics.METRICS))
 def test_perfect_predictions(name):
   expected = 0.0 if name == "mse" else 1.0
   # A correlation divides by its own rounded norms.
@@ -220,12 +221,12 @@ def test_many_classes_for_few_examples_give_no_warning():
   assert compute("macro_f1", classes, classes) == 1.0
   assert compute("matthews_correlation", classes, classes) == pytest.approx(1)
   names = [str(i) for i in classes]
-  task_metrics.class_report("single_label", names, classes, classes)
+  metrics.class_report("single_label", names, classes, classes)
 
 
 def test_broken_regression_stays_visible():
   scores = [math.nan, 1.0, 2.0]
-  found = task_metrics.compute(["mse", "pearson"], [1.0, 2.0, 3.0], scores)
+  found = metrics.compute(["mse", "pearson"], [1.0, 2.0, 3.0], scores)
   assert math.isnan(found["mse"]) and math.isnan(found["pearson"])
   assert compute("mse", [1.0, 2.0], [math.inf, 2.0]) == math.inf
   assert math.isnan(compute("pearson", [1.0, 2.0], [math.inf, 2.0]))
@@ -240,7 +241,7 @@ def test_float32_scores_are_squared_in_float64():
 
 def test_mistakes_in_the_call_are_named():
   with pytest.raises(ValueError, match="Unknown metric 'recall'.*macro_f1"):
-    task_metrics.compute(["recall"], [1], [1])
+    metrics.compute(["recall"], [1], [1])
   with pytest.raises(ValueError, match="f1 is for tasks of two classes"):
     compute("f1", [0, 1, 2], [0, 1, 2])
   with pytest.raises(ValueError, match="f1 is for tasks of two classes"):
@@ -257,56 +258,56 @@ def test_mistakes_in_the_call_are_named():
 def test_probabilities_by_hand():
   thirds = np.log([[1.0, 2.0, 1.0], [3.0, 1.0, 4.0]])
   np.testing.assert_allclose(
-    task_metrics.probabilities("single_label", thirds),
+    metrics.probabilities("single_label", thirds),
     [[1 / 4, 1 / 2, 1 / 4], [3 / 8, 1 / 8, 1 / 2]],
     atol=TOLERANCE,
   )
   np.testing.assert_allclose(
-    task_metrics.probabilities("multi_label", np.log([[1.0, 3.0, 1 / 4]])),
+    metrics.probabilities("multi_label", np.log([[1.0, 3.0, 1 / 4]])),
     [[1 / 2, 3 / 4, 1 / 5]],
     atol=TOLERANCE,
   )
-  assert task_metrics.probabilities("regression", [[3.5]]).tolist() == [[3.5]]
+  assert metrics.probabilities("regression", [[3.5]]).tolist() == [[3.5]]
 
 
 @pytest.mark.parametrize("problem_type", ["single_label", "multi_label"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_probabilities_of_big_logits(problem_type, dtype):
   logits = np.array([[1e4, -1e4, -1e30]], dtype)
-  found = task_metrics.probabilities(problem_type, logits)
+  found = metrics.probabilities(problem_type, logits)
   assert found.dtype == dtype
   assert found.tolist() == [[1.0, 0.0, 0.0]]
 
 
 def test_predicted_labels():
   logits = [[0.1, 3.0, -1.0], [2.0, -1.0, 2.0]]
-  single = task_metrics.predict_labels("single_label", logits)
+  single = metrics.predict_labels("single_label", logits)
   assert single.tolist() == [1, 0] and single.dtype == np.int64
   # Probability 0.5, at logit 0, is not above the threshold.
-  multi = task_metrics.predict_labels("multi_label", [[0.0, 0.1, -5.0]])
+  multi = metrics.predict_labels("multi_label", [[0.0, 0.1, -5.0]])
   assert multi.tolist() == [[0, 1, 0]] and multi.dtype == np.int64
-  scores = task_metrics.predict_labels("regression", [[3.5], [-1.0]])
+  scores = metrics.predict_labels("regression", [[3.5], [-1.0]])
   assert scores.tolist() == [3.5, -1.0]
 
 
 def test_probabilities_that_round_alike_do_not_hide_the_largest_logit():
   logits = np.array([[0.0, 1e-9]], np.float32)
-  likely = task_metrics.probabilities("single_label", logits)
+  likely = metrics.probabilities("single_label", logits)
   assert likely.tolist() == [[0.5, 0.5]]
-  assert task_metrics.predict_labels("single_label", logits).tolist() == [1]
+  assert metrics.predict_labels("single_label", logits).tolist() == [1]
 
 
 def test_losses_by_hand():
   # probabilities 1/4 1/2 1/4 and 3/8 1/8 1/2
   logits = np.log([[1.0, 2.0, 1.0], [3.0, 1.0, 4.0]])
-  found = task_metrics.cross_entropies("single_label", logits, [1, 0])
+  found = metrics.cross_entropies("single_label", logits, [1, 0])
   np.testing.assert_allclose(found, np.log([2, 8 / 3]), atol=TOLERANCE)
   # probabilities 1/2 3/4 and 1/5 2/3; of what is so: 1/2 1/4 and 1/5 1/3
   logits = np.log([[1.0, 3.0], [1 / 4, 2.0]])
-  found = task_metrics.cross_entropies("multi_label", logits, [[1, 0], [1, 0]])
+  found = metrics.cross_entropies("multi_label", logits, [[1, 0], [1, 0]])
   expected = [(np.log(2) + np.log(4)) / 2, (np.log(5) + np.log(3)) / 2]
   np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-  found = task_metrics.cross_entropies("regression", [[3.0], [1.0]], [1, 1.5])
+  found = metrics.cross_entropies("regression", [[3.0], [1.0]], [1, 1.5])
   assert found.tolist() == [4.0, 0.25]
 
 
@@ -317,14 +318,14 @@ def test_losses_equal_plain_formulas():
   exponentials = np.exp(logits)
   softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
   np.testing.assert_allclose(
-    task_metrics.cross_entropies("single_label", logits, labels),
+    metrics.cross_entropies("single_label", logits, labels),
     -np.log(softmax[np.arange(50), labels]),
     rtol=TOLERANCE,
   )
   sigmoid = 1 / (1 + np.exp(-logits))
   several = rng.integers(2, size=[50, 4])
   np.testing.assert_allclose(
-    task_metrics.cross_entropies("multi_label", logits, several),
+    metrics.cross_entropies("multi_label", logits, several),
     -np.log(np.where(several, sigmoid, 1 - sigmoid)).mean(axis=1),
     # 1 - sigmoid of a large logit has lost the leading digits of the plain
     # formula, not of ours.
@@ -335,13 +336,13 @@ def test_losses_equal_plain_formulas():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_losses_of_big_logits(dtype):
   logits = np.array([[1e4, -1e4]] * 2, dtype)
-  single = task_metrics.cross_entropies("single_label", logits, [0, 1])
+  single = metrics.cross_entropies("single_label", logits, [0, 1])
   assert single.tolist() == [0.0, 2e4]
-  multi = task_metrics.cross_entropies("multi_label", logits, [[1, 0], [0, 1]])
+  multi = metrics.cross_entropies("multi_label", logits, [[1, 0], [0, 1]])
   assert multi.tolist() == [0.0, 1e4]
   # A small loss keeps its digits: log(1 + e^-30) is e^-30 to 1e-13 of it.
   small = np.array([[30.0, 0.0]], dtype)
-  assert task_metrics.cross_entropies("single_label", small, [0])[
+  assert metrics.cross_entropies("single_label", small, [0])[
     0
   ] == pytest.approx(math.exp(-30), rel=1e-6)
 
@@ -362,7 +363,7 @@ def test_losses_of_big_logits(dtype):
 )
 def test_losses_refuse_what_does_not_fit(problem_type, logits, labels, message):
   with pytest.raises(ValueError, match=message):
-    task_metrics.cross_entropies(problem_type, logits, labels)
+    metrics.cross_entropies(problem_type, logits, labels)
 
 
 # Collapse ---------------------------------------------------------------------
@@ -383,7 +384,7 @@ def test_losses_refuse_what_does_not_fit(problem_type, logits, labels, message):
   ],
 )
 def test_collapse(labels, predictions, expected):
-  assert task_metrics.is_collapsed(labels, predictions) is expected
+  assert metrics.is_collapsed(labels, predictions) is expected
 
 
 # Reports ----------------------------------------------------------------------
@@ -395,7 +396,7 @@ def report_rows(report):
 
 
 def test_class_report_by_hand():
-  report = task_metrics.class_report(
+  report = metrics.class_report(
     "single_label", ["no", "may be", "yes", "unseen"], LABELS, PREDICTIONS
   )
   rows = report_rows(report)
@@ -414,7 +415,7 @@ def test_class_report_by_hand():
 
 def test_class_report_of_several_labels():
   rows = report_rows(
-    task_metrics.class_report(
+    metrics.class_report(
       "multi_label", ["a", "b", "c"], MULTI_LABELS, MULTI_PREDICTIONS
     )
   )
@@ -426,7 +427,7 @@ def test_class_report_of_several_labels():
 
 def test_class_report_of_one_of_several_labels():
   rows = report_rows(
-    task_metrics.class_report(
+    metrics.class_report(
       "multi_label", ["spam"], [[1], [1], [0]], [[1], [0], [0]]
     )
   )
@@ -434,7 +435,7 @@ def test_class_report_of_one_of_several_labels():
 
 
 def test_class_report_keeps_one_line_for_a_class():
-  report = task_metrics.class_report(
+  report = metrics.class_report(
     "single_label", ["first\nline", "tab\tbed"], [0, 1], [0, 1]
   )
   assert {"first line", "tab bed"} <= set(report_rows(report))
@@ -442,38 +443,38 @@ def test_class_report_keeps_one_line_for_a_class():
 
 def test_class_report_refuses_what_has_no_classes():
   with pytest.raises(ValueError, match="regression task has no classes"):
-    task_metrics.class_report("regression", ["score"], [1.0], [1.0])
+    metrics.class_report("regression", ["score"], [1.0], [1.0])
   with pytest.raises(ValueError, match="2 is not a class: there are 2"):
-    task_metrics.class_report("single_label", ["a", "b"], [0, 2], [0, 1])
+    metrics.class_report("single_label", ["a", "b"], [0, 2], [0, 1])
 
 
 def test_confusion_matrix_by_hand():
-  matrix = task_metrics.confusion_matrix(3, LABELS, PREDICTIONS)
+  matrix = metrics.confusion_matrix(3, LABELS, PREDICTIONS)
   assert matrix.tolist() == MATRIX and matrix.dtype == np.int64
 
 
 def test_confusion_matrix_has_every_class():
-  matrix = task_metrics.confusion_matrix(4, [1], [2])
+  matrix = metrics.confusion_matrix(4, [1], [2])
   assert matrix.shape == (4, 4) and matrix[1, 2] == matrix.sum() == 1
-  assert task_metrics.confusion_matrix(1, [0, 0], [0, 0]).tolist() == [[2]]
+  assert metrics.confusion_matrix(1, [0, 0], [0, 0]).tolist() == [[2]]
 
 
 @pytest.mark.parametrize("predictions", [[0, 3], [0, -1]])
 def test_confusion_matrix_refuses_other_classes(predictions):
   with pytest.raises(ValueError, match="is not a class: there are 3"):
-    task_metrics.confusion_matrix(3, [0, 1], predictions)
+    metrics.confusion_matrix(3, [0, 1], predictions)
 
 
 def test_confusion_matrix_as_text():
   names = ["no", "may\tbe", "新闻\r\u2028"]
-  assert task_metrics.format_confusion_matrix(names, np.array(MATRIX)) == (
+  assert metrics.format_confusion_matrix(names, np.array(MATRIX)) == (
     "true\\predicted\tno\tmay be\t新闻  \n"
     "no\t2\t1\t0\n"
     "may be\t0\t1\t1\n"
     "新闻  \t0\t0\t1\n"
   )
   with pytest.raises(ValueError):
-    task_metrics.format_confusion_matrix(names[:2], np.array(MATRIX))
+    metrics.format_confusion_matrix(names[:2], np.array(MATRIX))
 
 
 def png_size(path):
@@ -495,7 +496,7 @@ def png_size(path):
 def test_drawing_makes_a_png_and_prints_nothing(names, tmp_path, capfd):
   pytest.importorskip("matplotlib")
   path = tmp_path / "confusion_matrix.png"
-  task_metrics.draw_confusion_matrix(names, np.array(MATRIX), path)
+  metrics.draw_confusion_matrix(names, np.array(MATRIX), path)
   width, height = png_size(path)
   assert 300 < width < 2000 and 300 < height < 2000
   assert path.stat().st_size > 5000
@@ -509,7 +510,7 @@ def test_drawing_shows_the_matrix(tmp_path):
   pixels = []
   for i, matrix in enumerate(([[9, 0], [0, 9]], [[0, 9], [9, 0]])):
     path = tmp_path / f"{i}.png"
-    task_metrics.draw_confusion_matrix(["a", "b"], np.array(matrix), path)
+    metrics.draw_confusion_matrix(["a", "b"], np.array(matrix), path)
     pixels.append(image.imread(path)[..., :3])
   # The dark cells have moved, a good part of the picture; nothing else has.
   assert pixels[0].shape == pixels[1].shape
@@ -523,24 +524,24 @@ def test_drawings_of_many_classes_stay_within_bounds(num_labels, tmp_path):
   path = tmp_path / "confusion_matrix.png"
   names = [f"label {i}" for i in range(num_labels)]
   # Includes rows without examples.
-  matrix = task_metrics.confusion_matrix(num_labels, [0], [0])
-  task_metrics.draw_confusion_matrix(names, matrix, path)
+  matrix = metrics.confusion_matrix(num_labels, [0], [0])
+  metrics.draw_confusion_matrix(names, matrix, path)
   width, height = png_size(path)
   # 150 dots an inch; 20 inches at most, and the names beside them.
   assert max(width, height) < 3600
   # At 7 points a name needs 7 / 72 inches.
-  named = min(num_labels, task_metrics.MAX_NAMED_LABELS)
+  named = min(num_labels, metrics.MAX_NAMED_LABELS)
   assert height > named * 7 / 72 * 150
 
 
 def test_drawing_needs_a_name_for_each_class_and_a_directory(tmp_path):
   pytest.importorskip("matplotlib")
   with pytest.raises(ValueError, match="2 names for 3 classes"):
-    task_metrics.draw_confusion_matrix(
+    metrics.draw_confusion_matrix(
       ["a", "b"], np.array(MATRIX), tmp_path / "a.png"
     )
   with pytest.raises(FileNotFoundError):
-    task_metrics.draw_confusion_matrix(
+    metrics.draw_confusion_matrix(
       ["a", "b", "c"], np.array(MATRIX), tmp_path / "none" / "a.png"
     )
   assert list(tmp_path.iterdir()) == []
@@ -551,7 +552,7 @@ def test_drawing_needs_a_name_for_each_class_and_a_directory(tmp_path):
 
 def test_balanced_weights_by_hand():
   # 6 examples, 3 classes of 4 occur: 6 / (3 * 3), 6 / (3 * 2), 6 / (3 * 1)
-  weights = task_metrics.balanced_class_weights([0, 0, 0, 1, 1, 3], 4)
+  weights = metrics.balanced_class_weights([0, 0, 0, 1, 1, 3], 4)
   assert weights.dtype == np.float64
   # The same divisions: exact.
   assert weights.tolist() == [6 / 9, 6 / 6, 1.0, 6 / 3]
@@ -562,31 +563,31 @@ def test_balanced_weights_are_scikit_learns():
   expected = sklearn.utils.class_weight.compute_class_weight(
     "balanced", classes=np.arange(7), y=labels
   )
-  found = task_metrics.balanced_class_weights(labels, 7)
+  found = metrics.balanced_class_weights(labels, 7)
   np.testing.assert_allclose(found, expected, rtol=TOLERANCE)
   assert found[labels].mean() == pytest.approx(1.0, abs=TOLERANCE)
 
 
 def test_balanced_weights_of_no_labels_and_of_wrong_ones():
-  assert task_metrics.balanced_class_weights([], 2).tolist() == [1.0, 1.0]
+  assert metrics.balanced_class_weights([], 2).tolist() == [1.0, 1.0]
   with pytest.raises(ValueError, match="-1 is not a class"):
-    task_metrics.balanced_class_weights([0, -1], 2)
+    metrics.balanced_class_weights([0, -1], 2)
 
 
 def test_mean_and_deviation_by_hand():
   # deviations -3 -1 1 3: 20 / (4 - 1)
-  mean, deviation = task_metrics.mean_and_deviation([2, 4, 6, 8])
+  mean, deviation = metrics.mean_and_deviation([2, 4, 6, 8])
   assert mean == 5.0
   assert deviation == pytest.approx(math.sqrt(20 / 3), abs=TOLERANCE)
-  assert task_metrics.mean_and_deviation([0.7]) == (0.7, 0.0)
-  assert task_metrics.mean_and_deviation(np.float32([0.5] * 3)) == (0.5, 0.0)
+  assert metrics.mean_and_deviation([0.7]) == (0.7, 0.0)
+  assert metrics.mean_and_deviation(np.float32([0.5] * 3)) == (0.5, 0.0)
 
 
 def test_mean_of_nothing_and_of_a_diverged_run():
   with pytest.raises(ValueError, match="No values"):
-    task_metrics.mean_and_deviation([])
+    metrics.mean_and_deviation([])
   for bad in (math.nan, math.inf):
-    found = task_metrics.mean_and_deviation([0.5, bad])
+    found = metrics.mean_and_deviation([0.5, bad])
     assert all(math.isnan(value) for value in found)
 
 
@@ -600,10 +601,10 @@ def test_the_null_threshold_found_is_the_best_there_is(seed):
   texts = {x: str(rng.choice(["red car", "red", "blue", ""])) for x in odds}
 
   def f1(threshold):
-    scores = task_metrics.squad_v2_scores(questions, texts, odds, threshold)
+    scores = squad_metrics.squad_v2_scores(questions, texts, odds, threshold)
     return scores["f1"]
 
-  found = task_metrics.find_null_threshold(questions, texts, odds)
+  found = squad_metrics.find_null_threshold(questions, texts, odds)
   best = max(map(f1, [-math.inf, *odds.values(), math.inf]))
   assert f1(found) == pytest.approx(best)
 
@@ -612,11 +613,11 @@ def test_the_null_threshold_is_the_official_one_where_that_is_reached():
   questions = [("a", ["red"]), ("b", []), ("c", ["blue"]), ("d", [])]
   texts = {"a": "red", "b": "red", "c": "blue", "d": "red"}
   odds = {"a": -2.0, "b": 1.0, "c": 0.5, "d": 3.0}
-  scores = task_metrics.squad_v2_scores(questions, texts, odds)
-  found = task_metrics.find_null_threshold(questions, texts, odds)
+  scores = squad_metrics.squad_v2_scores(questions, texts, odds)
+  found = squad_metrics.find_null_threshold(questions, texts, odds)
   assert found == scores["best_f1_thresh"] == 0.5
 
 
 def test_no_null_threshold_without_odds():
   with pytest.raises(ValueError, match="'a' has a prediction but no null odds"):
-    task_metrics.find_null_threshold([("a", ["red"])], {"a": "red"}, {})
+    squad_metrics.find_null_threshold([("a", ["red"])], {"a": "red"}, {})

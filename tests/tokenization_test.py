@@ -12,8 +12,8 @@ import sys
 import unicodedata
 
 import pytest
-import reference_tokenization as reference
 
+import reference_tokenization as reference
 import tokenization
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "tokenization"

@@ -12,6 +12,7 @@ import re
 import sys
 
 import numpy as np
+
 import reference_tokenization
 import torch_oracle
 

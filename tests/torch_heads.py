@@ -9,6 +9,7 @@ import os
 import sys
 
 import numpy as np
+
 import torch_oracle
 
 # Each with what its constructor needs. One has the tanh form of gelu.

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import optimization
-import training_log
-import training_loop
+from bert_keras3.training import log as training_log
+from bert_keras3.training import loop
 
 SCHEDULE = optimization.LearningRateSchedule(1e-3, 100, 10)
 
@@ -68,7 +68,7 @@ def statistics(**changes):
 
 
 def config(**changes):
-  return training_loop.TrainingConfig("", SCHEDULE, 8, **changes)
+  return loop.TrainingConfig("", SCHEDULE, 8, **changes)
 
 
 def test_a_report_is_about_the_steps_that_count():

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import device_strategy
-import model_evaluation
 import modeling
 import optimization
-import stop_signals
-import training_loop
+from bert_keras3.data import order as order_module
+from bert_keras3.training import devices
+from bert_keras3.training import evaluation
+from bert_keras3.training import loop
+from bert_keras3.training import loss_scale
+from bert_keras3.training import signals
+from bert_keras3.weights import checkpoints
 
 # Sums over other groupings round differently; weights are of the order of 1.
 TOLERANCE = 1e-6
@@ -26,7 +29,7 @@ STEPS = 10
 
 
 class ArraySource:
-  """In-memory records with the interface of input_pipeline.RecordSource."""
+  """In-memory records with the interface of features.RecordSource."""
 
   block_size = 1 << 14
   variable_features = ()
@@ -65,8 +68,8 @@ def source(folder):
 def make_trainer(
   folder, replicas=1, dropout=0.0, precision="float32", jit=False, **config
 ):
-  strategy = device_strategy.make_strategy(
-    device_strategy.DeviceConfig(
+  strategy = devices.make_strategy(
+    devices.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -78,7 +81,7 @@ def make_trainer(
   bert_config.attention_probs_dropout_prob = dropout
   with strategy.scope():
     model = modeling.BertPretrainer(
-      bert_config, dtype=device_strategy.PRECISION_POLICIES[precision]
+      bert_config, dtype=devices.PRECISION_POLICIES[precision]
     )
   initial = np.load(folder / "init.npz")
   for name, variable in modeling.named_variables(model).items():
@@ -89,10 +92,10 @@ def make_trainer(
     "train_batch_size": 8,
     "save_checkpoints_steps": 1000,
   }
-  return training_loop.Trainer(
+  return loop.Trainer(
     strategy,
     model,
-    training_loop.TrainingConfig(**{**defaults, **config}),
+    loop.TrainingConfig(**{**defaults, **config}),
     jit_compile=jit,
   )
 
@@ -200,7 +203,7 @@ def test_an_infinite_gradient_never_reaches_a_checkpoint(
   monkeypatch.setattr(trainer, "_micro_gradients", overflow_at_step_2)
   with pytest.raises(ValueError, match="step 3: the loss is 6.* norm nan; its"):
     trainer.fit(source)
-  newest = training_loop.checkpoint_io.latest(str(tmp_path))
+  newest = checkpoints.latest(str(tmp_path))
   assert newest.endswith("model.ckpt-2")
   reader = tf.train.load_checkpoint(newest)
   for name in trainer.weights:
@@ -284,7 +287,7 @@ def test_the_scale_leaves_the_gradient_norm_alone(folder, source, replicas):
     trainer = make_trainer(folder, replicas=replicas, precision=precision)
     batch = source.take(np.arange(8))
     iterator = iter(
-      device_strategy.distribute_batches(
+      devices.distribute_batches(
         trainer.strategy, lambda batch=batch: iter([batch] * 3), 1
       )
     )
@@ -301,9 +304,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
   before = {k: v.numpy() for k, v in trainer._state().items()}
   batch = source.take(np.arange(8))
   iterator = iter(
-    device_strategy.distribute_batches(
-      trainer.strategy, lambda: iter([batch] * 5), 1
-    )
+    devices.distribute_batches(trainer.strategy, lambda: iter([batch] * 5), 1)
   )
   trainer.train_steps(iterator, 2)
   assert trainer.step == 2
@@ -315,9 +316,9 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
 def test_the_scale_doubles_after_enough_good_steps(
   folder, source, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(training_loop, "STEPS_BEFORE_DOUBLING_SCALE", 4)
+  monkeypatch.setattr(loss_scale, "STEPS_BEFORE_DOUBLING_SCALE", 4)
   trainer = train(folder, source, tmp_path, precision="float16")
-  initial = training_loop.INITIAL_LOSS_SCALE
+  initial = loss_scale.INITIAL_LOSS_SCALE
   assert trainer.loss_scale.state() == {"scale": 4 * initial, "good_steps": 2.0}
 
 
@@ -350,14 +351,10 @@ def test_the_log_reports_means_of_each_interval(folder, source, tmp_path):
 
 
 def losses_of_steps(trainer, source):
-  order = training_loop.input_pipeline.TrainingOrder(
-    len(source), 8, trainer.config.seed
-  )
+  order = order_module.TrainingOrder(len(source), 8, trainer.config.seed)
   batches = [source.take(order.batch(step)) for step in range(STEPS)]
   iterator = iter(
-    device_strategy.distribute_batches(
-      trainer.strategy, lambda: iter(batches), 1
-    )
+    devices.distribute_batches(trainer.strategy, lambda: iter(batches), 1)
   )
   return np.array(
     [trainer.train_steps(iterator, 1)["loss"] for _ in range(STEPS)]
@@ -416,7 +413,7 @@ def test_any_batch_size_gives_the_same_metrics(
 
 
 def evaluate(trainer, source, batch_size, **options):
-  return model_evaluation.evaluate(
+  return evaluation.evaluate(
     trainer.strategy, trainer.model, source, batch_size, **options
   )
 
@@ -446,8 +443,8 @@ def test_evaluation_stops_after_max_batches(folder, source):
 def test_predictions_come_in_order_for_every_example(folder, source, replicas):
   trainer = make_trainer(folder, replicas)
   expected = trainer.model(source.arrays)["next_sentence_logits"]
-  step = model_evaluation.prediction_step(trainer.model)
-  batches = [*model_evaluation.predict(trainer.strategy, step, source, 7)]
+  step = evaluation.prediction_step(trainer.model)
+  batches = [*evaluation.predict(trainer.strategy, step, source, 7)]
   assert [len(numbers) for numbers, _ in batches] == [7] * 5 + [5]
   assert np.concatenate([x for x, _ in batches]).tolist() == [*range(40)]
   found = [outputs["next_sentence_logits"] for _, outputs in batches]
@@ -458,7 +455,7 @@ def test_predictions_come_in_order_for_every_example(folder, source, replicas):
 
 
 def make(**config):
-  return device_strategy.make_strategy(device_strategy.DeviceConfig(**config))
+  return devices.make_strategy(devices.DeviceConfig(**config))
 
 
 def test_auto_takes_one_device_without_gpus():
@@ -503,9 +500,9 @@ def test_tpu_flags_reach_the_resolver(monkeypatch):
 
 def test_xla_is_for_gpus_unless_asked():
   strategy = make()
-  config = device_strategy.DeviceConfig
-  assert not device_strategy.uses_xla(strategy, config(xla="auto"))
-  assert device_strategy.uses_xla(strategy, config(xla="true"))
+  config = devices.DeviceConfig
+  assert not devices.uses_xla(strategy, config(xla="auto"))
+  assert devices.uses_xla(strategy, config(xla="true"))
 
 
 # Numbers gone wrong
@@ -549,7 +546,7 @@ def train_on(folder, source, directory, positions):
     return (source.take(order.batch(position)) for position in positions)
 
   return trainer, lambda: iter(
-    device_strategy.distribute_batches(trainer.strategy, batches, 1)
+    devices.distribute_batches(trainer.strategy, batches, 1)
   )
 
 
@@ -593,7 +590,7 @@ def test_an_infinite_loss_is_skipped_though_its_gradient_is_finite(
 
   monkeypatch.setattr(trainer, "_micro_gradients", infinite_loss)
   before = {name: x.numpy() for name, x in trainer._state().items()}
-  iterator = iter(trainer._distribute(source, device_strategy.Failure()))
+  iterator = iter(trainer._distribute(source, devices.Failure()))
   assert not trainer.train_steps(iterator, 1)["is_finite"]
   for name, variable in trainer._state().items():
     np.testing.assert_array_equal(variable, before[name], err_msg=name)
@@ -611,7 +608,7 @@ def test_a_signal_in_the_last_step_counts(folder, source, tmp_path):
     return statistics
 
   trainer.train_steps = take_and_ask
-  with pytest.raises(stop_signals.Interrupted, match="SIGTERM at step 10"):
+  with pytest.raises(signals.Interrupted, match="SIGTERM at step 10"):
     trainer.fit(source)
   assert make_trainer(folder, output_dir=str(tmp_path)).resume() == STEPS
 
@@ -627,15 +624,13 @@ def test_a_signal_while_the_last_checkpoint_is_written_counts(
     trainer._requests.ask_to_stop("SIGTERM")
 
   trainer.save = save_and_ask
-  with pytest.raises(stop_signals.Interrupted, match="SIGTERM at step 10"):
+  with pytest.raises(signals.Interrupted, match="SIGTERM at step 10"):
     trainer.fit(source)
 
 
 def test_workers_at_different_steps_do_not_go_on(folder, tmp_path, monkeypatch):
   trainer = make_trainer(folder, output_dir=str(tmp_path))
-  monkeypatch.setattr(
-    device_strategy, "has_other_workers", lambda strategy: True
-  )
+  monkeypatch.setattr(devices, "has_other_workers", lambda strategy: True)
   trainer._check_workers_agree()
   trainer.step = 3
   trainer._check_workers_agree()
@@ -650,7 +645,7 @@ def test_a_request_survives_a_closed_stderr(folder, tmp_path, monkeypatch):
       raise BrokenPipeError
 
   trainer = make_trainer(folder, output_dir=str(tmp_path))
-  monkeypatch.setattr(training_loop.sys, "stderr", Closed())
+  monkeypatch.setattr(loop.sys, "stderr", Closed())
   trainer._requests.ask_to_stop("SIGINT")
   assert trainer._requests.take() == (True, "SIGINT")
 
@@ -712,7 +707,7 @@ def test_skipping_for_ever_is_given_up(folder, source, tmp_path, monkeypatch):
     folder, output_dir=str(tmp_path), on_nan="skip", log_every_steps=4
   )
   overflow_from(trainer, monkeypatch, 2)
-  monkeypatch.setattr(training_loop, "MAX_SKIPPED_STEPS", 6)
+  monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 6)
   with pytest.raises(
     ValueError, match="^step 9: .* 6 steps before it were skipped in a row"
   ):
@@ -731,7 +726,7 @@ def test_skipped_steps_that_are_apart_are_not_counted_together(
   trainer.source_of_test = source
   for position in (1, 3, 4, 7):
     break_step(trainer, monkeypatch, position)
-  monkeypatch.setattr(training_loop, "MAX_SKIPPED_STEPS", 2)
+  monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 2)
   trainer.fit(source)
   assert trainer.step == STEPS
 
@@ -748,7 +743,7 @@ def test_a_signal_is_heard_among_skipped_steps(
     return skip(what)
 
   trainer._skip = skip_and_ask
-  with pytest.raises(stop_signals.Interrupted, match="SIGTERM at step 3 "):
+  with pytest.raises(signals.Interrupted, match="SIGTERM at step 3 "):
     trainer.fit(source)
 
 
@@ -760,7 +755,7 @@ def test_gradients_that_no_scale_cures_are_told(
   trainer = make_trainer(folder, output_dir=str(tmp_path), precision="float16")
   trainer.loss_scale.restore({"scale": scale})
   overflow_from(trainer, monkeypatch, 3)
-  iterator = iter(trainer._distribute(source, device_strategy.Failure()))
+  iterator = iter(trainer._distribute(source, devices.Failure()))
   statistics = trainer.train_steps(iterator, 9)
   assert not statistics["is_finite"]
   # 4 and 2 shrink.
@@ -795,9 +790,7 @@ def test_several_workers_answer_requests_where_all_are_at_the_same_step(
 ):
   """And a signal to one is one to all."""
   trainer = make_trainer(folder, output_dir=str(tmp_path))
-  monkeypatch.setattr(
-    device_strategy, "has_other_workers", lambda strategy: True
-  )
+  monkeypatch.setattr(devices, "has_other_workers", lambda strategy: True)
   trainer._requests.is_pausing.assign(True)
   assert trainer._take_requests(is_at_boundary=False) == (False, None)
   assert trainer._take_requests(is_at_boundary=True) == (True, None)

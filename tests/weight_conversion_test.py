@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-import torch_heads
 
-import checkpoint_io
-import hugging_face
-import model_files
 import modeling
-import weight_conversion as conversion
+import torch_heads
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import companions
+from bert_keras3.weights import conversion
+from bert_keras3.weights import hugging_face
 
 HEADS = {
   "BertModel": modeling.BertModel,
@@ -73,13 +73,13 @@ def assert_same_outputs(architecture, found, expected):
 
 def load(architecture, directory):
   """A model of ours with the weights of a directory."""
-  config_file = model_files.find_beside(
+  config_file = companions.find_beside(
     ["bert_config.json", "config.json"], [str(directory)]
   )
   config = modeling.BertConfig.from_json_file(config_file)
   model = make_head(architecture, config)
   variables = modeling.named_variables(model)
-  report = checkpoint_io.load_weights(variables, str(directory))
+  report = checkpoints.load_weights(variables, str(directory))
   needed = [x for x in variables if hugging_face.belongs_to(x, architecture)]
   assert set(needed) <= set(report.loaded)
   return model
@@ -174,7 +174,7 @@ def write_random(architecture, directory):
   for variable in variables.values():
     variable.assign(rng.normal(scale=0.3, size=variable.shape))
   os.makedirs(directory, exist_ok=True)
-  checkpoint_io.save(os.path.join(directory, "bert_model.ckpt"), variables, 7)
+  checkpoints.save(os.path.join(directory, "bert_model.ckpt"), variables, 7)
   with open(os.path.join(directory, "bert_config.json"), "w") as writer:
     writer.write(config.to_json_string())
   return model
@@ -245,7 +245,7 @@ def test_slots_and_buffers_do_not_travel(testdata, tmp_path):
   tensors = read_tf1(tmp_path / "run")
   del tensors["global_step"]
   slots = {f"{name}/adam_m": x for name, x in tensors.items()}
-  checkpoint_io.save(prefix, {**tensors, **slots}, 7)
+  checkpoints.save(prefix, {**tensors, **slots}, 7)
   ignored = convert(tmp_path / "run", tmp_path / "plain", "tf1")
   assert_bitwise(read_tf1(tmp_path / "plain"), tensors)
   assert {row.source for row in ignored} == {*slots, "global_step"}
@@ -273,7 +273,7 @@ def test_slots_and_buffers_do_not_travel(testdata, tmp_path):
 
 
 def from_tf1(directory, model, variables):
-  checkpoint_io.save(str(directory / "bert_model.ckpt"), variables, 7)
+  checkpoints.save(str(directory / "bert_model.ckpt"), variables, 7)
   return directory
 
 
@@ -281,19 +281,19 @@ def from_slots(directory, model, variables):
   slots = {f"{name}/adam_m": x for name, x in variables.items()}
   slots |= {f"{name}/adam_v": x for name, x in variables.items()}
   prefix = str(directory / "model.ckpt-9")
-  checkpoint_io.save(prefix, {**variables, **slots}, 9)
+  checkpoints.save(prefix, {**variables, **slots}, 9)
   return prefix
 
 
 def from_output_dir(directory, model, variables):
   """A run that is finished: its best weights are not its newest."""
   newest = {name: x + 1.0 for name, x in variables.items()}
-  checkpoint_io.CheckpointDirectory(str(directory)).save(newest, 9, {})
+  checkpoints.CheckpointDirectory(str(directory)).save(newest, 9, {})
   return from_tf1(directory, model, variables)
 
 
 def from_unfinished_run(directory, model, variables):
-  run = checkpoint_io.CheckpointDirectory(str(directory))
+  run = checkpoints.CheckpointDirectory(str(directory))
   run.save({name: x + 1.0 for name, x in variables.items()}, 5, {})
   run.save(variables, 9, {})
   return directory
@@ -362,7 +362,7 @@ def test_every_cell_of_the_table_in_readme(tmp_path, make_source, target):
   expected = {name: x.numpy() for name, x in variables.items()}
   if target == "init_checkpoint":
     loaded = {name: tf.Variable(x * 0.0) for name, x in expected.items()}
-    checkpoint_io.load_weights(loaded, str(source))
+    checkpoints.load_weights(loaded, str(source))
     assert_bitwise({name: x.numpy() for name, x in loaded.items()}, expected)
     return
   convert(source, tmp_path / "out", target)
@@ -503,7 +503,7 @@ def test_several_heads_need_a_choice(tmp_path):
   tensors = read_tf1(tmp_path)
   tensors["cls/squad/output_weights"] = np.zeros([2, 16], np.float32)
   tensors["cls/squad/output_bias"] = np.zeros([2], np.float32)
-  checkpoint_io.save(str(tmp_path / "bert_model.ckpt"), tensors)
+  checkpoints.save(str(tmp_path / "bert_model.ckpt"), tensors)
   with pytest.raises(ValueError, match="heads classifier, cls/squad together"):
     convert(tmp_path, tmp_path / "out", "hugging_face")
   ignored = convert(
@@ -565,7 +565,7 @@ def test_half_a_head_is_refused(tmp_path):
   write_random("BertForQuestionAnswering", tmp_path)
   tensors = read_tf1(tmp_path)
   del tensors["cls/squad/output_bias"]
-  checkpoint_io.save(str(tmp_path / "bert_model.ckpt"), tensors)
+  checkpoints.save(str(tmp_path / "bert_model.ckpt"), tensors)
   with pytest.raises(ValueError, match="lacks cls/squad/output_bias"):
     conversion.read(str(tmp_path))
 

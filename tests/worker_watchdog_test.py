@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-import worker_watchdog
+from bert_keras3.training import workers
 
 CLUSTER = {"chief": ["a:1"], "worker": ["b:2", "[::1]:3"]}
 
@@ -28,7 +28,7 @@ def clock(monkeypatch):
   """What the module takes for the time."""
   now = types.SimpleNamespace(seconds=0.0)
   fake = types.SimpleNamespace(monotonic=lambda: now.seconds, sleep=time.sleep)
-  monkeypatch.setattr(worker_watchdog, "time", fake)
+  monkeypatch.setattr(workers, "time", fake)
   return now
 
 
@@ -55,8 +55,8 @@ def open_address():
 )
 def test_the_peers_are_all_workers_but_this_one(task, port, peers):
   tf_config = {"cluster": CLUSTER, "task": task}
-  cluster = worker_watchdog.Cluster.from_tf_config(tf_config)
-  assert cluster == worker_watchdog.Cluster(port, peers)
+  cluster = workers.Cluster.from_tf_config(tf_config)
+  assert cluster == workers.Cluster(port, peers)
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_the_peers_are_all_workers_but_this_one(task, port, peers):
 )
 def test_a_tf_config_that_lacks_a_part_is_no_cluster(tf_config):
   with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
-    worker_watchdog.Cluster.from_tf_config(tf_config)
+    workers.Cluster.from_tf_config(tf_config)
 
 
 def test_the_peers_that_did_not_come_are_named(closed_address, open_address):
-  cluster = worker_watchdog.Cluster(0, (open_address, closed_address))
+  cluster = workers.Cluster(0, (open_address, closed_address))
   with pytest.raises(ConnectionError) as caught:
-    worker_watchdog.gather(cluster, timeout=0.0)
+    workers.gather(cluster, timeout=0.0)
   assert f"in vain for {closed_address}; start every" in str(caught.value)
 
 
 def test_peers_that_are_there_are_not_waited_for(open_address):
-  worker_watchdog.gather(worker_watchdog.Cluster(0, (open_address,)), 0.0)
+  workers.gather(workers.Cluster(0, (open_address,)), 0.0)
 
 
 def test_two_that_wait_for_each_other_meet():
@@ -91,20 +91,20 @@ def test_two_that_wait_for_each_other_meet():
       a_socket.bind(("127.0.0.1", 0))
     ports = [x.getsockname()[1] for x in (first, second)]
   clusters = [
-    worker_watchdog.Cluster(own, (f"127.0.0.1:{other}",))
+    workers.Cluster(own, (f"127.0.0.1:{other}",))
     for own, other in (ports, ports[::-1])
   ]
-  with worker_watchdog._listen(clusters[1].port):
-    worker_watchdog.gather(clusters[0], timeout=60.0)
+  with workers._listen(clusters[1].port):
+    workers.gather(clusters[0], timeout=60.0)
   # TensorFlow's server is there by now.
-  with worker_watchdog._listen(clusters[0].port):
-    worker_watchdog.gather(clusters[1], timeout=60.0)
+  with workers._listen(clusters[0].port):
+    workers.gather(clusters[1], timeout=60.0)
 
 
 def test_a_taken_port_is_named(open_address):
   port = int(open_address.rpartition(":")[2])
   with pytest.raises(OSError, match=f"^port {port}, which TF_CONFIG gives"):
-    worker_watchdog.gather(worker_watchdog.Cluster(port, ()), 0.0)
+    workers.gather(workers.Cluster(port, ()), 0.0)
 
 
 def test_a_peer_that_ends_while_tensorflow_joins_it_is_not_waited_for(
@@ -112,7 +112,7 @@ def test_a_peer_that_ends_while_tensorflow_joins_it_is_not_waited_for(
 ):
   """TensorFlow then sleeps with Python's lock, as this call of C does."""
   program = (
-    "import ctypes, worker_watchdog as w\n"
+    "import ctypes\nfrom bert_keras3.training import workers as w\n"
     f"with w.starting(w.Cluster(0, ({open_address!r},)), timeout=0.5):\n"
     "  ctypes.PyDLL(None).sleep(1000)\n"
   )
@@ -121,7 +121,7 @@ def test_a_peer_that_ends_while_tensorflow_joins_it_is_not_waited_for(
     capture_output=True,
     text=True,
     timeout=60,
-    cwd=pathlib.Path(worker_watchdog.__file__).parent,
+    cwd=pathlib.Path(__file__).parent.parent,
   )
   assert result.returncode == 1
   assert result.stderr == (
@@ -132,7 +132,7 @@ def test_a_peer_that_ends_while_tensorflow_joins_it_is_not_waited_for(
 
 def test_a_change_of_place_starts_the_clock_again(clock):
   places = iter(["after step 1", "after step 1", "after step 2"])
-  wait = worker_watchdog._Wait(lambda: next(places))
+  wait = workers._Wait(lambda: next(places))
   clock.seconds = 5.0
   assert wait.seconds() == 5.0
   clock.seconds = 7.0
@@ -152,7 +152,7 @@ def test_a_change_of_place_starts_the_clock_again(clock):
 def test_what_collectives_raise_becomes_a_sentence(
   closed_address, error, is_loss
 ):
-  watchdog = worker_watchdog.Watchdog((closed_address,), timeout=1000.0)
+  watchdog = workers.Watchdog((closed_address,), timeout=1000.0)
   expected = ConnectionError if is_loss else type(error)
   with pytest.raises(expected) as caught:
     with watchdog.waiting(lambda: "after step 7"):
@@ -165,7 +165,7 @@ def test_what_collectives_raise_becomes_a_sentence(
 
 def test_one_worker_is_not_watched():
   with pytest.raises(UnavailableError):
-    with worker_watchdog.Watchdog().waiting():
+    with workers.Watchdog().waiting():
       raise UnavailableError("a disk")
 
 
@@ -176,7 +176,7 @@ def test_waiting_in_vain_ends_the_process_and_names_the_place(open_address):
     said.append(sentence)
     has_ended.set()
 
-  watchdog = worker_watchdog.Watchdog((open_address,), timeout=0.1, end=end)
+  watchdog = workers.Watchdog((open_address,), timeout=0.1, end=end)
   with watchdog.waiting(lambda: "after step 7"):
     assert has_ended.wait(60)
   assert said[0].startswith(

@@ -1,0 +1,1 @@
+"""Flags, and how a script starts and talks; used by scripts only."""

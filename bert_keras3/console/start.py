@@ -1,0 +1,138 @@
+"""How a script starts, and how it ends after a mistake or a signal."""
+
+import linecache
+import os
+import signal
+import sys
+import tempfile
+import traceback
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from bert_keras3.training import signals
+
+_PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Beside the package, where an installation has other projects' files as well.
+_ROOT_MODULES = ("modeling", "optimization", "tokenization")
+
+
+def run(main, define_flags):
+  """Defines a script's flags, parses the command line and calls `main()`.
+
+  Exits with status 1 after one sentence on stderr when the user made a mistake,
+  with signals.EXIT_STATUS when a run was asked to stop.
+
+  Args:
+    main: function without arguments.
+    define_flags: function without arguments that calls `flags.DEFINE_*`.
+  """
+  if main.__module__ != "__main__":
+    # A console script's sys.argv[0] is a path absl knows no flags of, and its
+    # __main__ has no docstring to show.
+    sys.argv[0] = main.__module__
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
+  define_flags()
+  app.run(lambda argv: _report_mistakes(main, argv))
+
+
+def _report_mistakes(main, argv):
+  script = os.path.splitext(os.path.basename(argv[0]))[0]
+  try:
+    if len(argv) > 1:
+      raise ValueError(
+        f"unexpected argument {argv[1]!r}; every option starts with --"
+      )
+    main()
+  except signals.Interrupted as stop:
+    _end(f"{script}: {stop}{_explain_overwriting()}", signals.EXIT_STATUS)
+  except KeyboardInterrupt:
+    _end(f"{script}: stopped by SIGINT", 128 + signal.SIGINT)
+  except BrokenPipeError:
+    _end(f"{script}: error: nobody reads the output any more", 1)
+  except Exception as error:
+    text = _find_sentence(error)
+    if not text:
+      raise
+    _end(f"{script}: error: {text}", 1)
+
+
+def _end(sentence, status):
+  """Ends the process; what read its output may have ended before it."""
+  try:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()
+    sys.stdout.flush()
+  except OSError:
+    # Python would fail once more, and change the status, when it flushes them.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, sys.stderr.fileno())
+  sys.exit(status)
+
+
+def _explain_overwriting():
+  """What to say to a stopped run whose command would delete it."""
+  if "overwrite_output_dir" in flags.FLAGS and flags.FLAGS.overwrite_output_dir:
+    return ", without --overwrite_output_dir, which would delete this run"
+  return ""
+
+
+def _find_sentence(error):
+  """What to tell the user about an exception, "" if it is a defect."""
+  if isinstance(error, ValueError | OSError) and is_users_mistake(error):
+    return str(error)
+  # From Python, TensorFlow or a library: the cause is the same.
+  if "No space left on device" in str(error):
+    return "the disk is full; make room and run the same command again"
+  return ""
+
+
+def is_users_mistake(error):
+  """Whether `error` was raised on purpose, by a `raise` of this project.
+
+  A ValueError from inside NumPy or TensorFlow is a defect, whose traceback
+  somebody needs; one that our code raises is a sentence for the user. Looking
+  at the raising line tells them apart without a class of exceptions that every
+  module, the stand-alone `tokenization.py` included, would have to import.
+  """
+  *_, (frame, line_number) = traceback.walk_tb(error.__traceback__)
+  path = os.path.abspath(frame.f_code.co_filename)
+  source = linecache.getline(path, line_number).strip()
+  return _is_ours(path, frame.f_globals) and source.startswith("raise ")
+
+
+def _is_ours(path, module_globals):
+  """Whether a file is of the package, or of the root files it comes with."""
+  folder, name = os.path.split(path)
+  if folder.startswith(_PACKAGE_DIR):
+    return True
+  is_script = any(x is sys.modules[__name__] for x in module_globals.values())
+  is_root_file = is_script or os.path.splitext(name)[0] in _ROOT_MODULES
+  return folder == os.path.dirname(_PACKAGE_DIR) and is_root_file
+
+
+def load_tensorflow():
+  """Imports TensorFlow without its dozen lines about how it was built.
+
+  They are written before its log level is in force. Scripts call this once
+  their flags are checked; what TensorFlow says later still shows.
+  """
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  stderr = os.dup(2)
+  with tempfile.TemporaryFile() as notes:
+    os.dup2(notes.fileno(), 2)
+    try:
+      import tensorflow as tf
+
+      tf.config.list_physical_devices()  # Looks for CUDA, and tells.
+      logging.set_verbosity(logging.WARNING)  # Saving tells its durations.
+      tf.get_logger().setLevel("WARNING")  # A strategy tells its reductions.
+    except BaseException:
+      notes.seek(0)
+      os.write(stderr, notes.read())
+      raise
+    finally:
+      os.dup2(stderr, 2)
+      os.close(stderr)

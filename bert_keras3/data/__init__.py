@@ -1,0 +1,1 @@
+"""From texts and records to batches of arrays."""

@@ -1,0 +1,185 @@
+"""Token sequences in memory: packing, padding, and batches of a few lengths."""
+
+import itertools
+
+import numpy as np
+
+from bert_keras3.data import features
+
+# Shapes that batches of mixed lengths may have. XLA compiles each of them.
+MAX_BUCKETS = 6
+
+
+# Lengths are multiples of this, the rows of a matrix unit.
+BUCKET_MULTIPLE = 8
+
+
+def truncate_pair(num_a, num_b, max_seq_length):
+  """How many tokens of two texts are kept.
+
+  Upstream's _truncate_seq_pair, in closed form: it drops the last token of the
+  longer text, of the second one if both are as long, until they fit beside
+  `[CLS]` and one `[SEP]` each. Without a second text there is one `[SEP]`.
+
+  Returns:
+    (tokens of the first text, tokens of the second).
+  """
+  if not num_b:
+    return min(num_a, max_seq_length - 2), 0
+  room = max_seq_length - 3
+  keep_b = min(num_b, max(room // 2, room - num_a))
+  return min(num_a, room - keep_b), keep_b
+
+
+def pack_pair(tokens_a, tokens_b, cls_id, sep_id):
+  """`[CLS] a [SEP]`, and `b [SEP]` if there are any, as a list of ids.
+
+  Returns:
+    (ids, how many of them are of segment 0).
+  """
+  first = [cls_id, *tokens_a, sep_id]
+  second = [*tokens_b, sep_id] if tokens_b else []
+  return first + second, len(first)
+
+
+class Sequences:
+  """Token sequences of different lengths, kept without their padding.
+
+  Args:
+    packed: list of what `pack_pair` returns.
+
+  Attributes:
+    lengths: int32 [sequences], tokens of each.
+    num_first: int32 [sequences], how many of them are of segment 0.
+    starts: int64 [sequences], where each begins in `flat_ids`.
+    flat_ids: int32 [tokens of all], one sequence after another.
+  """
+
+  def __init__(self, packed):
+    ids = itertools.chain.from_iterable(ids for ids, _ in packed)
+    self._set(
+      np.fromiter(ids, np.int32),
+      np.array([len(ids) for ids, _ in packed], np.int32),
+      np.array([first for _, first in packed], np.int32),
+    )
+
+  @classmethod
+  def from_arrays(cls, flat_ids, lengths, num_first):
+    """The sequences that have these attributes."""
+    sequences = cls.__new__(cls)
+    sequences._set(flat_ids, lengths, num_first)
+    return sequences
+
+  def _set(self, flat_ids, lengths, num_first):
+    self.flat_ids = flat_ids
+    self.lengths = lengths
+    self.num_first = num_first
+    self.starts = np.cumsum(lengths, dtype=np.int64) - lengths
+
+  def __len__(self):
+    return len(self.lengths)
+
+  def ids(self, number):
+    """int32 [tokens] of one sequence."""
+    start = self.starts[number]
+    return self.flat_ids[start : start + self.lengths[number]]
+
+  def pad(self, numbers, length):
+    """Some sequences as int32 [batch, length], with mask and segments.
+
+    Returns:
+      Dict of `input_ids`, `input_mask` and `segment_ids`.
+    """
+    numbers = np.asarray(numbers)
+    positions = np.arange(length)
+    is_token = positions < self.lengths[numbers, np.newaxis]
+    is_second = positions >= self.num_first[numbers, np.newaxis]
+    where = self.starts[numbers, np.newaxis] + positions
+    where = np.where(is_token, where, 0)
+    return {
+      "input_ids": np.where(is_token, self.flat_ids[where], 0).astype(np.int32),
+      "input_mask": is_token.astype(np.int32),
+      "segment_ids": (is_token & is_second).astype(np.int32),
+    }
+
+
+class SequenceSource:
+  """Sequences with their labels, padded batch by batch.
+
+  Args:
+    sequences: Sequences.
+    columns: dict from name to array [sequences, ...] that a batch gets as well.
+    bucket_lengths: ascending lengths; a batch is padded to the first that holds
+      its longest sequence.
+
+  Raises:
+    ValueError: a sequence is longer than the last bucket.
+  """
+
+  def __init__(self, sequences, columns, bucket_lengths):
+    self.sequences = sequences
+    self.columns = columns
+    self.bucket_lengths = tuple(bucket_lengths)
+    # All of them are in memory: a permutation may mix them all.
+    self.block_size = len(sequences)
+    # With one bucket all batches have the same shape, and any order is as good.
+    self.variable_features = (
+      features.SEQUENCE_FEATURES if len(bucket_lengths) > 1 else ()
+    )
+    longest = int(sequences.lengths.max(initial=0))
+    if longest > self.bucket_lengths[-1]:
+      raise ValueError(
+        f"a sequence of {longest} tokens does not fit into "
+        f"{self.bucket_lengths[-1]}"
+      )
+
+  def __len__(self):
+    return len(self.sequences)
+
+  @property
+  def lengths(self):
+    """int32 [sequences], tokens of each."""
+    return self.sequences.lengths
+
+  def take(self, numbers):
+    """The batch of some sequences, by their numbers."""
+    longest = self.lengths[numbers].max()
+    bucket = np.searchsorted(self.bucket_lengths, longest)
+    batch = self.sequences.pad(numbers, self.bucket_lengths[bucket])
+    columns = {name: values[numbers] for name, values in self.columns.items()}
+    return {**batch, **columns}
+
+
+def bucket_lengths(lengths, max_seq_length, max_buckets=MAX_BUCKETS):
+  """The lengths to pad to that waste the least, by dynamic programming.
+
+  Args:
+    lengths: int array [sequences].
+    max_seq_length: no length is beyond it.
+    max_buckets: how many there may be.
+
+  Returns:
+    Ascending tuple of lengths, the last of which holds the longest sequence;
+    multiples of BUCKET_MULTIPLE unless max_seq_length is among them.
+  """
+  longest = int(np.max(lengths, initial=1))
+  ends = [*range(BUCKET_MULTIPLE, longest, BUCKET_MULTIPLE)]
+  last = -(-longest // BUCKET_MULTIPLE) * BUCKET_MULTIPLE
+  ends = np.array([0, *ends, min(last, max_seq_length)])
+  # Sequences that are not longer than each end.
+  counts = np.searchsorted(np.sort(lengths), ends, side="right")
+  # best[j]: fewest positions for all sequences up to ends[j]; first no bucket.
+  best = np.where(ends > 0, np.inf, 0.0)
+  choices = []
+  for _ in range(max_buckets):
+    # cost[i, j]: those longer than ends[i] and not than ends[j] take ends[j].
+    cost = best[:, np.newaxis] + (counts - counts[:, np.newaxis]) * ends
+    cost[np.tril_indices(len(ends), -1)] = np.inf
+    choices.append(cost.argmin(axis=0))
+    best = cost.min(axis=0)
+  chosen = set()
+  end = len(ends) - 1
+  for choice in reversed(choices):
+    chosen.add(int(ends[end]))
+    end = choice[end]
+  return tuple(sorted(chosen - {0}))

@@ -1,0 +1,1 @@
+"""Models that answer texts: exports, the predictor and what is in a graph."""

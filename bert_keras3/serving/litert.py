@@ -1,0 +1,240 @@
+"""Exported models as LiteRT (once TensorFlow Lite) files, for devices.
+
+    litert.add("models/stars/1", weights, function, check)
+
+    model = litert.LiteRtModel("models/stars/1/litert/model_int8.tflite")
+    model(batch)["logits"]
+
+The files hold what a SavedModel's signature `tokens` computes, numbers only,
+for any batch size and length. Text is beyond LiteRT's built-in operations:
+tokenize before. int8 has its weights in 8 bits and computes the rest in float.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras3.data import features
+from bert_keras3.data import files
+from bert_keras3.data import order as order_module
+from bert_keras3.serving import predictor
+
+FILES = {
+  "float32": "litert/model_float32.tflite",
+  "int8": "litert/model_int8.tflite",
+}
+SIGNATURE = "tokens"
+# What outputs are compared on where there are no examples, and how many
+# examples where there are.
+NUM_BATCHES = 4
+BATCH_SIZE = 8
+# Last characters of the converter's reason; the whole may be many lines.
+MAX_REASON = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """What tells how much a conversion has lost.
+
+  Attributes:
+    source: examples, as features.SequenceSource; None for random tokens.
+    score: function from pairs (record numbers, dict of outputs) of the whole
+      source to a dict of metrics, or None.
+    expected: the model's own metrics, if there is a score.
+  """
+
+  source: object = None
+  score: object = None
+  expected: dict | None = None
+
+
+class LiteRtModel:
+  """A LiteRT file, ready to run.
+
+  Args:
+    content: path of the file, or its bytes.
+
+  Raises:
+    ImportError: there is nothing to run it with.
+  """
+
+  def __init__(self, content):
+    if not isinstance(content, bytes):
+      with tf.io.gfile.GFile(content, "rb") as reader:
+        content = reader.read()
+    interpreter = _interpreter_class()
+    with _quiet_stderr(), warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # That tf.lite's interpreter moves.
+      self._run = interpreter(
+        model_content=content, num_threads=os.cpu_count()
+      ).get_signature_runner(SIGNATURE)
+
+  def __call__(self, batch):
+    """Maps int [batch, length] features to a dict of float32 arrays."""
+    names = features.SEQUENCE_FEATURES
+    return self._run(**{x: np.asarray(batch[x], np.int32) for x in names})
+
+  def predict(self, source, batch_size=BATCH_SIZE):
+    """Yields (record numbers, dict of outputs) of a source, batch by batch."""
+    order = order_module.inference_order(source)
+    for numbers in order_module.sequential_batches(len(source), batch_size):
+      yield order[numbers], self(source.take(order[numbers]))
+
+
+def _interpreter_class():
+  """LiteRT's interpreter, or the one that TensorFlow still has."""
+  try:
+    from ai_edge_litert.interpreter import Interpreter
+  except ImportError:
+    Interpreter = getattr(tf.lite, "Interpreter", None)
+  if Interpreter is None:
+    raise ImportError(
+      "running a LiteRT model needs its interpreter: pip install ai-edge-litert"
+    )
+  return Interpreter
+
+
+def add(export_dir, weights, function, vocab_size, check):
+  """Adds LiteRT files to an export, and says what they lose.
+
+  Sizes, deviations and metrics are printed, and kept in model.json as `litert`.
+
+  Args:
+    export_dir: the export, whole already.
+    weights: the variables that `function` reads.
+    function: tf.function from the ids, [batch, length], to a dict of floats.
+    vocab_size: int, of the ids.
+    check: Check.
+
+  Raises:
+    ValueError: the converter cannot do it; the export is as it was.
+  """
+  contents = _convert(weights, function, export_dir)
+  tf.io.gfile.makedirs(os.path.join(export_dir, "litert"))
+  report = {}
+  for name, content in contents.items():
+    path = os.path.join(export_dir, FILES[name])
+    files.write_atomically(path, content)
+    report[name] = {"file": FILES[name], "bytes": len(content)}
+  description = predictor.read_description(export_dir)
+  batches = _batches(check.source, vocab_size, description["max_seq_length"])
+  batches = list(batches)
+  try:
+    for name, content in contents.items():
+      model = LiteRtModel(content)
+      report[name] |= _measure(model, function, check, batches)
+  except ImportError as error:
+    print(f"LiteRT: accuracy not measured; {error}", file=sys.stderr)
+  if check.score:
+    report["model"] = {"metrics": check.expected}
+  _print(report)
+  _describe(export_dir, {**description, "litert": report})
+
+
+def _describe(export_dir, description):
+  """Writes model.json."""
+  text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+  path = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
+  files.write_atomically(path, text)
+
+
+def _convert(weights, function, export_dir):
+  """Dict from name to a file's bytes."""
+  root = tf.Module()
+  root.weights = weights
+  contents = {}
+  with tempfile.TemporaryDirectory() as directory:
+    # Of all that converters take, only SavedModels keep a signature's name.
+    tf.saved_model.save(root, directory, signatures={SIGNATURE: function})
+    for name in FILES:
+      converter = tf.lite.TFLiteConverter.from_saved_model(
+        directory, signature_keys=[SIGNATURE]
+      )
+      converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+      if name == "int8":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+      try:
+        # A failure prints the whole graph.
+        with _quiet_stderr():
+          contents[name] = converter.convert()
+      except Exception as error:
+        reason = " ".join(str(error).split())[-MAX_REASON:]
+        raise ValueError(
+          f"the SavedModel is in {export_dir}, but without LiteRT files: the "
+          f"converter failed on {name} ({reason})"
+        ) from error
+  return contents
+
+
+# Accuracy ---------------------------------------------------------------------
+
+
+def _measure(model, function, check, batches):
+  """What model.json says about a file's accuracy."""
+  differences, values = {}, {}
+  for batch in batches:
+    ids = [batch[x] for x in features.SEQUENCE_FEATURES]
+    expected = function(*[tf.constant(x, tf.int32) for x in ids])
+    found = model(batch)
+    for name, value in expected.items():
+      size = float(tf.reduce_max(tf.abs(value)))
+      difference = float(tf.reduce_max(tf.abs(value - found[name])))
+      values[name] = max(size, values.get(name, 0.0))
+      differences[name] = max(difference, differences.get(name, 0.0))
+  report = {"largest_deviation": differences, "largest_value": values}
+  if check.score:
+    report["metrics"] = check.score(model.predict(check.source))
+  return report
+
+
+def _batches(source, vocab_size, max_seq_length):
+  """A few batches of a source, spread over all of it, or of random tokens."""
+  rng = np.random.default_rng(0)
+  if source is None:
+    for length in np.linspace(1, max_seq_length, NUM_BATCHES, dtype=int):
+      shape = [BATCH_SIZE, length]
+      ids = rng.integers(vocab_size, size=shape, dtype=np.int32)
+      arrays = ids, np.ones(shape, np.int32), np.zeros(shape, np.int32)
+      yield dict(zip(features.SEQUENCE_FEATURES, arrays, strict=True))
+    return
+  count = min(len(source), NUM_BATCHES * BATCH_SIZE)
+  numbers = rng.choice(len(source), count, replace=False)
+  for start in range(0, count, BATCH_SIZE):
+    batch = source.take(numbers[start : start + BATCH_SIZE])
+    yield {x: batch[x] for x in features.SEQUENCE_FEATURES}
+
+
+def _print(report):
+  """A line for each file, and one for each of its numbers."""
+  for name in FILES:
+    entry = report[name]
+    print(f"LiteRT {name}: {entry['file']}, {entry['bytes'] / 1e6:.1f} MB")
+    for output, deviation in entry.get("largest_deviation", {}).items():
+      largest = entry["largest_value"][output]
+      print(
+        f"  {output}: off by {deviation:.2g} at most, of up to {largest:.2g}"
+      )
+    expected = report.get("model", {}).get("metrics")
+    for metric, value in entry.get("metrics", {}).items():
+      print(f"  {metric}: {value:.4f}, the model's {expected[metric]:.4f}")
+
+
+@contextlib.contextmanager
+def _quiet_stderr():
+  """Drops what native code writes; exceptions tell what matters."""
+  sys.stderr.flush()
+  stderr = os.dup(2)
+  try:
+    with open(os.devnull, "w") as nowhere:
+      os.dup2(nowhere.fileno(), 2)
+    yield
+  finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)

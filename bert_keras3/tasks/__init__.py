@@ -1,0 +1,1 @@
+"""Each task's data, results and decoding; metrics and reports."""

@@ -1,0 +1,583 @@
+"""Classification tasks: files to examples to sequences of ids.
+
+A task is a row of `TASKS`: which files, where in them texts and label stand,
+which labels, which metrics. `tables.read_examples` turns a file into
+`InputExample`s, `tokenize_examples` and `label_ids` those into arrays.
+
+Nothing here needs TensorFlow before `tokenize_examples`.
+"""
+
+import dataclasses
+import os
+import sys
+
+import numpy as np
+import tqdm
+
+from bert_keras3.data.tables import READERS as READERS
+from bert_keras3.data.tables import BadRow as BadRow
+from bert_keras3.data.tables import InputExample as InputExample
+from bert_keras3.data.tables import Layout as Layout
+from bert_keras3.data.tables import read_examples as read_examples
+from bert_keras3.weights import labels as labels_module
+
+PROBLEM_TYPES = ("single_label", "multi_label", "regression")
+LONG_TEXT = ("truncate", "head_tail", "sliding")
+
+
+# The table of tasks -----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFile:
+  """One file of a task, in its data_dir."""
+
+  name: str
+  layout: Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One row of the table.
+
+  `files` maps a split to the DataFiles it may be in; the first that exists is
+  read. Besides "train", "dev" and "test" a task may have further ones whose
+  name begins with "dev_" or "test_", evaluated and predicted where their files
+  exist. `submissions` maps a test split to the name GLUE's server expects.
+  """
+
+  name: str
+  files: dict
+  labels: tuple = ()  # in the order of the logits; inferred if empty
+  problem_type: str = "single_label"
+  metrics: tuple = ("accuracy",)  # the first decides which checkpoint is best
+  submissions: dict = dataclasses.field(default_factory=dict)
+
+  @property
+  def has_pairs(self):
+    """Whether examples have two texts."""
+    return any(
+      file.layout.text_b is not None
+      for files in self.files.values()
+      for file in files
+    )
+
+  def splits(self, kind):
+    """Names of the splits of a kind, "dev" or "test"."""
+    return [x for x in self.files if x == kind or x.startswith(f"{kind}_")]
+
+
+# The order of the logits, as upstream's get_labels.
+NLI_LABELS = ("contradiction", "entailment", "neutral")
+ENTAILMENT_LABELS = ("entailment", "not_entailment")
+# 105 and 111 were never used.
+TNEWS_LABELS = tuple(str(x) for x in range(100, 117) if x not in (105, 111))
+F1_METRICS = ("f1", "accuracy")
+CORRELATIONS = ("pearson", "spearman")
+
+
+def _glue(name, glue_name, train, test, labels=("0", "1"), **kwargs):
+  """A task in GLUE's file names."""
+  files = {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"}
+  layouts = {"train": train, "dev": train, "test": test}
+  return Task(
+    name,
+    files={x: (DataFile(files[x], layouts[x]),) for x in files},
+    labels=labels,
+    submissions={"test": f"{glue_name}.tsv"},
+    **kwargs,
+  )
+
+
+def _mnli():
+  layout = Layout(8, 9, label=-1, row_id=0)
+  names = {
+    "train": "train.tsv",
+    "dev": "dev_matched.tsv",
+    "dev_mismatched": "dev_mismatched.tsv",
+    "test": "test_matched.tsv",
+    "test_mismatched": "test_mismatched.tsv",
+  }
+  files = {split: (DataFile(x, layout),) for split, x in names.items()}
+  matched = dataclasses.replace(layout, guid_prefix="dev_matched")
+  return Task(
+    "mnli",
+    files={**files, "dev": (DataFile(names["dev"], matched),)},
+    labels=NLI_LABELS,
+    submissions={"test": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+  )
+
+
+def xnli(language="zh"):
+  """XNLI in one of its 15 languages; upstream's was fixed to Chinese."""
+  train = Layout(
+    0,
+    1,
+    label=2,
+    renamed_labels=(("contradictory", "contradiction"),),
+    counts_header_row=True,
+  )
+  dev = Layout(6, 7, label=1, where=(0, language), counts_header_row=True)
+  train_file = f"multinli/multinli.train.{language}.tsv"
+  return Task(
+    "xnli",
+    files={
+      "train": (DataFile(train_file, train),),
+      "dev": (DataFile("xnli.dev.tsv", dev),),
+      "test": (DataFile("xnli.test.tsv", dev),),
+    },
+    labels=NLI_LABELS,
+  )
+
+
+def _clue(name, text_a, text_b=None, train=None, other=None, **kwargs):
+  """A task in CLUE's JSON lines; `other` are DataFiles by split."""
+  layout = Layout(text_a, text_b, label="label", file_format="jsonl")
+  layout = dataclasses.replace(layout, unlabeled=kwargs.pop("unlabeled", None))
+  test = dataclasses.replace(layout, label=None, row_id="id")
+  files = {
+    "train": [DataFile(train or "train.json", layout)],
+    "dev": [DataFile("dev.json", layout)],
+    "test": [DataFile("test.json", test)],
+  }
+  for split, file in (other or {}).items():
+    files[split].append(file)
+  return Task(
+    name, files={x: tuple(found) for x, found in files.items()}, **kwargs
+  )
+
+
+def _toutiao_files():
+  layout = Layout(3, label=1, row_id=0, file_format="toutiao", has_header=False)
+  return {
+    split: DataFile(f"toutiao_category_{split}.txt", layout)
+    for split in ("train", "dev", "test")
+  }
+
+
+def own_task(file_format, layout, problem_type="single_label"):
+  """The task of a user's files, labels as the training file has them.
+
+  Args:
+    file_format: "csv", "tsv" or "jsonl".
+    layout: Layout of all files.
+    problem_type: one of PROBLEM_TYPES.
+  """
+  layout = dataclasses.replace(layout, file_format=file_format)
+  is_columns = isinstance(layout.label, tuple)
+  metrics = {
+    "single_label": ("accuracy", "macro_f1"),
+    "multi_label": ("micro_f1", "macro_f1", "subset_accuracy"),
+    "regression": CORRELATIONS,
+  }
+  return Task(
+    file_format,
+    files={
+      split: (DataFile(f"{split}.{file_format}", layout),)
+      for split in ("train", "dev", "test")
+    },
+    # Columns of 0 and 1 are the labels; others show in the training file.
+    labels=tuple(map(str, layout.label if is_columns else ())),
+    problem_type=problem_type,
+    metrics=metrics[problem_type],
+  )
+
+
+def _diagnostic_files():
+  """GLUE's diagnostic set, under either name that it is published with."""
+  layout = Layout(1, 2, row_id=0)
+  return tuple(DataFile(x, layout) for x in ("diagnostic.tsv", "AX.tsv"))
+
+
+_PAIR = Layout(1, 2, label=3, row_id=0)
+TASKS = {
+  task.name: task
+  for task in (
+    _glue(
+      "cola",
+      "CoLA",
+      Layout(3, label=1, has_header=False),
+      Layout(1, row_id=0, counts_header_row=True),
+      metrics=("matthews_correlation", "accuracy"),
+    ),
+    _mnli(),
+    _glue(
+      "mrpc",
+      "MRPC",
+      Layout(3, 4, label=0, counts_header_row=True),
+      Layout(3, 4, row_id=0, counts_header_row=True),
+      metrics=F1_METRICS,
+    ),
+    xnli(),
+    _glue("sst-2", "SST-2", Layout(0, label=1), Layout(1, row_id=0)),
+    _glue(
+      "sts-b",
+      "STS-B",
+      Layout(7, 8, label=-1, row_id=0),
+      Layout(7, 8, row_id=0),
+      labels=(),
+      problem_type="regression",
+      metrics=CORRELATIONS,
+    ),
+    _glue(
+      "qqp",
+      "QQP",
+      Layout(3, 4, label=5, row_id=0),
+      Layout(1, 2, row_id=0),
+      metrics=F1_METRICS,
+    ),
+    _glue("qnli", "QNLI", _PAIR, _PAIR, labels=ENTAILMENT_LABELS),
+    _glue("rte", "RTE", _PAIR, _PAIR, labels=ENTAILMENT_LABELS),
+    _glue("wnli", "WNLI", _PAIR, _PAIR),
+    Task(
+      "ax",
+      files={"test": _diagnostic_files()},
+      labels=NLI_LABELS,
+      metrics=("matthews_correlation",),
+      submissions={"test": "AX.tsv"},
+    ),
+    _clue("tnews", "sentence", other=_toutiao_files(), labels=TNEWS_LABELS),
+    _clue("afqmc", "sentence1", "sentence2", labels=("0", "1")),
+    _clue(
+      "ocnli",
+      "sentence1",
+      "sentence2",
+      train="train.50k.json",
+      labels=NLI_LABELS,
+      unlabeled="-",
+    ),
+    _clue("iflytek", "sentence", labels=tuple(map(str, range(119)))),
+  )
+}
+OWN_FORMATS = ("tsv", "csv", "jsonl")
+
+
+def register(task, reader=None):
+  """Adds a task to the table.
+
+  Args:
+    task: Task.
+    reader: function from path to an iterator of (line number, list or dict of
+      fields), for a file_format that READERS does not have yet; it is entered
+      there under the task's name.
+  """
+  TASKS[task.name] = task
+  if reader:
+    READERS[task.name] = reader
+
+
+def find_task(name):
+  """The row of a task, whatever the case and hyphens of its name.
+
+  Raises:
+    ValueError: there is no such task.
+  """
+  key = _task_key(name)
+  by_key = {_task_key(x): TASKS[x] for x in TASKS}
+  if key not in by_key:
+    raise ValueError(
+      f"Task not found: {name}; the tasks are "
+      + ", ".join(sorted([*TASKS, *OWN_FORMATS]))
+    )
+  return by_key[key]
+
+
+def _task_key(name):
+  return name.lower().replace("_", "").replace("-", "")
+
+
+def find_file(task, split, data_dir):
+  """The DataFile of a split, and its path.
+
+  Returns:
+    (path, Layout), None if no file of the split exists.
+  """
+  for file in task.files.get(split, ()):
+    path = os.path.join(data_dir, file.name)
+    if _exists(path):
+      return path, file.layout
+  return None
+
+
+def require_file(task, split, data_dir):
+  """As `find_file`.
+
+  Raises:
+    FileNotFoundError: data_dir has no file of the split.
+    ValueError: the task has no such split.
+  """
+  if split not in task.files:
+    raise ValueError(
+      f"task {task.name} has no {split} file; it is for prediction with a "
+      "model trained on another task, such as mnli"
+    )
+  if not _exists(data_dir):
+    raise FileNotFoundError(
+      f"there is no directory {data_dir}; check --data_dir"
+    )
+  found = find_file(task, split, data_dir)
+  if not found:
+    names = " or ".join(file.name for file in task.files[split])
+    raise FileNotFoundError(
+      f"{data_dir} has no {names}, the {split} file of task {task.name}"
+    )
+  return found
+
+
+def default_layout(task, split, path):
+  """Layout of a file that stands in for a split's usual one.
+
+  Raises:
+    ValueError: the task has no such split.
+  """
+  if split not in task.files:
+    raise ValueError(f"task {task.name} has no {split} file")
+  files = task.files[split]
+  extension = os.path.splitext(path)[1]
+  alike = [x for x in files if os.path.splitext(x.name)[1] == extension]
+  return (alike or files)[0].layout
+
+
+def _exists(path):
+  if "://" in path:
+    import tensorflow as tf
+
+    return tf.io.gfile.exists(path)
+  return os.path.exists(path)
+
+
+def with_training_labels(task, path, examples):
+  """The task with the labels of its training examples, unless it has its own.
+
+  Raises:
+    ValueError: see `infer_labels`.
+  """
+  if task.labels or task.problem_type == "regression":
+    return task
+  labels = infer_labels(path, examples, task.problem_type)
+  return dataclasses.replace(task, labels=labels)
+
+
+def with_saved_labels(task, labels_file):
+  """The task with the labels a model was trained on, unless it has its own.
+
+  Raises:
+    FileNotFoundError: there is no file of labels (None).
+    ValueError: columns of labels are others than the model's.
+  """
+  is_own = task.name in OWN_FORMATS
+  if task.problem_type == "regression" or (task.labels and not is_own):
+    return task
+  if not labels_file:
+    raise FileNotFoundError(
+      "there is no model to use: neither --output_dir nor the directory of "
+      "--init_checkpoint holds a labels.txt, or a config.json that names "
+      "labels; train with --do_train first"
+    )
+  labels = tuple(labels_module.read_labels(labels_file))
+  if task.labels and set(task.labels) != set(labels):
+    raise ValueError(
+      f"--label_column names {', '.join(task.labels)}, but the model tells "
+      f"{', '.join(labels)} apart"
+    )
+  return dataclasses.replace(task, labels=labels)
+
+
+def infer_labels(path, examples, problem_type):
+  """The labels of training examples: numbers by value, then words.
+
+  Raises:
+    ValueError: there are too few, or they look like scores.
+  """
+  if problem_type == "multi_label":
+    found = {label for example in examples for label in example.label}
+  else:
+    found = {example.label for example in examples}
+  if not found:
+    raise ValueError(f"{path}: no row has a label; check --label_column")
+  fractions = [label for label in found if _is_fraction(label)]
+  if fractions and problem_type == "single_label":
+    raise ValueError(
+      f"{path}: the label {fractions[0]!r} is a number with a fraction; pass "
+      "--problem_type=regression, or name another --label_column"
+    )
+  if len(found) < 2 and problem_type == "single_label":
+    raise ValueError(
+      f"{path}: all examples have the label {found.pop()!r}; there is nothing "
+      "to tell apart"
+    )
+  return tuple(sorted(found, key=_label_order))
+
+
+def _is_fraction(label):
+  value = _label_value(label)
+  return value is not None and not value.is_integer()
+
+
+def _label_order(label):
+  value = _label_value(label)
+  return (value is None, value or 0, label)
+
+
+def _label_value(label):
+  """A label as a number, None if it is a word (such as "Infinity")."""
+  try:
+    value = float(label)
+  except ValueError:
+    return None
+  return value if np.isfinite(value) else None
+
+
+# Features ---------------------------------------------------------------------
+
+
+def label_ids(examples, labels, problem_type):
+  """Labels as the model's loss wants them.
+
+  Returns:
+    single_label: int32 [examples], 0 where the label is not known (upstream's
+    stand-in for test files); multi_label: float32 [examples, labels] of 0 and
+    1; regression: float32 [examples].
+  """
+  if problem_type == "regression":
+    return np.array([x.label or 0.0 for x in examples], np.float32)
+  number = {label: i for i, label in enumerate(labels)}
+  if problem_type == "single_label":
+    ids = [0 if x.label is None else number[x.label] for x in examples]
+    return np.array(ids, np.int32)
+  matrix = np.zeros([len(examples), len(labels)], np.float32)
+  for row, example in zip(matrix, examples, strict=True):
+    for label in example.label or ():
+      row[number[label]] = 1
+  return matrix
+
+
+def tokenize_examples(
+  examples, tokenizer, max_seq_length, long_text="truncate"
+):
+  """Packs examples as `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
+
+  Args:
+    examples: list of InputExample.
+    tokenizer: tokenization.FullTokenizer.
+    max_seq_length: tokens of a sequence at most.
+    long_text: what becomes of longer ones. "truncate" drops the end, of the
+      longer text first; "head_tail" drops the middle of each text (arXiv
+      1905.05583, section 5.3.1); "sliding" makes several sequences, overlapping
+      by half.
+
+  Returns:
+    (input_pipeline.Sequences, int32 [sequences], the example each belongs to).
+  """
+  from bert_keras3.data import sequences as sequences_module
+
+  cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
+  packed, owners = [], []
+  for number, example in enumerate(_with_bar(examples)):
+    tokens_a = tokenizer.encode(example.text_a)
+    tokens_b = tokenizer.encode(example.text_b) if example.text_b else []
+    for a, b in _FIT[long_text](tokens_a, tokens_b, max_seq_length):
+      packed.append(sequences_module.pack_pair(a, b, cls_id, sep_id))
+      owners.append(number)
+  return sequences_module.Sequences(packed), np.array(owners, np.int32)
+
+
+def _with_bar(examples):
+  # Under ten thousand take less than a second.
+  is_quiet = len(examples) < 10000 or not sys.stderr.isatty()
+  return tqdm.tqdm(examples, "tokenizing", disable=is_quiet)
+
+
+def _truncate(tokens_a, tokens_b, max_seq_length):
+  from bert_keras3.data import sequences as sequences_module
+
+  keep = sequences_module.truncate_pair(
+    len(tokens_a), len(tokens_b), max_seq_length
+  )
+  return [(tokens_a[: keep[0]], tokens_b[: keep[1]])]
+
+
+def _head_tail(tokens_a, tokens_b, max_seq_length):
+  from bert_keras3.data import sequences as sequences_module
+
+  keep = sequences_module.truncate_pair(
+    len(tokens_a), len(tokens_b), max_seq_length
+  )
+  return [(_drop_middle(tokens_a, keep[0]), _drop_middle(tokens_b, keep[1]))]
+
+
+def _drop_middle(tokens, keep):
+  """The first quarter and the last three of what may be kept.
+
+  128 and 382 of 510 tokens did best in arXiv 1905.05583, table 2.
+  """
+  if len(tokens) <= keep:
+    return tokens
+  head = -(-keep // 4)
+  return tokens[:head] + tokens[len(tokens) - (keep - head) :]
+
+
+def _slide(tokens_a, tokens_b, max_seq_length):
+  """Windows over the longer text; the other keeps half the room at most."""
+  room = max_seq_length - (3 if tokens_b else 2)
+  if room < 1:
+    return [([], [])]
+  if len(tokens_a) + len(tokens_b) <= room:
+    return [(tokens_a, tokens_b)]
+  slides_a = len(tokens_a) >= len(tokens_b)
+  long, short = (tokens_a, tokens_b) if slides_a else (tokens_b, tokens_a)
+  short = short[: room // 2]
+  width = room - len(short)
+  stride = max(1, width // 2)
+  starts = range(0, max(1, len(long) - width + stride), stride)
+  windows = [long[start : start + width] for start in starts]
+  return [(x, short) if slides_a else (short, x) for x in windows]
+
+
+_FIT = {"truncate": _truncate, "head_tail": _head_tail, "sliding": _slide}
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """The examples of one file, tokenised."""
+
+  examples: list  # of InputExample
+  labels: np.ndarray  # as of `label_ids`
+  source: object  # input_pipeline.SequenceSource
+  owners: np.ndarray  # int32 [sequences], the example each belongs to
+
+
+def make_split(
+  examples,
+  task,
+  tokenizer,
+  max_seq_length,
+  long_text="truncate",
+  pad_to_max_length=False,
+):
+  """Tokenises the examples of a file.
+
+  Args:
+    examples: list of InputExample.
+    task: Task with its labels.
+    tokenizer: tokenization.FullTokenizer.
+    max_seq_length: tokens of a sequence at most.
+    long_text: one of LONG_TEXT, see `tokenize_examples`.
+    pad_to_max_length: whether all batches are that long.
+  """
+  from bert_keras3.data import sequences as sequences_module
+
+  sequences, owners = tokenize_examples(
+    examples, tokenizer, max_seq_length, long_text
+  )
+  labels = label_ids(examples, task.labels, task.problem_type)
+  buckets = (max_seq_length,)
+  if not pad_to_max_length:
+    buckets = sequences_module.bucket_lengths(sequences.lengths, max_seq_length)
+  source = sequences_module.SequenceSource(
+    sequences, {"label_ids": labels[owners]}, buckets
+  )
+  return Split(examples, labels, source, owners)
+
+
+# Upstream's functions, for notebooks that call them ---------------------------

@@ -1,0 +1,171 @@
+"""Names that notebooks import from upstream's run_classifier."""
+
+import csv
+import dataclasses
+import io
+
+from bert_keras3.data.tables import READERS as READERS
+from bert_keras3.data.tables import BadRow as BadRow
+from bert_keras3.data.tables import InputExample as InputExample
+from bert_keras3.data.tables import Layout as Layout
+from bert_keras3.data.tables import read_examples as read_examples
+from bert_keras3.data.tables import read_text
+from bert_keras3.tasks import classifier_data
+
+
+class PaddingInputExample:
+  """Stands for a row that only fills a batch, in upstream's functions."""
+
+
+@dataclasses.dataclass
+class InputFeatures:
+  """One example as padded lists, as upstream's scripts pass it around."""
+
+  input_ids: list
+  input_mask: list
+  segment_ids: list
+  label_id: int
+  is_real_example: bool = True
+
+
+def convert_single_example(
+  ex_index, example, label_list, max_seq_length, tokenizer
+):
+  """Upstream's conversion of one InputExample; `ex_index` is not used."""
+  del ex_index
+  if isinstance(example, PaddingInputExample):
+    zeros = ([0] * max_seq_length for _ in range(3))
+    return InputFeatures(*zeros, label_id=0, is_real_example=False)
+  sequences, _ = classifier_data.tokenize_examples(
+    [example], tokenizer, max_seq_length
+  )
+  batch = sequences.pad([0], max_seq_length)
+  return InputFeatures(
+    *(batch[x][0].tolist() for x in ("input_ids", "input_mask", "segment_ids")),
+    label_id=int(
+      classifier_data.label_ids([example], label_list, "single_label")[0]
+    ),
+  )
+
+
+def convert_examples_to_features(
+  examples, label_list, max_seq_length, tokenizer
+):
+  """A list of InputFeatures, one per InputExample."""
+  return [
+    convert_single_example(i, example, label_list, max_seq_length, tokenizer)
+    for i, example in enumerate(examples)
+  ]
+
+
+def file_based_convert_examples_to_features(
+  examples, label_list, max_seq_length, tokenizer, output_file
+):
+  """Writes InputFeatures as upstream's TFRecords."""
+  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import records
+
+  specs = input_pipeline.classifier_features(max_seq_length)
+  features = convert_examples_to_features(
+    examples, label_list, max_seq_length, tokenizer
+  )
+  columns = {
+    "input_ids": [x.input_ids for x in features],
+    "input_mask": [x.input_mask for x in features],
+    "segment_ids": [x.segment_ids for x in features],
+    "label_ids": [x.label_id for x in features],
+    "is_real_example": [int(x.is_real_example) for x in features],
+  }
+  with records.RecordWriter(output_file) as writer:
+    for record in input_pipeline.serialize_examples(columns, specs):
+      writer.write(record)
+
+
+class DataProcessor:
+  """Upstream's base class of a data set, for code that extends it."""
+
+  def get_train_examples(self, data_dir):
+    """InputExamples of the training set."""
+    raise NotImplementedError
+
+  def get_dev_examples(self, data_dir):
+    """InputExamples of the development set."""
+    raise NotImplementedError
+
+  def get_test_examples(self, data_dir):
+    """InputExamples for prediction."""
+    raise NotImplementedError
+
+  def get_labels(self):
+    """Labels in the order of the logits."""
+    raise NotImplementedError
+
+  @classmethod
+  def _read_tsv(cls, input_file, quotechar=None):
+    if not quotechar:
+      return [fields for _, fields in READERS["glue"](input_file)]
+    lines = io.StringIO(read_text(input_file), newline="")
+    return list(csv.reader(lines, delimiter="\t", quotechar=quotechar))
+
+
+class TaskProcessor(DataProcessor):
+  """A row of TASKS behind upstream's interface; subclasses name it."""
+
+  task_name = None
+
+  @property
+  def task(self):
+    """The Task."""
+    return classifier_data.TASKS[self.task_name]
+
+  def get_train_examples(self, data_dir):
+    """InputExamples of the training file."""
+    return self._read(data_dir, "train")
+
+  def get_dev_examples(self, data_dir):
+    """InputExamples of the development file."""
+    return self._read(data_dir, "dev")
+
+  def get_test_examples(self, data_dir):
+    """InputExamples of the test file, without labels."""
+    return self._read(data_dir, "test")
+
+  def get_labels(self):
+    """Labels in the order of the logits."""
+    return list(self.task.labels)
+
+  def _read(self, data_dir, split):
+    path, layout = classifier_data.require_file(self.task, split, data_dir)
+    return read_examples(
+      path, layout, split, self.task.problem_type, self.task.labels or None
+    )
+
+
+class ColaProcessor(TaskProcessor):
+  """Acceptability of a sentence."""
+
+  task_name = "cola"
+
+
+class MnliProcessor(TaskProcessor):
+  """Inference; the development and test files are the matched ones."""
+
+  task_name = "mnli"
+
+
+class MrpcProcessor(TaskProcessor):
+  """Paraphrases."""
+
+  task_name = "mrpc"
+
+
+class XnliProcessor(TaskProcessor):
+  """Inference in the language of the attribute, as upstream's."""
+
+  def __init__(self):
+    self.language = "zh"
+
+  @property
+  def task(self):
+    """The Task in this language."""
+    return classifier_data.xnli(self.language)

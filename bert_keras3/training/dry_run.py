@@ -1,0 +1,564 @@
+"""What a run will need and whether it has it: the checks of --dry_run.
+
+    findings = dry_run.Findings()
+    dry_run.forecast(findings, trainer, source, run)
+    dry_run.check_output_dir(findings, output_dir)
+    dry_run.conclude(findings, "files and flags fit together")
+
+Nothing is written. A few real steps are taken to measure their time, so the
+weights of this process are spoilt afterwards; it is meant to end then.
+"""
+
+import dataclasses
+import datetime
+import math
+import os
+import shutil
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from bert_keras3.data import order as order_module
+from bert_keras3.data import records
+from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import memory_estimate
+from bert_keras3.training import output_directory
+from bert_keras3.weights import checkpoints as checkpoint_io
+
+# Traces and compiles the step and fills the batches that are made ahead.
+WARMUP_STEPS = 3
+MEASURED_STEPS = 5
+# Where lengths differ, the measured steps are those of typical lengths among
+# so many.
+SAMPLED_STEPS = 200
+# Of many examples to answer so many are tried.
+SAMPLED_EXAMPLES = 64
+# Of a large set of records so many are looked at.
+MAX_CHECKED_RECORDS = 200_000
+# Config, manifest, vocabulary, labels; results.
+SMALL_FILES_BYTES = 4_000_000
+# A row in log.csv and as many values in TensorBoard's events.
+LOG_BYTES_PER_REPORT = 1000
+
+
+# Findings ---------------------------------------------------------------------
+
+
+class Findings:
+  """What a dry run finds out, shown as it goes.
+
+  Args:
+    is_shown: whether this process prints; of several workers, one does.
+
+  Attributes:
+    problems: list of str, each a reason why the run should not be started.
+    planned_bytes: what the run will write, or all runs of several seeds.
+    planned_seconds: what their steps will take; 0 if it is not known.
+    seconds_per_step: as measured, None before.
+  """
+
+  def __init__(self, is_shown=True):
+    self.is_shown = is_shown
+    self.problems = []
+    self.planned_bytes = SMALL_FILES_BYTES
+    self.planned_seconds = 0.0
+    self.seconds_per_step = None
+
+  def tell(self, what, value):
+    """Prints `what: value`."""
+    if self.is_shown:
+      print(f"{what}: {value}", flush=True)
+
+  def warn(self, text):
+    """Prints something that the run may be started with."""
+    self.tell("warning", text)
+
+  def refuse(self, problem):
+    """Remembers a sentence for the verdict."""
+    self.problems.append(problem)
+
+
+def conclude(findings, summary):
+  """Gives the verdict.
+
+  Args:
+    findings: Findings.
+    summary: what is true if there are no problems, after "dry run: ".
+
+  Raises:
+    ValueError: there are problems; has all of them.
+  """
+  if findings.planned_seconds:
+    seconds = datetime.timedelta(seconds=findings.planned_seconds)
+    end = datetime.datetime.now() + seconds
+    findings.tell("end, if started now", f"{end:%Y-%m-%d %H:%M}")
+  problems = findings.problems
+  if not problems:
+    findings.tell("dry run", f"{summary}; nothing was written")
+    findings.tell("verdict", "ready")
+    return
+  findings.tell("dry run", "nothing was written")
+  count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+  findings.tell("verdict", "\n  ".join([count, *problems]))
+  raise ValueError(f"the dry run found {count}: {'; and '.join(problems)}")
+
+
+def format_bytes(count):
+  """A number of bytes for people, in powers of ten as disks are sold."""
+  if count < 1e9:
+    return f"{count / 1e6:.1f} MB"
+  return f"{count / 1e9:.1f} GB"
+
+
+def format_duration(seconds):
+  """Seconds as h:mm:ss."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+# A run as a whole -------------------------------------------------------------
+
+
+def forecast(findings, trainer, source, run, init_checkpoint=None):
+  """Tells what training will do and need, and measures its steps.
+
+  Args:
+    findings: Findings.
+    trainer: loop.Trainer that `run.prepare` has prepared.
+      Its weights are spoilt.
+    source: records, see loop.Trainer.fit.
+    run: output_directory.RunDirectory.
+    init_checkpoint: weights of a new run, None for random ones.
+  """
+  _tell_start(findings, trainer, run, init_checkpoint)
+  _tell_plan(findings, trainer, len(source))
+  if findings.problems:
+    findings.tell("time", "not measured, because of problems found before")
+  else:
+    _try_steps(findings, trainer, source)
+  plan_disk(findings, trainer, run.path)
+
+
+def _try_steps(findings, trainer, source):
+  warmup, measured = choose_batches(trainer, source)
+  try:
+    # Within tf.data an error would be a traceback.
+    longest, *_ = [source.take(numbers) for numbers in [*warmup, *measured]]
+  except ValueError as error:
+    findings.refuse(str(error))
+    return
+  if check_memory(findings, trainer, longest):
+    _tell_time(findings, trainer, source, warmup, measured)
+
+
+def tell_finished(findings, run):
+  """Tells that there is nothing to train."""
+  findings.tell("training", f"would be skipped, {run.path} holds it finished")
+
+
+def _tell_start(findings, trainer, run, init_checkpoint):
+  if trainer.step:
+    findings.tell("training", f"would go on at step {trainer.step}")
+    return
+  is_run = tf.io.gfile.exists(os.path.join(run.path, output_directory.MANIFEST))
+  deletion = f", once the run in {run.path} is deleted" if is_run else ""
+  findings.tell("training", f"would start at step 0{deletion}")
+  if init_checkpoint:
+    findings.tell("weights", describe_weights(trainer.weights, init_checkpoint))
+
+
+def describe_weights(variables, init_checkpoint):
+  """Which parts of a model come from a checkpoint, as a phrase.
+
+  Args:
+    variables: collection of checkpoint names.
+    init_checkpoint: what checkpoint_io.resolve accepts.
+  """
+  shapes = checkpoint_io.open_reader(init_checkpoint).shapes
+  new = [name for name in variables if name not in shapes]
+  heads = [name for name in variables if not name.startswith("bert/")]
+  if not new:
+    return f"all from {init_checkpoint}"
+  if set(heads) <= set(new):
+    return f"the encoder alone is from {init_checkpoint}, heads start anew"
+  return f"from {init_checkpoint}, but {', '.join(new)} start anew"
+
+
+def count_checkpoints(config, first_step):
+  """How many `model.ckpt-STEP` a run from `first_step` on writes by steps."""
+  every = config.save_checkpoints_steps
+  return math.ceil(config.num_train_steps / every) - first_step // every
+
+
+def _tell_plan(findings, trainer, num_examples):
+  config = trainer.config
+  size, steps = config.train_batch_size, config.num_train_steps
+  left = steps - trainer.step
+  findings.tell("steps", f"{left} of {steps}, {size} examples each")
+  epochs = size * left / num_examples
+  findings.tell(
+    "examples", f"{size * left}, that is {epochs:.3g} epochs of {num_examples}"
+  )
+  checkpoints = str(count_checkpoints(config, trainer.step))
+  if trainer.monitor:
+    checkpoints += ", and one for each evaluation that is the best so far"
+  findings.tell("checkpoints", checkpoints)
+
+
+# Memory -----------------------------------------------------------------------
+
+
+def check_memory(findings, trainer, batch):
+  """Compares the estimate for a batch with what there is.
+
+  Returns:
+    Whether steps can be tried: not where the system would kill the process,
+    unless other workers would wait for this one.
+  """
+  estimate = memory_estimate.estimate_memory(trainer, batch)
+  parts = dataclasses.asdict(estimate)
+  sizes = [f"{name} {format_bytes(x)}" for name, x in parts.items()]
+  length = batch["input_ids"].shape[-1]
+  findings.tell(
+    "memory, estimated",
+    f"{format_bytes(estimate.total)} a device ({', '.join(sizes)}) for "
+    f"sequences of {length}",
+  )
+  devices = trainer.strategy.extended.worker_devices
+  # Logical CPUs share the memory of one machine.
+  sharers = len(devices) if "CPU" in devices[0] else 1
+  available = memory_estimate.available_memory(devices[0])
+  if available is None:
+    findings.tell("memory, available", "unknown; the measured steps show it")
+    return True
+  # The trainer's variables are there already.
+  available += (estimate.weights + estimate.slots) * sharers
+  findings.tell("memory, available", format_bytes(available))
+  needed = estimate.total * sharers
+  if needed <= available:
+    return True
+  findings.refuse(
+    f"a step needs about {format_bytes(needed)} of memory, there are "
+    f"{format_bytes(available)}; lower --train_batch_size or "
+    "--max_seq_length, or raise --gradient_accumulation_steps"
+  )
+  return isinstance(trainer.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+# Time -------------------------------------------------------------------------
+
+
+def choose_batches(trainer, source):
+  """Which batches to measure.
+
+  Where lengths differ the first batch to warm up with has the longest
+  sequences of all, and the measured ones stand for equal shares of the next
+  steps, ordered by their length.
+
+  Returns:
+    Two lists of arrays [batch] of record numbers: of WARMUP_STEPS batches or
+    more, one of each shape among them, and of MEASURED_STEPS.
+  """
+  config = trainer.config
+  order = order_module.training_order(
+    source, config.train_batch_size, config.seed
+  )
+  first = trainer.step + trainer.data_offset
+  if not source.variable_features:
+    steps = range(first, first + WARMUP_STEPS + MEASURED_STEPS)
+    numbers = [order.batch(step) for step in steps]
+    return numbers[:WARMUP_STEPS], numbers[WARMUP_STEPS:]
+  left = max(1, min(SAMPLED_STEPS, config.num_train_steps - trainer.step))
+  batches = [order.batch(step) for step in range(first, first + left)]
+  batches.sort(key=lambda numbers: source.lengths[numbers].max())
+  places = (np.arange(MEASURED_STEPS) + 0.5) * left / MEASURED_STEPS
+  measured = [batches[place] for place in places.astype(int)]
+  by_length = np.argsort(source.lengths, kind="stable")
+  longest = np.resize(by_length[::-1], config.train_batch_size)
+  shapes = {_bucket(source, numbers): numbers for numbers in measured}
+  shapes.pop(_bucket(source, longest), None)
+  more = max(0, WARMUP_STEPS - 1 - len(shapes))
+  return [longest, *shapes.values(), *measured[:more]], measured
+
+
+def _bucket(source, numbers):
+  longest = source.lengths[numbers].max()
+  return int(np.searchsorted(source.bucket_lengths, longest))
+
+
+def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
+  """Takes steps of training and forgets them, but for their weights.
+
+  Args:
+    trainer: loop.Trainer.
+    source: records.
+    warmup: list of arrays [batch] of record numbers.
+    measured: likewise, of the steps that are timed.
+    clock: function that returns seconds.
+
+  Returns:
+    (seconds per step, what `Trainer.train_steps` returned last).
+  """
+
+  def batches():
+    return (source.take(numbers) for numbers in [*warmup, *measured])
+
+  iterator = iter(
+    device_strategy.distribute_batches(
+      trainer.strategy,
+      batches,
+      trainer.config.gradient_accumulation_steps,
+      source.variable_features,
+    )
+  )
+  first_step = trainer.step
+  try:
+    statistics = trainer.train_steps(iterator, len(warmup))
+    start = clock()
+    if statistics["is_finite"]:
+      statistics = trainer.train_steps(iterator, len(measured))
+    return (clock() - start) / len(measured), statistics
+  finally:
+    trainer.step = first_step
+
+
+def _tell_time(findings, trainer, source, warmup, measured):
+  """Measures, once for all runs of a process, and tells how long a run takes.
+
+  Of several seeds all steps are alike.
+  """
+  if findings.seconds_per_step is None:
+    try:
+      seconds, statistics = measure_steps(trainer, source, warmup, measured)
+    except tf.errors.ResourceExhaustedError as error:
+      findings.refuse(
+        "a step does not fit into the device's memory "
+        f"({error.message.splitlines()[0]}); lower --train_batch_size or "
+        "--max_seq_length, or raise --gradient_accumulation_steps"
+      )
+      return
+    _tell_peak(findings, trainer.strategy)
+    if not _check_finite(findings, trainer.config, statistics):
+      return
+    findings.seconds_per_step = seconds
+  steps = trainer.config.num_train_steps - trainer.step
+  seconds = steps * findings.seconds_per_step
+  findings.planned_seconds += seconds
+  findings.tell(
+    "time",
+    f"{format_duration(seconds)} for {steps} steps of "
+    f"{findings.seconds_per_step:.3g} s, saving and evaluating not counted",
+  )
+
+
+def _tell_peak(findings, strategy):
+  device = strategy.extended.worker_devices[0]
+  peak = None
+  if "GPU" in device:
+    number = int(device.rsplit(":", 1)[1])
+    peak = tf.config.experimental.get_memory_info(f"GPU:{number}")["peak"]
+  for line in (
+    memory_estimate.read_lines("/proc/self/status") if "CPU" in device else []
+  ):
+    if line.startswith("VmHWM:"):
+      peak = int(line.split()[1]) * 1024
+  if peak is not None:
+    whole = "" if "GPU" in device else ", TensorFlow and all data included"
+    findings.tell("memory, highest so far", f"{format_bytes(peak)}{whole}")
+
+
+def _check_finite(findings, config, statistics):
+  """Whether the measured steps gave numbers; a problem or a warning if not."""
+  loss, norm = statistics["step_loss"], statistics["gradient_norm"]
+  if statistics["is_finite"]:
+    findings.tell("loss", f"{loss:.4g}, gradient norm {norm:.4g}")
+    return True
+  text = (
+    f"within the first steps the loss is {loss}, the gradient norm {norm}; "
+    "check --init_checkpoint, or try a lower --learning_rate"
+  )
+  if config.on_nan == "stop":
+    findings.refuse(text)
+  else:
+    findings.warn(text)
+  return False
+
+
+# Answers ----------------------------------------------------------------------
+
+
+def forecast_answers(findings, answer, examples, output_file):
+  """Tells what answering many examples takes, from those of a sample.
+
+  Args:
+    findings: Findings.
+    answer: function of a list of examples that returns what would be written.
+    examples: list of all of them.
+    output_file: path, None for standard output.
+
+  Raises:
+    ValueError: an example of the sample cannot be answered.
+  """
+  by_length = sorted(examples, key=lambda x: len(str(x)))
+  places = np.linspace(
+    0, len(examples) - 1, min(len(examples), SAMPLED_EXAMPLES)
+  )
+  sample = [by_length[place] for place in places.astype(int)]
+  findings.tell("examples", f"{len(examples)}, {len(sample)} of them tried")
+  answer(sample)  # Traces its graphs.
+  start = time.monotonic()
+  size = len(answer(sample).encode())
+  share = len(examples) / max(1, len(sample))
+  findings.planned_seconds = (time.monotonic() - start) * share
+  findings.planned_bytes = int(size * share)
+  findings.tell("time", f"{format_duration(findings.planned_seconds)} for all")
+  if output_file and "://" not in output_file:
+    place = os.path.dirname(os.path.abspath(output_file))
+    check_space(findings, "output_file", output_file, place)
+  conclude(findings, "model and texts fit together")
+
+
+# Disk -------------------------------------------------------------------------
+
+
+def plan_disk(findings, trainer, path):
+  """Adds up what a run will write, beyond what its directory holds already.
+
+  A checkpoint is whole before the oldest one is deleted, so there is one more
+  than are kept.
+
+  Args:
+    findings: Findings.
+    trainer: loop.Trainer.
+    path: the run's directory.
+  """
+  config = trainer.config
+  weights = memory_estimate.num_bytes(trainer.weights)
+  of_checkpoint = weights + memory_estimate.num_bytes(trainer.slots)
+  count = count_checkpoints(config, 0)
+  if trainer.monitor and config.eval_steps:
+    # Any of them may be the best so far, which is saved at once.
+    count += config.num_train_steps // config.eval_steps
+  if config.save_checkpoints_secs and config.keep_checkpoint_max:
+    count = config.keep_checkpoint_max + 1
+  elif config.save_checkpoints_secs:
+    count += int(findings.planned_seconds / config.save_checkpoints_secs)
+  if config.keep_checkpoint_max:
+    count = min(count, config.keep_checkpoint_max + 1)
+  # bert_model.ckpt; best_model.ckpt, of which two lie there for a moment.
+  finals = weights * (3 if trainer.monitor else 1)
+  reports = config.num_train_steps // config.log_every_steps + 1
+  logs = reports * LOG_BYTES_PER_REPORT
+  findings.tell(
+    "disk, to be written",
+    f"{format_bytes(count * of_checkpoint + finals + logs)}: checkpoints "
+    f"{count} x {format_bytes(of_checkpoint)}, models {format_bytes(finals)}",
+  )
+  kept = checkpoint_io.list_files(path, "model.ckpt-*")
+  there = sum(tf.io.gfile.stat(file).length for file in kept)
+  findings.planned_bytes += (
+    max(0, count * of_checkpoint - there) + finals + logs
+  )
+
+
+def check_output_dir(findings, path):
+  """Finds out whether a run can write to a directory, without making it.
+
+  Args:
+    findings: Findings, whose planned_bytes are compared with the free space.
+    path: the directory, which need not be there.
+  """
+  if "://" in path:
+    findings.tell("output_dir", f"{path} is remote and was not checked")
+    return
+  place = os.path.abspath(path)
+  while not os.path.exists(place):
+    place = os.path.dirname(place)
+  if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+    findings.refuse(
+      f"--output_dir={path}: {place} is no directory that can be written to; "
+      "change its permissions or choose another"
+    )
+    return
+  check_space(
+    findings, "output_dir", path, place, ", or lower --keep_checkpoint_max"
+  )
+
+
+def check_space(findings, flag, path, place, remedy=""):
+  """Compares what will be written with the room that there is.
+
+  Args:
+    findings: Findings, for its planned_bytes.
+    flag: which named the path.
+    path: what will be written.
+    place: directory on the same disk.
+    remedy: what could be done as well.
+  """
+  free, planned = shutil.disk_usage(place).free, findings.planned_bytes
+  sizes = f"{format_bytes(planned)} needed, {format_bytes(free)} free"
+  findings.tell(flag, f"{path} can be written to, {sizes}")
+  if free < planned:
+    findings.refuse(
+      f"--{flag}={path}: {sizes}; make room, choose another disk{remedy}"
+    )
+  elif free < 2 * planned:
+    findings.warn(
+      f"--{flag}={path}: {sizes}; another {format_bytes(planned)} of other "
+      "files would end the run"
+    )
+
+
+# Data -------------------------------------------------------------------------
+
+
+def check_records(findings, source, seed=0):
+  """Looks at all records, or of many at a sample.
+
+  A sample is blocks of neighbours, drawn one each from equal stretches of all
+  files, since reading every block would take as long as reading every record.
+
+  Args:
+    findings: Findings.
+    source: features.RecordSource that does not skip bad records; one that
+      does has read them all.
+    seed: int that decides on the sample.
+  """
+  total = len(source)
+  if total <= MAX_CHECKED_RECORDS:
+    # This reads all, and counts what it leaves out.
+    checked = records.RecordSource(
+      source.paths, source.specs, skip_bad_records=True
+    )
+    findings.tell("records", f"{total}, all checked")
+    if checked.bad_records:
+      findings.refuse(
+        f"{checked.bad_records} of {total} records are bad, such as "
+        f"{checked.problems[0]}; create the files again, or pass "
+        "--skip_bad_records"
+      )
+    return
+  count, problem = _check_sample(source, seed)
+  findings.tell("records", f"{total}, a sample of {count} checked")
+  if problem:
+    findings.refuse(problem)
+
+
+def _check_sample(source, seed):
+  """(number of records looked at, error of the first bad one or None)."""
+  size = source.block_size
+  blocks = np.arange(-(-len(source) // size))
+  num_stretches = min(len(blocks), max(1, MAX_CHECKED_RECORDS // size))
+  rng = np.random.default_rng(seed)
+  count = 0
+  for stretch in np.array_split(blocks, num_stretches):
+    start = int(rng.choice(stretch)) * size
+    numbers = np.arange(start, min(start + size, len(source)))
+    count += len(numbers)
+    try:
+      source.take(numbers)
+    except ValueError as error:
+      return count, str(error)
+  return count, None

@@ -1,0 +1,296 @@
+"""What a training run reports: means over steps, to console, CSV, TensorBoard.
+
+A report is about the steps since the one before. What has been added up for the
+next one travels with the checkpoints, so that a run that was killed writes the
+rows of one that was not.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from bert_keras3.data import files
+from bert_keras3.data import records
+from bert_keras3.weights import checkpoints
+
+# A loss is judged once: after so many reports, twice the warmup and a fifth of
+# the steps, as a share of the first report's.
+REPORTS_BEFORE_JUDGEMENT = 10
+STUCK_LOSS = 0.98
+COLLAPSED_LOSS = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class StepReport:
+  """Means over the steps since the last report."""
+
+  step: int
+  num_train_steps: int
+  values: dict  # name -> float, in the order they are shown
+  seconds_per_step: float
+
+  @property
+  def eta_seconds(self):
+    """Seconds until the last step, at this interval's speed."""
+    return self.seconds_per_step * (self.num_train_steps - self.step)
+
+
+class Interval:
+  """The statistics between two reports.
+
+  Args:
+    metric_names: names of a model's metrics.
+    step: step it begins at.
+
+  Attributes:
+    sums: dict that training goes on adding to: `loss`, float32; `metrics`,
+      float32 [metric, 2]; `steps`, float32, how many are in these.
+  """
+
+  def __init__(self, metric_names, step):
+    self.metric_names = metric_names
+    self._restart(step)
+
+  def _restart(self, step):
+    self.sums = {
+      "loss": np.float32(0.0),
+      "metrics": np.zeros([len(self.metric_names), 2], np.float32),
+      "steps": np.float32(0.0),
+    }
+    self.last = {}
+    self.start_clock(step)
+
+  def start_clock(self, step):
+    """Takes the steps from `step` on to begin now."""
+    self._timed_from = step
+    self._start_time = time.monotonic()
+
+  def state(self):
+    """JSON-serialisable dict, for the checkpoint."""
+    # float32 numbers survive the way through decimal doubles.
+    return {name: values.tolist() for name, values in self.sums.items()}
+
+  def restore(self, state):
+    """Takes back what `state` returned."""
+    for name, values in state.items():
+      self.sums[name] = np.asarray(values, np.float32)
+
+  def update(self, statistics):
+    """Takes in what Trainer.train_steps returned."""
+    self.sums = {name: statistics[name] for name in self.sums}
+    self.last = statistics
+
+  def exclude(self, seconds):
+    """Leaves time out of the speed that is reported."""
+    self._start_time += seconds
+
+  def close(self, step, config):
+    """Returns the StepReport of the interval and begins the next one."""
+    # Steps that an earlier process took are not in this one's time.
+    seconds = (time.monotonic() - self._start_time) / (step - self._timed_from)
+    metrics = self.sums["metrics"].astype(np.float64)
+    means = metrics[:, 0] / np.maximum(metrics[:, 1], 1e-12)
+    loss = self.sums["loss"] / np.maximum(self.sums["steps"], 1)
+    if not self.sums["steps"]:  # All were skipped.
+      means[:] = loss = np.nan
+    report = StepReport(
+      step=step,
+      num_train_steps=config.num_train_steps,
+      seconds_per_step=seconds,
+      values={
+        "loss": float(loss),
+        **dict(zip(self.metric_names, means.tolist(), strict=True)),
+        "learning_rate": float(self.last["learning_rate"]),
+        "gradient_norm": float(self.last["gradient_norm"]),
+        "examples_per_second": config.train_batch_size / seconds,
+      },
+    )
+    self._restart(step)
+    return report
+
+
+# Tells a run's files for TensorBoard from those of others.
+_EVENTS_SUFFIX = ".bert"
+
+_SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
+  plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"),
+  data_class="DATA_CLASS_SCALAR",
+)
+
+
+class TrainingLog:
+  """Shows reports on the console, in CSV files and in TensorBoard.
+
+  StepReports go to log.csv, evaluations to eval_log.csv. A terminal
+  gets a bar with the time left beside the lines, a file or a pipe just the
+  lines. What is there of steps that a resumed run will take again is cut.
+
+  Args:
+    output_dir: where the files go.
+    step: step the run starts from.
+    config: TrainingConfig.
+  """
+
+  def __init__(self, output_dir, step, config):
+    self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
+    self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
+    _cut_events(output_dir, step)
+    self._events = tf.summary.create_file_writer(
+      output_dir, filename_suffix=_EVENTS_SUFFIX
+    )
+    self._schedule = config.schedule
+    self._bar = tqdm.tqdm(
+      total=config.num_train_steps,
+      initial=step,
+      unit="step",
+      disable=not sys.stderr.isatty(),
+    )
+
+  def write(self, report):
+    """Adds a StepReport."""
+    self._bar.update(report.step - self._bar.n)
+    self._show(_report_line(report))
+    self._reports.add({"step": report.step, **report.values})
+    self._write_events(report.step, report.values)
+    trouble = find_trouble(self._reports.rows, self._schedule)
+    if trouble:
+      self._show(f"warning: {trouble}")
+
+  def write_evaluation(self, step, results, is_best):
+    """Adds the results of an evaluation, a dict of floats."""
+    numbers = [f"{name} {value:.4g}" for name, value in results.items()]
+    note = "  best so far" if is_best else ""
+    self._show(f"evaluation at step {step}  {'  '.join(numbers)}{note}")
+    self._evaluations.add({"step": step, **results})
+    self._write_events(step, results)
+
+  def _show(self, line):
+    self._bar.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+  def _write_events(self, step, values):
+    with self._events.as_default(step=step):
+      for name, value in values.items():
+        # tf.summary.scalar needs the tensorboard package, reading only does.
+        tf.summary.write(name, np.float32(value), metadata=_SCALAR_METADATA)
+    self._events.flush()
+
+  def close(self):
+    """Ends the bar and the event file."""
+    self._bar.close()
+    self._events.close()
+
+
+def _report_line(report):
+  minutes, seconds = divmod(round(report.eta_seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  numbers = [f"{name} {value:.4g}" for name, value in report.values.items()]
+  return (
+    f"step {report.step}/{report.num_train_steps}  "
+    + "  ".join(numbers)
+    + f"  eta {hours}:{minutes:02}:{seconds:02}"
+  )
+
+
+def find_trouble(rows, schedule):
+  """What is wrong with a loss, said when it is judged; "" otherwise.
+
+  Args:
+    rows: list of dicts with `step` and `loss`, the newest last.
+    schedule: optimization.LearningRateSchedule.
+  """
+  if not _has_loss(rows[-1]):
+    return ""
+  rows = [row for row in rows if _has_loss(row)]
+  if not _is_due(rows, schedule) or _is_due(rows[:-1], schedule):
+    return ""
+  losses = [float(row["loss"]) for row in rows]
+  first, now = losses[0], float(np.mean(losses[-3:]))
+  so_far = f"the loss is {now:.4g} at step {rows[-1]['step']}, at first it was"
+  if now > STUCK_LOSS * first:
+    return (
+      f"{so_far} {first:.4g}: the model learns nothing. Likely causes: a "
+      "learning rate too high or too low, too short a warmup, weights that "
+      "were not loaded, labels that do not depend on the texts; with few data "
+      "try --adam_bias_correction or another --seed"
+    )
+  if now < COLLAPSED_LOSS * first:
+    return (
+      f"{so_far} {first:.4g}: too easy. Likely causes: the labels can be read "
+      "off the texts, or the same few examples come again and again"
+    )
+  return ""
+
+
+def _has_loss(row):
+  return not np.isnan(float(row["loss"]))
+
+
+def _is_due(rows, schedule):
+  if len(rows) < REPORTS_BEFORE_JUDGEMENT:
+    return False
+  earliest = max(2 * schedule.num_warmup_steps, schedule.num_train_steps / 5)
+  return int(rows[-1]["step"]) >= earliest
+
+
+class _CsvLog:
+  """A CSV file of rows by step, whole after every row.
+
+  Args:
+    path: the file; rows it holds of steps beyond `step` are dropped.
+    step: step the run starts from.
+  """
+
+  def __init__(self, path, step):
+    self._path = path
+    rows = self._read()
+    self.rows = [row for row in rows if int(row["step"]) <= step]
+
+  def _read(self):
+    if not tf.io.gfile.exists(self._path):
+      return []
+    with tf.io.gfile.GFile(self._path) as reader:
+      return list(csv.DictReader(io.StringIO(reader.read())))
+
+  def add(self, row):
+    """Appends a dict that has the keys of the others."""
+    self.rows.append(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, row, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(self.rows)
+    files.write_atomically(self._path, text.getvalue())
+
+
+def _cut_events(output_dir, step):
+  """Drops values of steps beyond `step` from a run's TensorBoard files.
+
+  What a process that was killed had half written goes as well.
+  """
+  pattern = f"events.out.tfevents.*{_EVENTS_SUFFIX}"
+  for path in checkpoints.list_files(output_dir, pattern):
+    events, is_whole = _read_events(path)
+    kept = [x for x in events if x.step <= step]
+    if is_whole and len(kept) == len(events):
+      continue
+    with records.RecordWriter(path) as writer:
+      for event in kept:
+        writer.write(event.SerializeToString())
+
+
+def _read_events(path):
+  """Returns (list of the events of a file, whether it could be read whole)."""
+  events = []
+  try:
+    for record in tf.data.TFRecordDataset(path):
+      events.append(tf.compat.v1.Event.FromString(record.numpy()))
+  except tf.errors.DataLossError:
+    return events, False
+  return events, True

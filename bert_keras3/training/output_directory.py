@@ -1,0 +1,261 @@
+"""The output_dir of a run: what it holds, how one starts, resumes, ends."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+
+import tensorflow as tf
+
+import tokenization
+from bert_keras3.data import files
+from bert_keras3.weights import checkpoints
+
+MANIFEST = "run_manifest.json"
+CONFIG = "bert_config.json"
+FINAL_CHECKPOINT = "bert_model.ckpt"
+# Settings that came later than the first runs, and what these did. A manifest
+# without one, or a script without such a flag, means the same.
+LATER_SETTINGS = {
+  "skip_bad_records": False,
+  "special_tokens_in_text": "split",
+}
+# What a run may change on its way; manifests of earlier versions have it.
+FORMER_SETTINGS = ("on_nan",)
+# What a process leaves that is killed while it writes a file.
+LEFTOVERS = "*.incomplete-*"
+# What --overwrite_output_dir deletes. bert_config.json is written again anyway,
+# and may be the very file that --bert_config_file names.
+RUN_FILES = (
+  MANIFEST,
+  "best_model.ckpt.*",
+  f"{FINAL_CHECKPOINT}.*",
+  "checkpoint",
+  "confusion_matrix*",
+  "eval_log.csv",
+  "eval_re*.txt",
+  "events.out.tfevents.*",
+  "labels.txt",
+  "model.ckpt-*",
+  "nbest_predictions.json",
+  "null_odds.json",
+  "null_threshold.txt",
+  "predictions.json",
+  "predictions*.jsonl",
+  "record_index.npz",
+  "test_results*.tsv",
+  "training_log.csv",
+  LEFTOVERS,
+)
+
+
+class RunDirectory:
+  """An output_dir that knows which run it holds.
+
+  Args:
+    path: the directory, local or remote.
+    settings: dict from flag name to value of all flags that decide the result.
+    data_files: paths of the files that decide it too.
+    is_writer: whether this process may write; with several, one may.
+
+  Raises:
+    NotADirectoryError: `path` is a file.
+    ValueError: checkpoints there could not be read.
+  """
+
+  def __init__(self, path, settings, data_files, is_writer=True):
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+      raise NotADirectoryError(
+        f"--output_dir={path} is a file; name a directory"
+      )
+    checkpoints.check_path(path)
+    self.path = path
+    self.is_writer = is_writer
+    self.manifest = {
+      "settings": settings,
+      "data": {file: _fingerprint(file) for file in data_files},
+      "versions": _versions(),
+      "finished": False,
+      "results": {},
+    }
+
+  def open(self, overwrite=False):
+    """Finds out what the directory holds.
+
+    Args:
+      overwrite: delete the run in it first.
+
+    Returns:
+      "new", "unfinished" or "finished". A directory without a manifest but
+      with checkpoints, left by upstream's scripts, is unfinished.
+
+    Raises:
+      ValueError: it holds a run with other settings or other data.
+    """
+    if overwrite:
+      self._remove(RUN_FILES)
+      return "new"
+    found = self._read()
+    if found:
+      self._check_same_run(found)
+      return "finished" if found["finished"] else "unfinished"
+    checkpoint = os.path.join(self.path, "checkpoint")
+    return "unfinished" if tf.io.gfile.exists(checkpoint) else "new"
+
+  def make(self):
+    """Creates the directory if it is not there."""
+    if self.is_writer:
+      tf.io.gfile.makedirs(self.path)
+
+  def write(self, name, text):
+    """Writes a text file of the run."""
+    if self.is_writer:
+      self.make()
+      files.write_atomically(os.path.join(self.path, name), text)
+
+  def copy(self, source, name):
+    """Copies a file into the run, unless it lies there already."""
+    path = os.path.join(self.path, name)
+    if self.is_writer and os.path.realpath(source) != os.path.realpath(path):
+      self.make()
+      tf.io.gfile.copy(source, path, overwrite=True)
+
+  def copy_vocab(self, vocab_file):
+    """Gives the run its vocabulary, as a vocab.txt whatever it was."""
+    if not vocab_file.endswith(".json"):
+      self.copy(vocab_file, "vocab.txt")
+      return
+    tokens = tokenization.read_vocab(vocab_file)
+    self.write("vocab.txt", "".join(f"{token}\n" for token in tokens))
+
+  def check_settings(self, names):
+    """Makes sure that what was trained here, if anything, was the same thing.
+
+    Args:
+      names: the settings that a use of the model depends on.
+
+    Raises:
+      ValueError: the run in the directory has another value.
+    """
+    found = self._read()
+    if not found:
+      return
+    theirs, ours = _settings(found), _settings(self.manifest)
+    for name in names:
+      if theirs.get(name) != ours.get(name):
+        raise ValueError(
+          f"{self.path} holds a model trained with --{name}="
+          f"{theirs.get(name)}, not {ours.get(name)}; pass that, or choose the "
+          "--output_dir of the right run"
+        )
+
+  @property
+  def is_finished(self):
+    """Whether training has ended here."""
+    found = self._read()
+    return bool(found and found["finished"])
+
+  def claim(self):
+    """Writes the manifest; training calls it before its first step."""
+    self._remove([LEFTOVERS])
+    self.write(MANIFEST, _to_json(self.manifest))
+
+  def record(self, results, finished=False):
+    """Adds results to the manifest of the run that trained here, if any."""
+    found = self._read()
+    if found:
+      found["results"].update(results)
+      found["finished"] = found["finished"] or finished
+      self.write(MANIFEST, _to_json(found))
+
+  def _remove(self, patterns):
+    """Deletes the files of those names, and nothing else."""
+    if self.is_writer:
+      for pattern in patterns:
+        for file in checkpoints.list_files(self.path, pattern):
+          tf.io.gfile.remove(file)
+
+  def _read(self):
+    path = os.path.join(self.path, MANIFEST)
+    if not tf.io.gfile.exists(path):
+      return None
+    try:
+      with tf.io.gfile.GFile(path, "rb") as reader:
+        found = json.loads(reader.read())
+      problem = _find_problem(found)
+    except (ValueError, RecursionError, tf.errors.OpError) as error:
+      problem = str(error)
+    if problem:
+      raise ValueError(
+        f"{path} is damaged ({problem}); bring back a copy of it, or pass "
+        "--overwrite_output_dir to delete that run"
+      )
+    return found
+
+  def _check_same_run(self, found):
+    remedy = "choose another --output_dir, or pass --overwrite_output_dir"
+    theirs, ours = _settings(found), _settings(self.manifest)
+    different = [
+      f"--{name}={theirs.get(name)} (now {ours.get(name)})"
+      for name in sorted({*theirs, *ours})
+      if theirs.get(name) != ours.get(name)
+    ]
+    if different:
+      raise ValueError(
+        f"{self.path} holds a run with {', '.join(different)}; {remedy} to "
+        "delete that run"
+      )
+    theirs, ours = found["data"], self.manifest["data"]
+    changed = [
+      file for file in {**theirs, **ours} if theirs.get(file) != ours.get(file)
+    ]
+    if changed:
+      raise ValueError(
+        f"{changed[0]} is not what the run in {self.path} was started with; "
+        f"{remedy} to delete that run"
+      )
+
+
+def _find_problem(manifest):
+  """What a manifest lacks, None if it is whole."""
+  if not isinstance(manifest, dict):
+    return "not a JSON object"
+  for name in ("settings", "data", "results"):
+    if not isinstance(manifest.get(name), dict):
+      return f"its {name!r} are no JSON object"
+  if not isinstance(manifest.get("finished"), bool):
+    return "it does not say whether the run is 'finished'"
+  return None
+
+
+def _settings(manifest):
+  settings = {**LATER_SETTINGS, **manifest["settings"]}
+  return {k: v for k, v in settings.items() if k not in FORMER_SETTINGS}
+
+
+def _to_json(manifest):
+  return json.dumps(manifest, indent=2) + "\n"
+
+
+def _fingerprint(path):
+  """Size and a hash of a file; of a large one, of its first and last MiB."""
+  gfile = tf.io.gfile
+  end_bytes = 1 << 20
+  size = gfile.stat(path).length
+  with gfile.GFile(path, "rb") as reader:
+    digest = hashlib.sha256(reader.read(end_bytes))
+    reader.seek(max(0, size - end_bytes))
+    digest.update(reader.read(end_bytes))
+  return {"bytes": size, "sha256_of_ends": digest.hexdigest()}
+
+
+def _versions():
+  packages = ("tensorflow", "keras", "numpy")
+  return {
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in packages},
+  }
+
+
+# How a run starts and ends ----------------------------------------------------
