@@ -19,7 +19,6 @@ import manual_corpus
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-
 # The demo also runs where nothing is installed.
 import tokenization  # noqa: E402
 from bert_keras3.console import start  # noqa: E402
