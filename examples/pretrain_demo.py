@@ -19,6 +19,7 @@ import manual_corpus
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+# The demo also runs where nothing is installed.
 import tokenization  # noqa: E402
 from bert_keras3.console import start  # noqa: E402
 
@@ -43,6 +44,7 @@ PUZZLES = (
   "Raises a ValueError [MASK] the string is not valid.",
   "This method returns a [MASK] of all items in the dictionary.",
 )
+SHOWN_PUZZLES = PUZZLES[1:3]
 
 
 def main():
@@ -58,9 +60,8 @@ def main():
   pretrain(folder, options.num_train_steps)
 
   start.load_tensorflow()
-  draw_loss(folder)
   compare_with_guessing(folder)
-  fill_masks(folder)
+  draw_picture(folder, fill_masks(folder))
 
 
 def make_records(folder):
@@ -115,41 +116,13 @@ def pretrain(folder, num_train_steps):
   )
 
 
-def draw_loss(folder):
-  """Draws the two losses over the steps into loss.png."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot
-
-  with open(folder / "model" / "training_log.csv") as file:
-    rows = list(csv.DictReader(file))
-  steps = [int(row["step"]) for row in rows]
-  figure, axes = pyplot.subplots(figsize=(7, 4))
-  for name in ("masked_lm_loss", "next_sentence_loss"):
-    axes.plot(steps, [float(row[name]) for row in rows], label=name)
-  axes.set_xlabel("step")
-  axes.set_ylim(bottom=0)
-  axes.legend()
-  figure.tight_layout()
-  figure.savefig(folder / "loss.png", dpi=120)
-  say(f"loss curve: {folder / 'loss.png'}")
-
-
 def compare_with_guessing(folder):
   """Prints accuracy on held-out documents beside the best constant guess."""
-  from bert_keras3.data import features
-  from bert_keras3.data import records
-
-  specs = features.pretraining_features(SEQ_LENGTH, PREDICTIONS)
-  source = records.RecordSource([str(folder / "eval.tfrecord")], specs)
-  batch = source.take(range(len(source)), step=0)
-  masked = batch["masked_lm_ids"][batch["masked_lm_weights"] > 0]
-  token_id, count = collections.Counter(masked.tolist()).most_common(1)[0]
+  token_id, count, total = count_masked_tokens(folder / "eval.tfrecord")
   token = list(tokenization.load_vocab(folder / "vocab.txt"))[token_id]
   manifest = json.loads((folder / "model" / "run_manifest.json").read_text())
   accuracy = manifest["results"]["masked_lm_accuracy"]
-  guessing = count / len(masked)
+  guessing = count / total
   say(
     f"masked-LM accuracy on held-out documents: {accuracy:.4f}\n"
     f"always guessing {token!r}, their most frequent masked token: "
@@ -157,39 +130,98 @@ def compare_with_guessing(folder):
   )
 
 
-def fill_masks(folder):
-  """Prints the model's five best tokens for each puzzle."""
-  import numpy as np
+def count_masked_tokens(path):
+  """Counts what is masked in a file of records, which are TensorFlow's own.
+
+  Returns:
+    Tuple of the most frequent masked token's id, how often it is masked, and
+    how many tokens are.
+  """
   import tensorflow as tf
 
-  import modeling
-  from bert_keras3.weights import checkpoints
+  spec = {
+    "masked_lm_ids": tf.io.FixedLenFeature([PREDICTIONS], tf.int64),
+    "masked_lm_weights": tf.io.FixedLenFeature([PREDICTIONS], tf.float32),
+  }
+  counts = collections.Counter()
+  for batch in tf.data.TFRecordDataset(str(path)).batch(1024):
+    features = tf.io.parse_example(batch, spec)
+    is_masked = features["masked_lm_weights"] > 0
+    ids = tf.boolean_mask(features["masked_lm_ids"], is_masked)
+    counts.update(ids.numpy().tolist())
+  [(token_id, count)] = counts.most_common(1)
+  return token_id, count, counts.total()
 
-  tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
-  model = modeling.BertPretrainer(
-    modeling.BertConfig.from_json_file(str(folder / "bert_config.json"))
+
+def fill_masks(folder):
+  """Prints the model's five best tokens for each puzzle, and returns them.
+
+  Returns:
+    Dict from puzzle to a list of (token, probability), the likeliest first.
+  """
+  puzzle_file = folder / "puzzles.txt"
+  puzzle_file.write_text("".join(f"{puzzle}\n" for puzzle in PUZZLES))
+  run(
+    "run_fill_mask.py",
+    init_checkpoint=folder / "model",
+    vocab_file=folder / "vocab.txt",
+    input_file=puzzle_file,
+    output_format="jsonl",
+    output_file=folder / "filled.jsonl",
   )
-  checkpoints.load_weights(
-    modeling.named_variables(model), str(folder / "model" / "bert_model.ckpt")
+  answers = {}
+  for line in (folder / "filled.jsonl").read_text().splitlines():
+    result = json.loads(line)
+    [mask] = result["masks"]
+    best = [(entry["token"], entry["probability"]) for entry in mask]
+    answers[result["text"]] = best
+    shown = ", ".join(f"{token} {share:.0%}" for token, share in best)
+    say(f"{result['text']}\n    {shown}")
+  return answers
+
+
+def draw_picture(folder, answers):
+  """Draws the two losses over the steps, and what fills two of the masks.
+
+  Args:
+    folder: where the run is, and where demo.png goes.
+    answers: what `fill_masks` returned.
+  """
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot
+
+  panels = [["loss", "first"], ["loss", "second"]]
+  figure, axes = pyplot.subplot_mosaic(
+    panels, figsize=(10, 4), layout="constrained"
   )
-  for puzzle in PUZZLES:
-    before, after = map(tokenizer.encode, puzzle.split("[MASK]"))
-    cls, sep, mask = tokenizer.convert_tokens_to_ids(
-      ["[CLS]", "[SEP]", "[MASK]"]
-    )
-    outputs = model(
-      {
-        "input_ids": np.array([[cls, *before, mask, *after, sep]]),
-        "masked_lm_positions": np.array([[1 + len(before)]]),
-      }
-    )
-    best = tf.math.top_k(tf.nn.softmax(outputs["masked_lm_logits"][0, 0]), 5)
-    tokens = tokenizer.convert_ids_to_tokens(best.indices.numpy())
-    answers = [
-      f"{token} {share:.0%}"
-      for token, share in zip(tokens, best.values.numpy(), strict=True)
-    ]
-    say(f"{puzzle}\n    {', '.join(answers)}")
+  draw_losses(axes["loss"], folder / "model" / "training_log.csv")
+  for name, puzzle in zip(("first", "second"), SHOWN_PUZZLES, strict=True):
+    draw_answers(axes[name], puzzle, answers[puzzle])
+  figure.savefig(folder / "demo.png", dpi=120)
+  say(f"loss curve and filled masks: {folder / 'demo.png'}")
+
+
+def draw_losses(axes, log_file):
+  """Draws both losses of a training_log.csv over the steps."""
+  with open(log_file, encoding="utf-8", newline="") as file:
+    rows = list(csv.DictReader(file))
+  steps = [int(row["step"]) for row in rows]
+  for name in ("masked_lm_loss", "next_sentence_loss"):
+    losses = [float(row[name]) for row in rows]
+    axes.plot(steps, losses, label=name.replace("_", " "))
+  axes.set_xlabel("step")
+  axes.set_ylim(bottom=0)
+  axes.legend()
+
+
+def draw_answers(axes, puzzle, answer):
+  """Draws a bar for each token that may fill a mask, the likeliest on top."""
+  tokens, shares = zip(*reversed(answer), strict=True)
+  axes.barh(tokens, shares)
+  axes.set_title(puzzle, fontsize="small", loc="left")
+  axes.xaxis.set_major_formatter("{x:.0%}")
 
 
 def run(script, *switches, **values):

@@ -163,7 +163,7 @@ def demo(tmp_path_factory):
 def test_the_first_half_runs_to_its_end(demo):
   folder, output, _ = demo
   assert "masked-LM accuracy on held-out documents: 0." in output
-  assert (folder / "loss.png").stat().st_size > 1000
+  assert (folder / "demo.png").stat().st_size > 1000
   assert output.count("[MASK]") == 4
 
 
