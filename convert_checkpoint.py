@@ -131,7 +131,9 @@ def convert(config, new_tokens):
   if architecture:
     model, left_out = conversion.select(model, architecture)
     rows += left_out
-  model, notes = grow(config, model, new_tokens)
+  model, notes = conversion.grow(
+    model, new_tokens, config.max_position_embeddings
+  )
   to_torch = config.output_format == "hugging_face"
   if to_torch:
     conversion.check_local(config.output_dir or "")
@@ -148,37 +150,6 @@ def convert(config, new_tokens):
   else:
     conversion.write_tf1(config.output_dir, model)
   print(f"written: {config.output_dir}")
-
-
-def grow(config, model, new_tokens):
-  """Adds tokens and positions.
-
-  Returns:
-    (conversion.Model, sentences about what was added).
-
-  Raises:
-    ValueError: there is no vocabulary to extend, or an addition makes no sense.
-  """
-  from bert_keras3.weights import conversion
-
-  notes = []
-  if new_tokens:
-    model, growth = conversion.extend_vocab(model, new_tokens)
-    at_end = len(growth.ids) - growth.num_filled
-    notes.append(
-      f"{len(growth.ids)} tokens added: {growth.num_filled} in place of "
-      f"[unusedN], {at_end} at the end; {len(growth.known)} were known already"
-    )
-  if config.max_position_embeddings:
-    before = model.config.max_position_embeddings
-    is_more = config.max_position_embeddings > before
-    model = conversion.extend_positions(model, config.max_position_embeddings)
-    repeated = "the trained ones repeated; train on before use"
-    notes.append(
-      f"positions: {before}, now {config.max_position_embeddings}"
-      + (f", {repeated}" if is_more else "")
-    )
-  return model, notes
 
 
 def cli():

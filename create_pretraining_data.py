@@ -25,6 +25,7 @@ from bert_keras3.data import features
 from bert_keras3.data import fields
 from bert_keras3.data import files
 from bert_keras3.data import pretraining_instances
+from bert_keras3.data import record_writer
 from bert_keras3.training import configs
 
 # What notebooks import from upstream's create_pretraining_data.
@@ -77,7 +78,6 @@ def main(config):
   instances = create_training_instances(documents, tokenizer, config)
   for number in range(min(config.verbose_examples, len(instances))):
     print(_example_text(number, instances[number], tokenizer))
-  start.load_tensorflow()
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started
@@ -94,8 +94,6 @@ def write_instance_to_example_files(instances, output_files):
 
   A file appears under its name once all are complete, or not at all.
   """
-  from bert_keras3.data import records
-
   specs = features.pretraining_features(
     instances.config.max_seq_length, instances.config.max_predictions_per_seq
   )
@@ -104,7 +102,7 @@ def write_instance_to_example_files(instances, output_files):
     progress = enter(
       pretraining_instances.Progress("Writing", len(instances), "instances")
     )
-    writers = [enter(records.RecordWriter(x)) for x in output_files]
+    writers = [enter(record_writer.RecordWriter(x)) for x in output_files]
     next_writer = itertools.cycle(writers)
     for first in range(0, len(instances), _INSTANCES_PER_WRITE):
       columns = instances.features(first, first + _INSTANCES_PER_WRITE)

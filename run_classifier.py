@@ -216,7 +216,6 @@ def classify(config):
   from bert_keras3.tasks import classifier_results
   from bert_keras3.tasks import data_summary
   from bert_keras3.training import devices
-  from bert_keras3.training import evaluation
   from bert_keras3.training.run import open_runs
   from bert_keras3.weights import companions
 
@@ -230,30 +229,24 @@ def classify(config):
   all_results = []
   for run in runs:
     options = classifier_results.head_options(config, data)
-    bert_config = pretrained.bert_config
-    model = run.build(modeling.BertClassifier, bert_config, **options)
-    step = evaluation.prediction_step(model)
+    run.build(modeling.BertClassifier, pretrained.bert_config, **options)
     if config.do_train:
       run.count_steps(len(data.train.source))
-      monitor = classifier_results.make_monitor(run, step, data)
+      monitor = classifier_results.make_monitor(run, data)
       save = functools.partial(data.save_companions, pretrained)
-      global_step = run.train(model, data.train.source, monitor, save)
+      run.train(data.train.source, monitor, save)
     else:
-      global_step = run.restore(model, data.task.settings(config))
-    results = run.evaluate(
-      classifier_results.evaluate_splits, step, data, global_step
-    )
-    run.perform(classifier_results.predict_splits, run, step, data)
+      run.restore(data.task.settings(config))
+    results = run.evaluate(classifier_results.evaluate_splits, data)
+    run.perform(classifier_results.predict_splits, run, data)
     if config.do_export:
+      scoring = classifier_results.outputs_to_score(run, data, results)
       run.export(
         export.export_classifier,
-        model,
         pretrained.tokenizer,
         config.describe_export(data.task),
         data.task.has_pairs,
-        litert.make_check(
-          config, *classifier_results.outputs_to_score(run, data, results)
-        ),
+        litert.make_check(config, *scoring),
       )
     all_results.append(results)
   runs[0].conclude("files, flags and model fit together", config.output_dir)

@@ -61,6 +61,12 @@ class PretrainingConfig(configs.RunConfig):
     decides_result=True,
   )
 
+  def describe_export(self):
+    """Returns what an export says of itself, a dict."""
+    names = ("do_lower_case", "max_seq_length")
+    settings = {name: getattr(self, name) for name in names}
+    return {"task": "pretraining", **settings}
+
 
 def main(config):
   """Checks the flags and pretrains."""
@@ -113,28 +119,24 @@ def pretrain(config):
   run.tell(*map(pretraining.describe_bad_records, sources))
   run.describe(pretraining.tell_records, sources)
 
-  model = run.build(modeling.BertPretrainer, pretrained.bert_config)
-  global_step, has_heads = 0, True
+  run.build(modeling.BertPretrainer, pretrained.bert_config)
+  has_heads = True
   if config.do_train:
-    save_companions = functools.partial(
-      pretraining.save_companions, config, sources
-    )
-    global_step = run.train(model, sources[0], save_companions=save_companions)
+    save = functools.partial(pretraining.save_companions, config, sources)
+    run.train(sources[0], save_companions=save)
   elif config.do_eval:
-    global_step = run.restore(model)
+    run.restore()
   else:
-    has_heads = pretraining.restore_for_export(run, model)
+    has_heads = pretraining.restore_for_export(run)
   if config.do_eval:
-    run.evaluate(pretraining.evaluate, model, sources[-1], global_step)
+    run.evaluate(pretraining.evaluate, sources[-1])
   if config.do_export:
-    write = export.export_pretrainer if has_heads else export.export_encoder
-    description = {
-      "task": "pretraining",
-      "do_lower_case": config.do_lower_case,
-      "max_seq_length": config.max_seq_length,
-    }
-    check = litert.make_check(config, *sources[-1:])
-    run.export(write, model, pretrained.tokenizer, description, check)
+    run.export(
+      export.export_pretrainer if has_heads else export.export_encoder,
+      pretrained.tokenizer,
+      config.describe_export(),
+      litert.make_check(config, *sources[-1:]),
+    )
   num_records = len(sources[0]) if sources else 0
   run.conclude(
     f"{num_records} records, flags, model and checkpoint fit together"

@@ -220,7 +220,6 @@ def answer_questions(config):
   from bert_keras3.tasks import data_summary
   from bert_keras3.tasks import squad_results
   from bert_keras3.training import devices
-  from bert_keras3.training import evaluation
   from bert_keras3.training.run import open_run
   from bert_keras3.weights import companions
 
@@ -231,26 +230,22 @@ def answer_questions(config):
   data = squad_results.open_data(run, pretrained)
   run.describe(data_summary.tell_questions, data)
 
-  model = run.build(modeling.BertSpanLabeler, pretrained.bert_config)
-  step = evaluation.prediction_step(model)
+  run.build(modeling.BertSpanLabeler, pretrained.bert_config)
   if config.do_train:
     # By questions, as upstream counts, although there are more windows.
     run.count_steps(data.train_windows.num_examples)
-    monitor = squad_results.make_monitor(run, step, data)
-    global_step = run.train(
-      model, data.train_source, monitor, data.save_companions
-    )
+    monitor = squad_results.make_monitor(run, data)
+    run.train(data.train_source, monitor, data.save_companions)
   else:
-    global_step = run.restore(model, config.shared_settings)
+    run.restore(config.shared_settings)
   results = {}
   if config.do_predict:
-    results = run.evaluate(squad_results.predict, step, data, global_step)
+    results = run.evaluate(squad_results.predict, data)
   tokenizer, questions = pretrained.tokenizer, data.questions
   threshold = squad_results.known_threshold(run)
   if config.do_export:
     run.export(
       export.export_squad,
-      model,
       tokenizer,
       config.describe_export(threshold),
       config.decoding(threshold),
@@ -258,7 +253,7 @@ def answer_questions(config):
     )
   if config.interactive:
     find = functools.partial(
-      squad_results.find_answers, run, step, tokenizer, threshold
+      squad_results.find_answers, run, tokenizer, threshold
     )
     run.perform(conversation.talk, find)
   run.conclude("files, flags and model fit together")

@@ -25,6 +25,7 @@ from bert_keras3.console import start
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import files as files_module
 from bert_keras3.data import pretraining_instances
+from bert_keras3.data import record_writer
 from bert_keras3.data import records
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
@@ -285,7 +286,7 @@ def _write_records(path, length=8, features=None):
   if features:
     specs = (input_pipeline.FeatureSpec(features, (1,)),)
   values = {spec.name: np.ones([4, spec.length], int) for spec in specs}
-  with records.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(values, specs):
       writer.write(record)
 

@@ -26,6 +26,7 @@ from bert_keras3.console import start as start_module
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import parsing
 from bert_keras3.data import pretraining_instances
+from bert_keras3.data import record_writer
 from bert_keras3.data import records as records_module
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
@@ -456,7 +457,7 @@ def record_file():
     length = len(record).to_bytes(8, "little")
     for part in (length, record):
       buffer.write(part)
-      crc = records_module._masked_crc(part)
+      crc = record_writer.masked_crc(part)
       buffer.write(crc.to_bytes(4, "little"))
   return buffer.getvalue()
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from bert_keras3.data import features
 from bert_keras3.data import order
 from bert_keras3.data import parsing
+from bert_keras3.data import record_writer
 from bert_keras3.data import records
 from bert_keras3.data import sequences
 from bert_keras3.data import sources
@@ -36,7 +37,7 @@ def make_features(count, start=0):
 
 
 def write_records(path, values, specs=SPECS):
-  with records.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in features.serialize_examples(values, specs):
       writer.write(record)
   return str(path)
@@ -95,7 +96,7 @@ def test_tensorflow_reads_the_file(tmp_path):
 
 def test_a_failed_writer_leaves_nothing(tmp_path):
   with pytest.raises(RuntimeError):
-    with records.RecordWriter(str(tmp_path / "a")) as writer:
+    with record_writer.RecordWriter(str(tmp_path / "a")) as writer:
       writer.write(b"x")
       raise RuntimeError
   assert list(tmp_path.iterdir()) == []
@@ -458,7 +459,7 @@ def test_weights_are_finite(tmp_path, value):
 def test_a_record_that_tensorflow_cannot_even_quote_is_named(tmp_path):
   """Its error holds the record, and is no UTF-8."""
   path = str(tmp_path / "noise")
-  with records.RecordWriter(path) as writer:
+  with record_writer.RecordWriter(path) as writer:
     writer.write(b"\xff\x00noise")
   source = records.RecordSource([path], SPECS)
   with pytest.raises(ValueError, match="noise: record 0 .* no feature"):

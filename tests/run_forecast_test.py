@@ -13,6 +13,7 @@ import modeling
 import tokenization
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import order as order_module
+from bert_keras3.data import record_writer
 from bert_keras3.data import records
 from bert_keras3.data import sequences
 from bert_keras3.data import tables
@@ -195,9 +196,9 @@ def test_the_plan_is_what_a_run_writes(tmp_path):
   findings = dry_run.Findings()
   findings.planned_bytes = 0
   dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
-  open_run(trainer.config, trainer.strategy, []).train(
-    trainer.model, make_source()
-  )
+  run = open_run(trainer.config, trainer.strategy, [])
+  run.build(modeling.BertClassifier, trainer.model.config, num_labels=2)
+  run.train(make_source())
   written = sum(
     size for path, (size, _) in listing(tmp_path).items() if ".data-" in path
   )
@@ -459,7 +460,7 @@ def write_records(path, bad=()):
   ids = np.ones([40, 8], int)
   ids[list(bad)] = VOCAB_SIZE
   features = {spec.name: np.ones([40, spec.length], int) for spec in SPECS}
-  with records.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(
       {**features, "input_ids": ids}, SPECS
     ):

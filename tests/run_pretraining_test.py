@@ -18,6 +18,7 @@ import modeling
 import run_pretraining
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import order as order_module
+from bert_keras3.data import record_writer
 from bert_keras3.data import records as records_module
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import pretraining
@@ -43,7 +44,7 @@ def write_records(path, count=40, length=16, predictions=3, vocab_size=60):
     "next_sentence_labels": rng.integers(0, 2, [count, 1]),
   }
   specs = input_pipeline.pretraining_features(length, predictions)
-  with records_module.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return str(path)
@@ -361,7 +362,7 @@ def bad_copy(path, bad_records, name="bad"):
   records = source.read(range(len(source)))
   for place in bad_records:
     records.insert(place, junk)
-  with records_module.RecordWriter(bad_path) as writer:
+  with record_writer.RecordWriter(bad_path) as writer:
     for record in records:
       writer.write(record)
   with open(bad_path, "ab") as file:
@@ -448,7 +449,7 @@ def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
   specs = input_pipeline.pretraining_features(16, 3)
   features = {spec.name: np.ones([400, spec.length], int) for spec in specs}
   features["masked_lm_positions"][place, 1] = 16
-  with records_module.RecordWriter(path) as writer:
+  with record_writer.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   words = (
@@ -568,7 +569,7 @@ def test_the_file_that_differs_from_the_others_is_named(
 def test_records_of_another_task_are_explained(config, tmp_path):
   path = str(tmp_path / "other.tfrecord")
   specs = (input_pipeline.FeatureSpec("label_ids", (1,)),)
-  with records_module.RecordWriter(path) as writer:
+  with record_writer.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(
       {"label_ids": np.zeros([2, 1], int)}, specs
     ):

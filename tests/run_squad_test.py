@@ -19,7 +19,6 @@ from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_results
 from bert_keras3.tasks import squad_scores
 from bert_keras3.training import devices
-from bert_keras3.training import evaluation
 from bert_keras3.training.run import open_run
 from bert_keras3.weights import companions
 from run_classifier_test import answer_elsewhere
@@ -367,10 +366,8 @@ def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   pretrained = companions.open_pretrained(config, config.output_dir)
   padded = open_run(config, strategy, [])
   questions = squad_results.open_data(padded, pretrained).questions
-  step = evaluation.prediction_step(
-    padded.build(modeling.BertSpanLabeler, pretrained.bert_config)
-  )
-  arguments = (strategy, step, questions.source, 8)
+  padded.build(modeling.BertSpanLabeler, pretrained.bert_config)
+  arguments = (padded, questions.source, 8)
   padding = np.arange(20) >= questions.windows.sequences.lengths[:, np.newaxis]
   assert padding.any()
   for logits in squad_results.predict_logits(*arguments, keep_padding=True):

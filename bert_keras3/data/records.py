@@ -1,20 +1,19 @@
 """TFRecord files, read by offset: the index, the checks, the damage."""
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import struct
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
 from bert_keras3.data import files
 from bert_keras3.data import order
 from bert_keras3.data import parsing
+from bert_keras3.data import record_writer
 from bert_keras3.data import sources
 
 # Framing of a TFRecord: uint64 length, its masked CRC, the data, its CRC.
@@ -34,33 +33,6 @@ _SEARCH_CHUNK_BYTES = 1 << 20
 
 # Bad records of a file that are described; all are counted.
 SHOWN_BAD_RECORDS = 5
-
-
-class RecordWriter:
-  """Writes a TFRecord file that appears under its name only when complete.
-
-      with RecordWriter(path) as writer:
-        writer.write(serialized)
-
-  An exception inside the block removes what was written.
-  """
-
-  def __init__(self, path):
-    self._stack = contextlib.ExitStack()
-    temporary_path = self._stack.enter_context(files.replacing(path))
-    self._writer = self._stack.enter_context(
-      tf.io.TFRecordWriter(temporary_path)
-    )
-
-  def write(self, serialized):
-    """Appends one record (`bytes`)."""
-    self._writer.write(serialized)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *error):
-    self._stack.__exit__(*error)
 
 
 class RecordSource:
@@ -248,14 +220,11 @@ def _name(number):
   return f"record {number} (counting from 0)"
 
 
-def _masked_crc(data):
-  crc = google_crc32c.value(data)
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 def _is_intact(data):
   """Whether the CRC that follows a record is its own."""
-  crc = struct.pack("<I", _masked_crc(data[:-_FOOTER_BYTES]))
+  crc = record_writer.CHECKSUM.pack(
+    record_writer.masked_crc(data[:-_FOOTER_BYTES])
+  )
   return data[-_FOOTER_BYTES:] == crc
 
 
@@ -452,7 +421,7 @@ def _record_size(chunk, start):
   if len(header) < _HEADER_BYTES:
     return None
   length, crc = struct.unpack("<QI", header)
-  if _masked_crc(header[:8]) != crc:
+  if record_writer.masked_crc(header[:8]) != crc:
     return None
   return _HEADER_BYTES + length + _FOOTER_BYTES
 

@@ -15,19 +15,20 @@ from bert_keras3.training.monitor import Monitor
 from bert_keras3.training.results import format_results
 
 
-def predict_logits(strategy, step, split, batch_size):
-  """Runs a model on the examples of a file.
+def predict_logits(run, split, batch_size):
+  """Runs the model of a run on the examples of a file.
 
   Args:
-    strategy: tf.distribute strategy the model lives in.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertClassifier.
     split: classifier_data.Split.
     batch_size: global batch size.
 
   Returns:
     float32 [examples, num_labels], means over the windows of long texts.
   """
-  batches = evaluation.predict(strategy, step, split.source, batch_size)
+  batches = evaluation.predict(
+    run.strategy, run.prediction_step, split.source, batch_size
+  )
   return gather_logits(split, batches)
 
 
@@ -221,12 +222,11 @@ def head_options(config, data):
   }
 
 
-def make_monitor(run, step, data):
+def make_monitor(run, data):
   """Makes the Monitor that evaluates on the development set, or None.
 
   Args:
-    run: run.Run.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertClassifier.
     data: classifier_data.Data.
 
   Raises:
@@ -242,7 +242,7 @@ def make_monitor(run, step, data):
   split = data.splits["dev"]
 
   def evaluate_now():
-    logits = predict_logits(run.strategy, step, split, config.eval_batch_size)
+    logits = predict_logits(run, split, config.eval_batch_size)
     warn_if_collapsed(task, split, logits)
     return evaluate(task, split.labels, logits, config.eval_batch_size)
 
@@ -258,14 +258,12 @@ def warn_if_collapsed(task, split, logits):
     print(f"warning: {warning}", file=sys.stderr)
 
 
-def evaluate_splits(run, step, data, global_step):
+def evaluate_splits(run, data):
   """Writes eval_results.txt and the reports of all development sets.
 
   Args:
-    run: run.Run.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertClassifier.
     data: classifier_data.Data.
-    global_step: that the weights are of.
 
   Returns:
     Dict of the numbers of the first development set, empty if there is none.
@@ -274,24 +272,22 @@ def evaluate_splits(run, step, data, global_step):
   all_results = []
   for name, split in data.of_kind("dev").items():
     suffix = name.removeprefix("dev")
-    logits = predict_logits(run.strategy, step, split, batch_size)
+    logits = predict_logits(run, split, batch_size)
     results = evaluate(data.task, split.labels, logits, batch_size)
-    run.report(results, global_step, suffix)
+    run.report(results, suffix)
     write_report(run.directory, data.task, split.labels, logits, suffix)
     run.directory.perform(warn_if_collapsed, data.task, split, logits)
     all_results.append(results)
   return all_results[0] if all_results else {}
 
 
-def predict_splits(run, step, data):
+def predict_splits(run, data):
   """Writes test_results.tsv, predictions.jsonl and a submission, of all sets.
 
   Args: as those of `evaluate_splits`.
   """
   for name, split in data.of_kind("test").items():
-    logits = predict_logits(
-      run.strategy, step, split, run.config.predict_batch_size
-    )
+    logits = predict_logits(run, split, run.config.predict_batch_size)
     directory = run.directory
     write_predictions(directory, data.task, split.examples, logits, name)
     count = len(split.examples)

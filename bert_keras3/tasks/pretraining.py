@@ -164,32 +164,33 @@ def save_companions(config, sources, directory):
     directory.copy_vocab(config.vocab_file)
 
 
-def evaluate(run, model, source, global_step):
+def evaluate(run, source):
   """Computes upstream's metrics and writes eval_results.txt.
 
   Args:
-    run: run.Run.
-    model: modeling.BertPretrainer.
+    run: run.Run of a modeling.BertPretrainer.
     source: records.RecordSource.
-    global_step: that the weights are of.
 
   Returns:
     Dict of the metrics.
   """
   config = run.config
   results = evaluation.evaluate(
-    run.strategy, model, source, config.eval_batch_size, config.max_eval_steps
+    run.strategy,
+    run.model,
+    source,
+    config.eval_batch_size,
+    config.max_eval_steps,
   )
-  run.report(results, global_step)
+  run.report(results)
   return results
 
 
-def restore_for_export(run, model):
+def restore_for_export(run):
   """Loads weights that may lack the heads of pretraining.
 
   Args:
-    run: run.Run.
-    model: modeling.BertPretrainer.
+    run: run.Run of a modeling.BertPretrainer.
 
   Returns:
     Whether they have the heads.
@@ -197,7 +198,7 @@ def restore_for_export(run, model):
   Raises:
     ValueError: a part of the encoder is missing.
   """
-  report, _ = run.load(model)
+  report = run.load()
   missing = [x for x in report.initialised if not x.startswith("cls/")]
   if missing:
     raise ValueError(

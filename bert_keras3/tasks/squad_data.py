@@ -27,6 +27,7 @@ import tqdm
 import tokenization
 from bert_keras3.data import features
 from bert_keras3.data import files
+from bert_keras3.data import record_writer
 from bert_keras3.data import sequences
 
 # The id of a file's first window; a number upstream's records begin with.
@@ -877,13 +878,13 @@ class FeatureWriter:
   """
 
   def __init__(self, filename, is_training):
-    from bert_keras3.data import records
-
     self.filename = filename
     self.is_training = is_training
     self.num_features = 0
     self._stack = contextlib.ExitStack()
-    self._writer = self._stack.enter_context(records.RecordWriter(filename))
+    self._writer = self._stack.enter_context(
+      record_writer.RecordWriter(filename)
+    )
 
   def process_feature(self, feature):
     """Appends one InputFeatures."""

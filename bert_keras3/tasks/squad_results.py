@@ -20,12 +20,11 @@ NBEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
 
 
-def predict_logits(strategy, step, source, batch_size, keep_padding):
-  """Runs a model on all windows.
+def predict_logits(run, source, batch_size, keep_padding):
+  """Runs the model of a run on all windows.
 
   Args:
-    strategy: tf.distribute strategy the model lives in.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertSpanLabeler.
     source: sequences.SequenceSource of the windows.
     batch_size: global batch size.
     keep_padding: whether positions of padding keep their logits, as upstream's
@@ -48,7 +47,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
     disable=not sys.stderr.isatty(),
   ) as bar:
     for numbers, outputs in evaluation.predict(
-      strategy, step, source, batch_size
+      run.strategy, run.prediction_step, source, batch_size
     ):
       for side, name in enumerate(("start_logits", "end_logits")):
         values = outputs[name]
@@ -201,12 +200,11 @@ def make_source(config, windows, columns=None):
   return sequences.SequenceSource(windows.sequences, columns or {}, lengths)
 
 
-def make_monitor(run, step, data):
+def make_monitor(run, data):
   """Makes the Monitor that scores predict_file, or None.
 
   Args:
-    run: run.Run.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertSpanLabeler.
     data: Data.
 
   Raises:
@@ -223,7 +221,7 @@ def make_monitor(run, step, data):
 
   def evaluate_now():
     examples = questions.examples
-    decoded = decode(run, step, data.pretrained.tokenizer, questions)
+    decoded = decode(run, data.pretrained.tokenizer, questions)
     if config.version_2_with_negative:
       threshold = squad_scores.find_threshold(examples, decoded)
       decoded = squad_scores.with_threshold(decoded, threshold)
@@ -232,12 +230,11 @@ def make_monitor(run, step, data):
   return Monitor(evaluate_now, "f1", config.early_stopping_patience)
 
 
-def decode(run, step, tokenizer, questions, threshold=0.0):
-  """Decodes a model's logits.
+def decode(run, tokenizer, questions, threshold=0.0):
+  """Decodes the logits of a run's model.
 
   Args:
-    run: run.Run.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertSpanLabeler.
     tokenizer: tokenization.FullTokenizer.
     questions: Questions.
     threshold: null odds above it mean no answer (2.0).
@@ -247,8 +244,7 @@ def decode(run, step, tokenizer, questions, threshold=0.0):
   """
   config = run.config
   start_logits, end_logits = predict_logits(
-    run.strategy,
-    step,
+    run,
     questions.source,
     config.predict_batch_size,
     keep_padding=config.pad_to_max_length,
@@ -263,14 +259,12 @@ def decode(run, step, tokenizer, questions, threshold=0.0):
   )
 
 
-def predict(run, step, data, global_step):
+def predict(run, data):
   """Writes the predictions and, if the answers are known, their scores.
 
   Args:
-    run: run.Run.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertSpanLabeler.
     data: Data.
-    global_step: that the weights are of.
 
   Returns:
     Dict of the official figures, empty if there are none.
@@ -278,7 +272,7 @@ def predict(run, step, data, global_step):
   questions, results = data.questions, {}
   examples = questions.examples
   is_scored = squad_scores.has_answers(examples)
-  decoded = decode(run, step, data.pretrained.tokenizer, questions)
+  decoded = decode(run, data.pretrained.tokenizer, questions)
   if run.config.version_2_with_negative:
     threshold = choose_threshold(run, examples if is_scored else None, decoded)
     decoded = squad_scores.with_threshold(decoded, threshold)
@@ -286,7 +280,7 @@ def predict(run, step, data, global_step):
   if is_scored:
     results = squad_scores.score_decoded(examples, decoded)
     summary = squad_scores.summarize(examples, decoded.predictions, results)
-    run.report(results, global_step, summary=summary)
+    run.report(results, summary=summary)
   path = run.directory.path
   run.tell(f"{len(examples)} predictions: {path}/{PREDICTIONS_FILE}")
   return results
@@ -323,12 +317,11 @@ def known_threshold(run):
   return squad_scores.read_threshold(run.directory.path)
 
 
-def find_answers(run, step, tokenizer, threshold, context, question):
+def find_answers(run, tokenizer, threshold, context, question):
   """Finds the answers to one question in a text.
 
   Args:
-    run: run.Run.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertSpanLabeler.
     tokenizer: tokenization.FullTokenizer.
     threshold: null odds above it mean no answer (2.0).
     context: the text.
@@ -346,7 +339,7 @@ def find_answers(run, step, tokenizer, threshold, context, question):
     [example], tokenizer, **run.config.window_settings, is_training=False
   )
   questions = Questions([example], windows, make_source(run.config, windows))
-  decoded = decode(run, step, tokenizer, questions, threshold)
+  decoded = decode(run, tokenizer, questions, threshold)
   (best,), (entries,) = decoded.best.values(), decoded.nbest.values()
   others = [
     (entry["text"], entry["probability"], None, None)

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tqdm
 
 from bert_keras3.data import files
-from bert_keras3.data import records
+from bert_keras3.data import record_writer
 from bert_keras3.weights import checkpoints
 
 # A loss is judged once: after so many reports, twice the warmup and a fifth of
@@ -280,7 +280,7 @@ def _cut_events(output_dir, step):
     kept = [x for x in events if x.step <= step]
     if is_whole and len(kept) == len(events):
       continue
-    with records.RecordWriter(path) as writer:
+    with record_writer.RecordWriter(path) as writer:
       for event in kept:
         writer.write(event.SerializeToString())
 

@@ -1,10 +1,13 @@
 """A run: an output_dir, a strategy and a config, with a verb for each deed.
 
     run = open_run(config, strategy, data_files)
-    model = run.build(modeling.BertPretrainer, bert_config)
-    step = run.train(model, source) if config.do_train else run.restore(model)
-    results = run.evaluate(pretraining.evaluate, model, source, step)
-    run.export(export.export_pretrainer, model, tokenizer, description)
+    run.build(modeling.BertPretrainer, bert_config)
+    if config.do_train:
+      run.train(source)
+    else:
+      run.restore()
+    results = run.evaluate(pretraining.evaluate, source)
+    run.export(export.export_pretrainer, tokenizer, description)
     run.conclude("files, flags and model fit together")
 
 With `--dry_run` the object is a Rehearsal, whose verbs tell what those of a Run
@@ -20,6 +23,7 @@ import modeling
 from bert_keras3.data import fields
 from bert_keras3.training import devices
 from bert_keras3.training import dry_run
+from bert_keras3.training import evaluation
 from bert_keras3.training import loop
 from bert_keras3.training import output_directory
 from bert_keras3.training.results import format_results
@@ -80,6 +84,9 @@ class Run:
     directory: output_directory.OutputDirectory, which does nothing in a worker
       that may not write.
     findings: dry_run.Findings, of a Rehearsal.
+    model: head model of `modeling`, once `build` has made it.
+    prediction_step: what evaluation.predict runs on a batch of it.
+    global_step: that the model's weights are of.
   """
 
   def __init__(self, config, strategy, directory, findings):
@@ -87,6 +94,9 @@ class Run:
     self.strategy = strategy
     self.directory = directory
     self.findings = findings
+    self.model = None
+    self.prediction_step = None
+    self.global_step = 0
 
   def count_steps(self, num_examples):
     """Settles the steps of fine-tuning on so many examples.
@@ -97,35 +107,34 @@ class Run:
     self.config = self.config.with_steps(num_examples)
 
   def build(self, head, bert_config, **options):
-    """Makes a head model, its initial weights drawn by the seed.
+    """Makes the model, its initial weights drawn by the seed.
 
     Args:
       head: class of `modeling`.
       bert_config: modeling.BertConfig.
       **options: further arguments of the class.
     """
-    keras.utils.set_random_seed(self.config.seed)
+    config = self.config
+    keras.utils.set_random_seed(config.seed)
     with self.strategy.scope():
-      model = head(bert_config, dtype=self.config.policy, **options)
-    modeling.freeze_layers(model, self.config.freeze_layers)
-    return model
+      self.model = head(bert_config, dtype=config.policy, **options)
+    modeling.freeze_layers(self.model, config.freeze_layers)
+    self.prediction_step = evaluation.prediction_step(self.model)
 
   def describe(self, tell, *args):
     """Lets a rehearsal tell about data: `tell(findings, config, *args)`."""
 
-  def train(self, model, source, monitor=None, save_companions=None):
+  def train(self, source, monitor=None, save_companions=None):
     """Trains to the end, from where output_dir left off if it did.
 
+    The weights are those of the last step, or of the best that the monitor
+    found.
+
     Args:
-      model: head model of `modeling`, made by `build`.
-      source: what to train on, see loop.Trainer.fit.
+      source: sources.Source to train on.
       monitor: monitor.Monitor that evaluates during training, or None.
       save_companions: function of the directory that saves what belongs to the
         model, such as its vocabulary; None for nothing.
-
-    Returns:
-      The step the model's weights are of: the last, or the best one that the
-      monitor found.
 
     Raises:
       ValueError, OSError: see `_begin`; or the numbers went wrong.
@@ -133,44 +142,40 @@ class Run:
     """
     trainer = loop.Trainer(
       self.strategy,
-      model,
+      self.model,
       self.config,
       jit_compile=devices.uses_xla(self.strategy, self.config),
       monitor=monitor,
     )
-    if not self._begin(trainer):
+    if self._begin(trainer):
+      self.global_step = self._fit(trainer, source, save_companions)
+    else:
       self._skip()
-      return self.restore(model)
-    return self._fit(trainer, source, save_companions)
+      self.restore()
 
-  def restore(self, model, shared_settings=()):
+  def restore(self, shared_settings=()):
     """Loads the final weights of the run, else its newest, else the initial.
 
     Args:
-      model: head model of `modeling`, made by `build`.
       shared_settings: flags that the run must have been trained with as well.
-
-    Returns:
-      The step of the run that they are of, 0 for --init_checkpoint.
 
     Raises:
       ValueError: there are none, they lack a part of the model, or were
         trained with other flags.
     """
     self.directory.check_settings(shared_settings)
-    report, step = self.load(model)
+    report = self.load()
     if report.initialised:
       raise ValueError(
         f"{report.prefix} cannot be evaluated: it has no "
         f"{report.initialised[0]}; train the missing part first"
       )
-    return step
 
-  def load(self, model):
+  def load(self):
     """Loads weights as `restore` does, which may lack a part of the model.
 
     Returns:
-      (what checkpoints.load_weights reports, step).
+      What checkpoints.load_weights reports.
 
     Raises:
       ValueError: there are none.
@@ -184,10 +189,10 @@ class Run:
         f"there is no model to use: {path} holds no checkpoint; train with "
         "--do_train or name one with --init_checkpoint"
       )
-    report = checkpoints.load_weights(
-      modeling.named_variables(model), newest or init_checkpoint
+    self.global_step = checkpoints.read_global_step(newest) if newest else 0
+    return checkpoints.load_weights(
+      modeling.named_variables(self.model), newest or init_checkpoint
     )
-    return report, checkpoints.read_global_step(newest) if newest else 0
 
   def evaluate(self, compute, *args):
     """Returns `compute(run, *args)`, a dict of results that it has written."""
@@ -198,21 +203,20 @@ class Run:
     action(*args)
 
   def export(self, write, *args):
-    """Calls `write(export_dir, *args)` where this process may write."""
+    """Calls `write(export_dir, model, *args)` where this process may write."""
     export_dir = self.config.export_dir
-    self.directory.perform(write, export_dir, *args)
+    self.directory.perform(write, export_dir, self.model, *args)
     self.directory.tell(f"exported to {export_dir}")
 
-  def report(self, results, global_step, suffix="", summary=None):
+  def report(self, results, suffix="", summary=None):
     """Writes, keeps and prints the results of an evaluation.
 
     Args:
       results: dict of numbers.
-      global_step: that the weights are of.
       suffix: of `eval_results.txt` and of the manifest's keys.
       summary: text to print instead of the file's lines, None for these.
     """
-    text = format_results({"global_step": global_step, **results})
+    text = format_results({"global_step": self.global_step, **results})
     self.directory.write(f"eval_results{suffix}.txt", text)
     self.directory.record({f"{key}{suffix}": results[key] for key in results})
     self.tell((summary or text).rstrip("\n"))

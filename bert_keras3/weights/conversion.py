@@ -322,6 +322,40 @@ def _draw_pooler(config):
   }
 
 
+def grow(model, new_tokens, max_position_embeddings):
+  """Adds tokens and positions.
+
+  Args:
+    model: Model.
+    new_tokens: list of str.
+    max_position_embeddings: of the new model, None for as many as it has.
+
+  Returns:
+    (Model, sentences about what was added).
+
+  Raises:
+    ValueError: there is no vocabulary to extend, or an addition makes no sense.
+  """
+  notes = []
+  if new_tokens:
+    model, added = extend_vocab(model, new_tokens)
+    at_end = len(added.ids) - added.num_filled
+    notes.append(
+      f"{len(added.ids)} tokens added: {added.num_filled} in place of "
+      f"[unusedN], {at_end} at the end; {len(added.known)} were known already"
+    )
+  if max_position_embeddings:
+    before = model.config.max_position_embeddings
+    is_more = max_position_embeddings > before
+    model = extend_positions(model, max_position_embeddings)
+    repeated = "the trained ones repeated; train on before use"
+    notes.append(
+      f"positions: {before}, now {max_position_embeddings}"
+      + (f", {repeated}" if is_more else "")
+    )
+  return model, notes
+
+
 def extend_vocab(model, new_tokens):
   """Gives new tokens rows of their own; see model_growth.
 
