@@ -431,19 +431,18 @@ def test_windows_are_made_once_for_the_same_files_and_flags(
 # Killed -----------------------------------------------------------------------
 
 KILL_WHILE_WRITING = """
-import os, signal, sys
-import tensorflow as tf
+import io, os, signal, sys
+from bert_keras3.data import files
 from bert_keras3.tasks import squad_decoding, squad_results
 from bert_keras3.training import output_directory
 
-write = tf.io.gfile.GFile.write
+class DyingFile(io.FileIO):
+  def write(self, content):
+    if content:
+      super().write(content[: len(content) // 2])
+      os.kill(os.getpid(), signal.SIGKILL)
 
-def write_half(self, content):
-  write(self, content[: len(content) // 2])
-  self.flush()
-  os.kill(os.getpid(), signal.SIGKILL)
-
-tf.io.gfile.GFile.write = write_half
+files.open = DyingFile
 run = output_directory.RunDirectory(sys.argv[1], {}, [])
 decoded = squad_decoding.Decoded({"q": "new"}, {"q": []}, {"q": 1.0}, {})
 squad_results.write_predictions(run, decoded)
@@ -461,6 +460,8 @@ def test_a_killed_prediction_leaves_no_half_written_json(tmp_path):
   assert result.returncode == -signal.SIGKILL
   for path in tmp_path.glob("*.json"):
     assert json.loads(path.read_text()) == {"q": "old"}
+  (half,) = tmp_path.glob("*.incomplete-*")
+  assert half.stat().st_size
 
 
 # Flags ------------------------------------------------------------------------
