@@ -30,7 +30,7 @@ from bert_keras3.data import records
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import classifier_data
-from bert_keras3.tasks import pretraining_records
+from bert_keras3.tasks import pretraining
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_scores
 from bert_keras3.training import configs
@@ -325,8 +325,8 @@ def _read_records(path, skip_bad_records=False):
   config = _records_config(path)
   config = dataclasses.replace(config, skip_bad_records=skip_bad_records)
   files = files_module.find_files("input_file", config.input_file)
-  source = pretraining_records.open_records(config, _bert_config(), files)
-  pretraining_records.tell_bad_records(source)
+  source = pretraining.open_records(config, _bert_config(), files)
+  print(pretraining.describe_bad_records(source))
   source.take(np.arange(len(source)), step=0)
 
 

@@ -446,6 +446,8 @@ def test_a_killed_prediction_leaves_no_half_written_json(tmp_path):
   assert result.returncode == -signal.SIGKILL
   for path in tmp_path.glob("*.json"):
     assert json.loads(path.read_text()) == {"q": "old"}
+  (half,) = tmp_path.glob("*.incomplete-*")
+  assert half.stat().st_size
 
 
 # Flags ------------------------------------------------------------------------
