@@ -4,12 +4,7 @@ import csv
 import dataclasses
 import io
 
-from bert_keras3.data.tables import READERS as READERS
-from bert_keras3.data.tables import BadRow as BadRow
-from bert_keras3.data.tables import InputExample as InputExample
-from bert_keras3.data.tables import Layout as Layout
-from bert_keras3.data.tables import read_examples as read_examples
-from bert_keras3.data.tables import read_text
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data
 
 
@@ -19,7 +14,7 @@ class PaddingInputExample:
 
 @dataclasses.dataclass
 class InputFeatures:
-  """One example as padded lists, as upstream's scripts pass it around."""
+  """Holds one example as padded lists, as upstream's scripts do."""
 
   input_ids: list
   input_mask: list
@@ -31,7 +26,7 @@ class InputFeatures:
 def convert_single_example(
   ex_index, example, label_list, max_seq_length, tokenizer
 ):
-  """Upstream's conversion of one InputExample; `ex_index` is not used."""
+  """Converts one InputExample to InputFeatures; `ex_index` is not used."""
   del ex_index
   if isinstance(example, PaddingInputExample):
     zeros = ([0] * max_seq_length for _ in range(3))
@@ -51,7 +46,7 @@ def convert_single_example(
 def convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer
 ):
-  """A list of InputFeatures, one per InputExample."""
+  """Converts InputExamples to a list of InputFeatures."""
   return [
     convert_single_example(i, example, label_list, max_seq_length, tokenizer)
     for i, example in enumerate(examples)
@@ -62,110 +57,110 @@ def file_based_convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer, output_file
 ):
   """Writes InputFeatures as upstream's TFRecords."""
-  from bert_keras3.data import features as input_pipeline
+  from bert_keras3.data import features
   from bert_keras3.data import records
 
-  specs = input_pipeline.classifier_features(max_seq_length)
-  features = convert_examples_to_features(
+  specs = features.classifier_features(max_seq_length)
+  converted = convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer
   )
   columns = {
-    "input_ids": [x.input_ids for x in features],
-    "input_mask": [x.input_mask for x in features],
-    "segment_ids": [x.segment_ids for x in features],
-    "label_ids": [x.label_id for x in features],
-    "is_real_example": [int(x.is_real_example) for x in features],
+    "input_ids": [x.input_ids for x in converted],
+    "input_mask": [x.input_mask for x in converted],
+    "segment_ids": [x.segment_ids for x in converted],
+    "label_ids": [x.label_id for x in converted],
+    "is_real_example": [int(x.is_real_example) for x in converted],
   }
   with records.RecordWriter(output_file) as writer:
-    for record in input_pipeline.serialize_examples(columns, specs):
+    for record in features.serialize_examples(columns, specs):
       writer.write(record)
 
 
 class DataProcessor:
-  """Upstream's base class of a data set, for code that extends it."""
+  """Gives the examples and labels of a data set; code extends it."""
 
   def get_train_examples(self, data_dir):
-    """InputExamples of the training set."""
+    """Reads the InputExamples of the training set."""
     raise NotImplementedError
 
   def get_dev_examples(self, data_dir):
-    """InputExamples of the development set."""
+    """Reads the InputExamples of the development set."""
     raise NotImplementedError
 
   def get_test_examples(self, data_dir):
-    """InputExamples for prediction."""
+    """Reads the InputExamples for prediction."""
     raise NotImplementedError
 
   def get_labels(self):
-    """Labels in the order of the logits."""
+    """Returns the labels in the order of the logits."""
     raise NotImplementedError
 
   @classmethod
   def _read_tsv(cls, input_file, quotechar=None):
     if not quotechar:
-      return [fields for _, fields in READERS["glue"](input_file)]
-    lines = io.StringIO(read_text(input_file), newline="")
+      return [fields for _, fields in tables.READERS["glue"](input_file)]
+    lines = io.StringIO(tables.read_text(input_file), newline="")
     return list(csv.reader(lines, delimiter="\t", quotechar=quotechar))
 
 
 class TaskProcessor(DataProcessor):
-  """A row of TASKS behind upstream's interface; subclasses name it."""
+  """Gives a row of TASKS upstream's interface; subclasses name the row."""
 
   task_name = None
 
   @property
   def task(self):
-    """The Task."""
+    """Returns the Task."""
     return classifier_data.TASKS[self.task_name]
 
   def get_train_examples(self, data_dir):
-    """InputExamples of the training file."""
+    """Reads the InputExamples of the training file."""
     return self._read(data_dir, "train")
 
   def get_dev_examples(self, data_dir):
-    """InputExamples of the development file."""
+    """Reads the InputExamples of the development file."""
     return self._read(data_dir, "dev")
 
   def get_test_examples(self, data_dir):
-    """InputExamples of the test file, without labels."""
+    """Reads the InputExamples of the test file, without labels."""
     return self._read(data_dir, "test")
 
   def get_labels(self):
-    """Labels in the order of the logits."""
+    """Returns the labels in the order of the logits."""
     return list(self.task.labels)
 
   def _read(self, data_dir, split):
     path, layout = classifier_data.require_file(self.task, split, data_dir)
-    return read_examples(
+    return tables.read_examples(
       path, layout, split, self.task.problem_type, self.task.labels or None
     )
 
 
 class ColaProcessor(TaskProcessor):
-  """Acceptability of a sentence."""
+  """Reads CoLA: whether a sentence is acceptable."""
 
   task_name = "cola"
 
 
 class MnliProcessor(TaskProcessor):
-  """Inference; the development and test files are the matched ones."""
+  """Reads MNLI; the development and test files are the matched ones."""
 
   task_name = "mnli"
 
 
 class MrpcProcessor(TaskProcessor):
-  """Paraphrases."""
+  """Reads MRPC: whether two sentences are paraphrases."""
 
   task_name = "mrpc"
 
 
 class XnliProcessor(TaskProcessor):
-  """Inference in the language of the attribute, as upstream's."""
+  """Reads XNLI in the language of the attribute, as upstream's does."""
 
   def __init__(self):
     self.language = "zh"
 
   @property
   def task(self):
-    """The Task in this language."""
+    """Returns the Task in this language."""
     return classifier_data.xnli(self.language)
