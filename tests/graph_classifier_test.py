@@ -65,7 +65,7 @@ def test_sequences_equal_those_of_training(
     python_tokenizer, texts, pairs, max_seq_length, long_text
   )
   second = tokenizer.tokenize(pairs) if has_pairs else None
-  first, second, owners = graph_classifier.fit(
+  first, second, owners = graph_classifier.shorten(
     tokenizer.tokenize(texts), second, max_seq_length, long_text
   )
   found = graph_tokenization.pack(
@@ -160,7 +160,7 @@ def test_an_empty_batch(tokenizer):
 
 def test_sequences_are_those_that_upstream_packs(tokenizer):
   """A check of the checker, by hand."""
-  first, second, _ = graph_classifier.fit(
+  first, second, _ = graph_classifier.shorten(
     tokenizer.tokenize(["a bc"]), tokenizer.tokenize(["d"]), 8, "truncate"
   )
   batch = graph_tokenization.pack(first, second, 8, 2, 3)

@@ -12,6 +12,7 @@ import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import modeling
 import tokenization
+from bert_keras3.data import features
 from bert_keras3.serving import export
 from bert_keras3.serving import predictor
 
@@ -237,6 +238,11 @@ def test_the_description_says_what_it_is(export_dir):
     "tensorflow_text",
     "keras",
   }
+
+
+def test_ids_have_the_names_of_features():
+  """Declared again, as predictor.py runs without the rest of the project."""
+  assert predictor.SEQUENCES == features.SEQUENCE_FEATURES
 
 
 KILL_WHILE_SAVING = """

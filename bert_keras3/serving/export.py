@@ -23,7 +23,7 @@ from bert_keras3.serving import predictor
 
 # Tokens for each mask of a text.
 MASK_TOP_K = 10
-# Kept as one token by models that fill them, whatever else is.
+# Always one token to models that fill masks.
 MASK = "[MASK]"
 _PACKAGES = ("tensorflow", "tensorflow_text", "keras")
 

@@ -3,8 +3,8 @@
     classifier = GraphClassifier(tokenizer, compute_logits, labels, ...)
     classifier.classify(["a text", "another"])["label"]
 
-What was tokenized in Python for training is tokenized in the graph here, long
-texts by the same rules, with the same logits to show for it.
+Tokenizes and shortens texts exactly as Python did for training, so the logits
+are equal.
 """
 
 import tensorflow as tf
@@ -17,16 +17,16 @@ LABEL_SEPARATOR = ","
 
 
 class GraphClassifier(tf.Module):
-  """A classifier of strings.
+  """Classifies strings.
 
   Args:
     tokenizer: graph_tokenization.GraphTokenizer.
     compute_logits: function from a dict of int32 [batch, length] `input_ids`,
       `input_mask` and `segment_ids` to float32 logits [batch, num_labels].
     labels: list of str in the order of the logits, empty for regression.
-    problem_type: see task_metrics.
+    problem_type: see tasks.metrics.
     max_seq_length: tokens of a sequence at most.
-    long_text: what becomes of longer texts, see
+    long_text: how longer texts are shortened, see
       classifier_data.tokenize_examples.
     special_ids: ids of `[CLS]` and `[SEP]`.
   """
@@ -64,7 +64,7 @@ class GraphClassifier(tf.Module):
     second = None
     if text_pair is not None:
       second = self._tokenizer.tokenize(text_pair)
-    first, second, owners = fit(
+    first, second, owners = shorten(
       first, second, self._max_seq_length, self._long_text
     )
     batch = graph_tokenization.pack(
@@ -76,13 +76,13 @@ class GraphClassifier(tf.Module):
     return self.from_logits(logits)
 
   def classify_tokens(self, input_ids, input_mask, segment_ids):
-    """The same for what is int32 [batch, length] already."""
+    """Classifies ids, int32 [batch, length]; returns as `classify` does."""
     arrays = (input_ids, input_mask, segment_ids)
     batch = dict(zip(features.SEQUENCE_FEATURES, arrays, strict=True))
     return self.from_logits(self._compute_logits(batch))
 
   def from_logits(self, logits):
-    """What logits say.
+    """Turns logits into labels or scores.
 
     Args:
       logits: float32 [batch, num_labels].
@@ -110,18 +110,18 @@ class GraphClassifier(tf.Module):
 # Long texts -------------------------------------------------------------------
 
 
-def fit(first, second, max_seq_length, long_text):
-  """Makes texts fit, as classifier_data.tokenize_examples does.
+def shorten(first, second, max_seq_length, long_text):
+  """Shortens texts, as classifier_data.tokenize_examples does.
 
   Args:
     first: int32 RaggedTensor [batch, (tokens)].
-    second: the same, or None.
+    second: int32 RaggedTensor [batch, (tokens)], or None.
     max_seq_length: tokens of a sequence at most.
     long_text: one of classifier_data.LONG_TEXT.
 
   Returns:
-    (first, second, owners): what to pack, and int64 [sequences], the text that
-    each sequence is of.
+    (first, second, owners): the ids to pack, and int64 [sequences], the number
+    of the text that each sequence belongs to.
   """
   if second is None:
     second = _take(first, tf.zeros_like(first.row_lengths()))
@@ -132,12 +132,12 @@ def fit(first, second, max_seq_length, long_text):
     kept = graph_tokenization.truncate_pair(first, second, max_seq_length)
     pairs = zip((first, second), kept, strict=True)
     first, second = (_drop_middle(x, y.row_lengths()) for x, y in pairs)
-  # `pack` drops the end of what is still too long.
+  # `pack` drops the ends of texts that are still too long.
   return first, second, owners
 
 
 def _drop_middle(ids, keep):
-  """Of longer rows, the first quarter and the last three of what is kept."""
+  """Keeps `keep` ids of longer rows: one quarter first, three quarters last."""
   lengths = ids.row_lengths()
   head = tf.where(lengths > keep, -(-keep // 4), keep)
   tail = keep - head
@@ -145,7 +145,7 @@ def _drop_middle(ids, keep):
 
 
 def _slide(first, second, max_seq_length):
-  """Windows over the longer text; the other keeps half the room at most."""
+  """Slides windows over the longer text; the other keeps half at most."""
   num_first, num_second = first.row_lengths(), second.row_lengths()
   room = max_seq_length - tf.where(num_second > 0, 3, 2)
   room = tf.cast(tf.maximum(room, 0), tf.int64)
@@ -169,7 +169,7 @@ def _slide(first, second, max_seq_length):
 
 
 def _swap(stays, first, second):
-  """(first, second) in rows that stay, (second, first) in the others."""
+  """Returns (first, second) in rows that stay, (second, first) in others."""
   stays = tf.cast(stays, tf.int64)
 
   def choose(a, b):
@@ -183,7 +183,7 @@ def _swap(stays, first, second):
 
 
 def _take(ids, counts, starts=0):
-  """`counts` ids of each row, from `starts` on."""
+  """Takes `counts` ids of each row, from `starts` on."""
   starts = ids.row_starts() + starts
   places = tf.ragged.range(starts, starts + counts)
   return places.with_values(tf.gather(ids.values, places.values))

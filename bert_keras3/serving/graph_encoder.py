@@ -15,7 +15,7 @@ from bert_keras3.serving import graph_tokenization
 
 
 class SpecialIds(typing.NamedTuple):
-  """Ids of `[CLS]`, `[SEP]` and `[MASK]`."""
+  """Holds the ids of `[CLS]`, `[SEP]` and `[MASK]`."""
 
   cls: int
   sep: int
@@ -23,7 +23,7 @@ class SpecialIds(typing.NamedTuple):
 
 
 class GraphEncoder(tf.Module):
-  """BERT's outputs for strings.
+  """Computes BERT's outputs for strings.
 
   Args:
     tokenizer: graph_tokenization.GraphTokenizer.
@@ -42,7 +42,7 @@ class GraphEncoder(tf.Module):
     self.special_ids = special_ids
 
   def pack(self, first, second=None):
-    """int32 RaggedTensors [batch, (tokens)] to a model's input."""
+    """Packs int32 RaggedTensors [batch, (tokens)] into a model's input."""
     return graph_tokenization.pack(
       first,
       second,
@@ -85,7 +85,7 @@ class GraphEncoder(tf.Module):
 
 
 class GraphMaskFiller(tf.Module):
-  """The masked-LM and the next-sentence head on strings.
+  """Applies the masked-LM and the next-sentence head to strings.
 
   Args:
     encoder: GraphEncoder, whose tokenizer keeps `[MASK]` as one token.
@@ -132,7 +132,7 @@ class GraphMaskFiller(tf.Module):
     }
 
   def score_pair(self, text, text_pair):
-    """How likely one text follows the other.
+    """Scores how likely one text follows the other.
 
     Args:
       text: string [batch].

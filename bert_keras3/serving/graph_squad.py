@@ -15,8 +15,8 @@ not searched for as upstream does.
     found = finder.answer(["who built it?"], ["It was built by them."])
     found["answer"][0], found["probability"][0], found["start"][0]
 
-All windows of a batch are dealt with at once, and so are all their candidates
-for an answer: there is no loop but over what the model can hold.
+All windows of a batch are laid at once, and all their candidates for an answer
+are ranked at once. The only loop runs the model on a few windows at a time.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from bert_keras3.serving import graph_tokenization
 from bert_keras3.tasks import squad_decoding
 
 _BLANK = ord(" ")
-# What separates words to SQuAD beside the blank, see `squad_data.split_words`.
+# Characters that separate SQuAD's words, see `squad_data.split_words`.
 _OTHER_BLANKS = tuple(map(ord, "\t\r\n\u202f"))
 # Where there is no answer.
 _NOWHERE = -1
@@ -40,9 +40,9 @@ _GRAPH_OF_PAIRS = tf.function(
 
 @dataclasses.dataclass(frozen=True)
 class WindowingConfig:
-  """How windows are laid; the first three fields are upstream's flags.
+  """Says how windows are laid; the first three fields are upstream's flags.
 
-  `windows_at_once` is what `compute_logits` is given at most.
+  `compute_logits` is given no more than `windows_at_once` windows.
 
   Raises:
     ValueError: a number is less than 1, or the longest question leaves no room
@@ -69,7 +69,7 @@ class WindowingConfig:
 
 
 class GraphWindows(typing.NamedTuple):
-  """What `squad_data.Windows` holds, of a batch.
+  """Holds the windows of a batch, as `squad_data.Windows` does.
 
   Attributes:
     features: dict of `input_ids`, `input_mask` and `segment_ids`, int32
@@ -93,7 +93,7 @@ class GraphWindows(typing.NamedTuple):
 
 
 class _Candidates(typing.NamedTuple):
-  """What may be an answer.
+  """Holds candidates for an answer.
 
   Attributes:
     question: int32 [candidates], number in the batch.
@@ -109,7 +109,7 @@ class _Candidates(typing.NamedTuple):
 
 
 class _Layout(typing.NamedTuple):
-  """Where windows are, int64 [windows] each.
+  """Says where windows are, int64 [windows] each.
 
   Attributes:
     example: the question.
@@ -117,7 +117,7 @@ class _Layout(typing.NamedTuple):
     last: the number of the question's last window.
     start, stop: tokens of the document.
     room: how many tokens there could be.
-    stride: from the start of the one before.
+    stride: tokens from the start of one window to the next.
     num_tokens: tokens of the whole document.
   """
 
@@ -137,14 +137,14 @@ class GraphAnswerFinder(tf.Module):
   def __init__(
     self, tokenizer, compute_logits, windowing, decoding, special_ids
   ):
-    """Remembers how to do it.
+    """Keeps the model, the tokenizer and the settings.
 
     Args:
       tokenizer: graph_tokenization.GraphTokenizer.
       compute_logits: function from a dict of `input_ids`, `input_mask` and
         `segment_ids`, int32 [windows, length], to (start logits, end logits),
-        floats [windows, length]. To be saved, its variables must belong to what
-        is saved: to an attribute of the finder, for example.
+        floats [windows, length]. To be saved, its variables must belong to the
+        object that is saved: to an attribute of the finder, for example.
       windowing: WindowingConfig.
       decoding: squad_decoding.DecodingConfig; `do_lower_case` is the
         tokenizer's affair here.
@@ -235,7 +235,13 @@ class GraphAnswerFinder(tf.Module):
       return _to_float32(found)
 
   def _make_windows(self, layout, queries, tokens):
-    """_Layout, ids of each window's question, the tokenizer's output."""
+    """Makes GraphWindows.
+
+    Args:
+      layout: _Layout.
+      queries: int32 RaggedTensor [windows, (tokens)], ids of the questions.
+      tokens: dict of the contexts' tokens, from the tokenizer.
+    """
     shift = tf.gather(tokens["ids"].row_starts(), layout.example)
     places = tf.ragged.range(shift + layout.start, shift + layout.stop)
     columns = {
@@ -260,10 +266,9 @@ class GraphAnswerFinder(tf.Module):
     )
 
   def _run_model(self, features):
-    """The logits, float32 [2, windows, length]; -inf for padding.
+    """Computes the logits, float32 [2, windows, length]; -inf for padding.
 
-    No more windows at a time than the model is to be given: a book has
-    thousands.
+    The model gets a few windows at a time: a book has thousands.
     """
     step = self._windowing.windows_at_once
     count, length = tf.unstack(tf.shape(features["input_ids"]))
@@ -287,7 +292,7 @@ class GraphAnswerFinder(tf.Module):
     return tf.where(is_token, logits, -float("inf"))
 
   def _find_nulls(self, spans, null_scores):
-    """The null answers as _Candidates, of questions that need one.
+    """Makes the null answers of questions that need one, as _Candidates.
 
     That is all of 2.0, and those of 1.1 that have nothing else.
     """
@@ -301,10 +306,10 @@ class GraphAnswerFinder(tf.Module):
     return _Candidates(questions, scores, nowhere, nowhere)
 
   def _collect(self, candidates, texts, batch):
-    """The n best of ranked _Candidates, dense.
+    """Collects the n best of ranked _Candidates, dense.
 
     Returns:
-      Dict of what `answer` returns of all answers.
+      Dict of those results of `answer` that are about all answers.
     """
     count = self._decoding.n_best_size
     candidates = _take(
@@ -332,7 +337,10 @@ class GraphAnswerFinder(tf.Module):
     }
 
   def _predict(self, found, null_scores, lowest):
-    """The predicted of the answers that were found, by `null_odds` in 2.0."""
+    """Picks the predicted answer.
+
+    In 2.0 it is the null answer if the null odds exceed the threshold.
+    """
     results = {}
     is_null = found["starts"] == _NOWHERE
     # All are null only where there is nothing else.
@@ -361,7 +369,7 @@ class GraphAnswerFinder(tf.Module):
 
 
 def _lay_windows(num_tokens, room, doc_stride):
-  """`squad_data.window_spans` of all documents.
+  """Computes `squad_data.window_spans` of all documents.
 
   Args:
     num_tokens: int64 [batch], tokens of each document.
@@ -385,7 +393,7 @@ def _lay_windows(num_tokens, room, doc_stride):
 
 
 def _have_max_context(layout):
-  """`squad_data.best_windows`, which explains it: bool [windows, (tokens)]."""
+  """Computes `squad_data.best_windows`, bool [windows, (tokens)]."""
   positions = tf.ragged.range(layout.start, layout.stop)
   rows = positions.value_rowids()
   _, number, last, _, _, room, stride, num_tokens = (
@@ -403,7 +411,7 @@ def _have_max_context(layout):
 
 
 def _context_score(positions, starts, length):
-  """Upstream's float arithmetic, which decides ties; -inf outside."""
+  """Scores contexts in upstream's floats, which decide ties; -inf outside."""
   left = positions - starts
   right = length - 1 - left
   score = tf.cast(tf.minimum(left, right), tf.float64)
@@ -416,7 +424,7 @@ def _context_score(positions, starts, length):
 
 
 def _find_spans(windows, logits, config):
-  """The spans that have an answer's form, as _Candidates.
+  """Finds the spans that have an answer's form, as _Candidates.
 
   They are in the order of upstream's loops over windows, starts and ends, which
   decides between equals later on: `tf.where` counts so.
@@ -451,7 +459,7 @@ def _find_spans(windows, logits, config):
 
 
 def _score_nulls(windows, logits, batch):
-  """What the null answers of questions are judged by.
+  """Scores the null answers of questions, and the worst spans.
 
   Args:
     windows: GraphWindows.
@@ -481,7 +489,7 @@ def _score_nulls(windows, logits, batch):
 
 
 def _take(candidates, which):
-  """Some _Candidates: those of a bool mask or of numbers."""
+  """Takes the _Candidates of a bool mask or of numbers."""
   take = tf.boolean_mask if which.dtype == tf.bool else tf.gather
   return _Candidates(*(take(column, which) for column in candidates))
 
@@ -507,7 +515,7 @@ def _number_within(questions):
 
 
 def _drop_repeated(candidates, texts):
-  """Of a question's ranked _Candidates with the same text the first is kept."""
+  """Keeps the first of a question's ranked _Candidates with equal texts."""
   keys = tf.strings.join(
     [tf.strings.as_string(candidates.question), texts.cut_blanked(candidates)],
     separator=" ",
@@ -519,7 +527,7 @@ def _drop_repeated(candidates, texts):
 
 
 class _Texts:
-  """Contexts, to cut candidates out of.
+  """Holds contexts, to cut candidates out of.
 
   As code points, one context after another: a character of a string can only be
   found by counting from its beginning.
@@ -535,18 +543,18 @@ class _Texts:
     is_blank = tf.reduce_any(
       self._chars[:, tf.newaxis] == (_BLANK, *_OTHER_BLANKS), axis=1
     )
-    # What follows a blank's like is no first of its run.
+    # Of a run of blanks the first is kept.
     is_kept = ~(is_blank & tf.concat([[False], is_blank[:-1]], axis=0))
     blanked = tf.where(is_blank, _BLANK, self._chars)
     self._blanked = tf.boolean_mask(blanked, is_kept)
     self._blanked_places = tf.cumsum(tf.cast(is_kept, tf.int64), exclusive=True)
 
   def cut(self, candidates):
-    """string [candidates], as written; "" for no answer."""
+    """Returns string [candidates], as written; "" for no answer."""
     return _slices(self._chars, *self._bounds(candidates))
 
   def cut_blanked(self, candidates):
-    """string [candidates], with one blank for each run of white space."""
+    """Returns string [candidates], each run of white space as one blank."""
     starts, ends = (
       tf.gather(self._blanked_places, x) for x in self._bounds(candidates)
     )
@@ -562,7 +570,7 @@ class _Texts:
 
 
 def _slices(chars, starts, ends):
-  """Parts of int32 [characters] as strings."""
+  """Cuts parts out of int32 [characters], as strings."""
   places = tf.ragged.range(starts, ends)
   parts = places.with_values(tf.gather(chars, places.values))
   return tf.strings.unicode_encode(parts, "UTF-8")

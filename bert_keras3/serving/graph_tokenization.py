@@ -2,18 +2,18 @@
 
 Text goes in as strings and comes out as ids: those of `tokenization.py`, for
 every text, cased and lower-cased. Vocabulary and Unicode's tables are constants
-of the graph. What was exported needs no file, and stays as it is where Python's
-`unicodedata` is another.
+of the graph. An exported tokenizer needs no file, and does not change with the
+version of Python's `unicodedata`.
 
     tokenizer = GraphTokenizer("vocab.txt", do_lower_case=True)
     ids = tokenizer.tokenize(["unaffable", "a second text"])  # ragged
     batch = pack(ids, None, max_seq_length=128, cls_id=101, sep_id=102)
 
-How it works: a text is cut at spaces, and what stands between them is dealt
-with once a batch, however often it is there. The distinct ones then make one
-long text, in which everything is done to all of its characters at once: a table
-says which rule a code point follows, a rule which characters it becomes.
-WordPiece is tensorflow_text's, the only op that is not TensorFlow's own.
+How it works: texts are cut at spaces, and each distinct string of a batch is
+tokenized once. The distinct strings make one long text, whose characters are
+all processed at once: a table tells the rule of each code point, a rule the
+characters that it becomes. WordPiece is tensorflow_text's, the only op that is
+not TensorFlow's own.
 """
 
 import functools
@@ -37,7 +37,7 @@ _UNASSIGNED = {"Cn", "Co", "Cs"}
 _ITSELF = -1
 # The "id" of all that is no special token.
 _NOT_SPECIAL = -1
-# What a code point is to a capital sigma beside it, see `_sigma_role`.
+# The roles of a code point beside a capital sigma, see `_sigma_role`.
 _UNSEEN, _CASED, _CASELESS = range(3)
 # More bytes than a word of 200 characters has. A longer word is replaced by
 # `_ENDLESS_WORD`: tensorflow_text counts bytes, upstream counts characters.
@@ -45,7 +45,7 @@ _MAX_WORD_BYTES = 800
 _ENDLESS_WORD = "x" * (_MAX_WORD_BYTES + 1)
 # tensorflow_text refuses a vocabulary with a longer token.
 _MAX_PIECE_BYTES = 256
-# RE2's: a run of characters that Python's UTF-8 knows, or a byte of no such.
+# RE2's: a run of characters that are valid in UTF-8, or an invalid byte.
 _CHARACTERS_OR_BYTE = r"([\x{0}-\x{D7FF}\x{E000}-\x{10FFFF}]+)|\C"
 # All that may be a special token. It is separated from its neighbours without
 # harm if it is none: brackets are words of their own, and no rule looks past.
@@ -60,13 +60,13 @@ _GRAPH_OF_TEXTS = tf.function(
 
 
 class _Rule(typing.NamedTuple):
-  """What happens to code points.
+  """Holds a rule: the characters that code points become.
 
   Attributes:
     becomes: the characters, `_ITSELF` or code points; a space ends a word.
     classes: the combining class of each.
     starts_run: whether NFD moves no mark from one side of it to the other.
-    sigma_role: what it is to a sigma beside it.
+    sigma_role: its role beside a sigma.
     is_lost_mark: whether it is a mark that is removed from its letter.
     separates: whether it is a space to SQuAD.
   """
@@ -80,7 +80,7 @@ class _Rule(typing.NamedTuple):
 
 
 class _Tables(typing.NamedTuple):
-  """The rules of all code points, as arrays.
+  """Holds the rules of all code points, as arrays.
 
   Attributes:
     pages: int32 [code points / 256], the page of each 256 code points.
@@ -104,7 +104,7 @@ class _Tables(typing.NamedTuple):
 
 @functools.cache
 def _make_tables(do_lower_case):
-  """Unicode by the rules of `tokenization.CodePointTable`, as `_Tables`."""
+  """Makes `_Tables` by the rules of `tokenization.CodePointTable`."""
   table = tokenization.CodePointTable(do_lower_case)
   cleaner = tokenization.CodePointTable(do_lower_case=False)
   number_of = {}
@@ -132,9 +132,9 @@ def _make_tables(do_lower_case):
 
 
 def _make_page(first, table, cleaner):
-  """The rules of 256 code points.
+  """Makes the rules of 256 code points.
 
-  Most pages equal another one, such as all that hold nothing but ideographs.
+  Most pages equal another page: all that hold only ideographs, for example.
   """
   codes = range(first, first + 256)
   categories = {unicodedata.category(chr(code)) for code in codes}
@@ -146,10 +146,10 @@ def _make_page(first, table, cleaner):
 
 
 def _make_rule(code_point, table, cleaner):
-  """The `_Rule` of a code point."""
+  """Makes the `_Rule` of a code point."""
   char = chr(code_point)
   replacement = table.alone(code_point)
-  # What the cased table deletes is gone before anything is lower-cased.
+  # Characters that the cased table deletes are gone before lower-casing.
   is_deleted = not cleaner.alone(code_point)
   decomposed = "" if is_deleted else unicodedata.normalize("NFD", char.lower())
   return _Rule(
@@ -166,7 +166,7 @@ def _make_rule(code_point, table, cleaner):
 
 
 def _sigma_role(char):
-  """What `char` means to `str.lower` beside a capital sigma.
+  """Finds the role of `char` in `str.lower` beside a capital sigma.
 
   A sigma is final if the nearest character before it that is not `_UNSEEN` is
   `_CASED`, and the nearest one after it is not. Python does not tell which ones
@@ -181,7 +181,7 @@ def _sigma_role(char):
 
 @functools.cache
 def _make_utf8_lengths():
-  """The bytes of a character that begins with two given bytes.
+  """Counts the bytes of a character that begins with two given bytes.
 
   By table 3-7 of the Unicode standard: no overlong form, no surrogate, nothing
   beyond U+10FFFF. Bytes after the second are not looked at.
@@ -205,7 +205,7 @@ def _make_utf8_lengths():
 
 
 class _Text(typing.NamedTuple):
-  """Distinct strings without spaces, one after another, a space after each.
+  """Holds distinct strings without spaces, with a space after each.
 
   Attributes:
     code_points: int32 [code points], as written.
@@ -227,7 +227,7 @@ class _Text(typing.NamedTuple):
 
 
 class _Pieces(typing.NamedTuple):
-  """The pieces of a `_Text`.
+  """Holds the pieces of a `_Text`.
 
   Attributes:
     ids: int32 [pieces].
@@ -248,7 +248,7 @@ class _Pieces(typing.NamedTuple):
 
 
 class GraphTokenizer(tf.Module):
-  """`tokenization.FullTokenizer.encode` for batches, within a graph.
+  """Encodes batches in a graph, as `tokenization.FullTokenizer.encode` does.
 
   A string that is not UTF-8 loses its invalid bytes, as by
   `tokenization.convert_to_unicode`.
@@ -294,7 +294,7 @@ class GraphTokenizer(tf.Module):
 
   @_GRAPH_OF_TEXTS
   def tokenize(self, texts):
-    """Texts to ids, without `[CLS]` and `[SEP]`.
+    """Turns texts into ids, without `[CLS]` and `[SEP]`.
 
     Args:
       texts: string [batch], UTF-8.
@@ -310,7 +310,7 @@ class GraphTokenizer(tf.Module):
       return _merge(numbers, tf.gather(ids, numbers.values))
 
   def _encode(self, strings):
-    """Strings without spaces to an int32 RaggedTensor [strings, (tokens)]."""
+    """Encodes strings without spaces, int32 RaggedTensor [strings, (ids)]."""
     special_ids = None
     if self._special_ids:
       special_ids = self._special_ids.lookup(strings)
@@ -327,7 +327,7 @@ class GraphTokenizer(tf.Module):
 
   @_GRAPH_OF_TEXTS
   def tokenize_with_offsets(self, texts):
-    """Texts to ids, and the characters that each was made of.
+    """Turns texts into ids, with the characters that each was made of.
 
     Offsets count code points of `tokenization.convert_to_unicode(text)`. They
     are those of `squad_data.align_pieces`, applied to each word that
@@ -363,7 +363,7 @@ class GraphTokenizer(tf.Module):
       return {name: columns.with_values(values) for name, values in by_name}
 
   def _normalize(self, strings):
-    """string [strings], without spaces, to a `_Text`."""
+    """Normalises string [strings], without spaces, to a `_Text`."""
     tables = self._tables
     code_points, row_splits = self.decode(strings)
     if self.do_lower_case:
@@ -393,7 +393,7 @@ class GraphTokenizer(tf.Module):
     )
 
   def decode(self, strings):
-    """Strings to code points, as `tokenization.convert_to_unicode` reads bytes.
+    """Decodes strings, as `tokenization.convert_to_unicode` reads bytes.
 
     Args:
       strings: string [strings], a space is put after each.
@@ -403,7 +403,7 @@ class GraphTokenizer(tf.Module):
 
     `tf.strings.unicode_decode` judges invalid bytes otherwise than Python. In
     UTF-8 a first byte is never a later one, so every character can be found
-    without knowing where others are. The rest is what Python drops.
+    without knowing where others are. Python drops the other bytes.
     """
     data = tf.strings.reduce_join(strings, separator=" ") + " "
     data = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
@@ -434,7 +434,7 @@ class GraphTokenizer(tf.Module):
     return code_points, tf.searchsorted(firsts, splits, out_type=tf.int64)
 
   def _look_up(self, code_points):
-    """The rule of each code point."""
+    """Looks up the rule of each code point."""
     page = tf.gather(self._tables.pages, tf.bitwise.right_shift(code_points, 8))
     place = code_points & 255
     return tf.gather(self._tables.page_rules, page * 256 + place)
@@ -462,7 +462,7 @@ class GraphTokenizer(tf.Module):
     return tf.gather(chars, tf.argsort(keys, stable=True))
 
   def _split_words(self, text):
-    """A `_Text` to `_Pieces`."""
+    """Splits a `_Text` into `_Pieces`."""
     word_starts, word_ends = _find_runs(text.chars != _SPACE)
     word_lengths = word_ends - word_starts
     words = tf.strings.unicode_encode(text.chars[tf.newaxis], "UTF-8")[0]
@@ -487,7 +487,7 @@ class GraphTokenizer(tf.Module):
     )
 
   def _align(self, text, pieces):
-    """What `squad_data.align_pieces` does.
+    """Aligns pieces with characters, as `squad_data.align_pieces` does.
 
     Returns:
       (int32 [pieces, 4], the columns of `tokenize_with_offsets` counted within
@@ -513,12 +513,12 @@ class GraphTokenizer(tf.Module):
     return _count_from_rows(columns, text, pieces.row_splits, first_words)
 
   def _squad_words(self, text):
-    """First and last code points of SQuAD's words, int64 [words] each."""
+    """Finds the first and last code points of SQuAD's words, int64 [words]."""
     is_word = ~tf.gather(self._tables.separates, text.rules)
     return _find_runs(is_word)
 
   def _follow_characters(self, text, first_words):
-    """The code points that characters, spaces left out, were made of.
+    """Finds the code points that characters, without spaces, were made of.
 
     An accent that was removed belongs to the character before it, if that is of
     the same word.
@@ -544,7 +544,7 @@ class GraphTokenizer(tf.Module):
 
 
 def _make_wordpiece(vocab, max_word_chars):
-  """Returns (FastWordpieceTokenizer, int32 [its tokens], the ids of them)."""
+  """Makes (FastWordpieceTokenizer, int32 [its tokens], their ids)."""
   if "[UNK]" not in vocab:
     raise ValueError(
       "the vocabulary has no [UNK], which stands for unknown words; use the"
@@ -569,7 +569,7 @@ def _make_wordpiece(vocab, max_word_chars):
 
 
 def _make_special_ids(vocab, special_tokens):
-  """A table from special token to id, None if there are none.
+  """Makes a table from special token to id, None if there are none.
 
   Raises:
     ValueError: one is not in the vocabulary or not in square brackets.
@@ -598,7 +598,7 @@ def _refuse_offsets(texts):
 
 
 def _is_usable(token, max_word_chars):
-  """Whether a word can have this piece; others are kept from tensorflow_text.
+  """Tells whether a word can have this piece; tensorflow_text gets no others.
 
   Raises:
     ValueError: it can, but tensorflow_text cannot.
@@ -617,9 +617,9 @@ def _is_usable(token, max_word_chars):
 
 
 def _set_brackets_apart(texts):
-  """Texts with spaces around all that is in brackets, invalid bytes gone.
+  """Puts spaces around all that is in brackets, and drops invalid bytes.
 
-  What is left of "[MA\\xffSK]" is a mask, in Python as well.
+  "[MA\\xffSK]" becomes a mask, as in Python.
   """
   texts = tf.strings.regex_replace(texts, _CHARACTERS_OR_BYTE, r"\1")
   return tf.strings.regex_replace(texts, _IN_BRACKETS, r" \1 ")
@@ -638,14 +638,14 @@ def _split(texts):
 
 
 def _merge(outer, inner):
-  """[batch, (n)] and [all n, (tokens), ...] to [batch, (tokens), ...]."""
+  """Merges [batch, (n)] and [all n, (tokens), ...]: [batch, (tokens), ...]."""
   return tf.RaggedTensor.from_row_splits(
     inner.values, tf.gather(inner.row_splits, outer.row_splits), validate=False
   )
 
 
 def _expand(counts):
-  """Every number from 0 as often as `counts` says, and which time it is.
+  """Repeats each number from 0 by its count, and numbers the repetitions.
 
   Args:
     counts: int64 [n], each below 4.
@@ -660,20 +660,20 @@ def _expand(counts):
 
 
 def _find_runs(mask):
-  """Where runs of True begin, and the positions after them, int64 [runs]."""
+  """Finds where runs of True begin, and the positions after them, int64."""
   mask = tf.concat([[False], mask, [False]], axis=0)
   starts = tf.where(mask[1:] & ~mask[:-1])[:, 0]
   return starts, tf.where(mask[:-1] & ~mask[1:])[:, 0]
 
 
 def _number_of_run(starts, positions):
-  """Which run each position is in."""
+  """Finds the number of the run that each position is in."""
   after = tf.searchsorted(starts, positions, side="right", out_type=tf.int64)
   return after - 1
 
 
 def _piece_bounds(text, pieces):
-  """Where pieces are, in characters without spaces, int64 [pieces] each."""
+  """Finds the bounds of pieces, in characters without spaces, int64."""
   chars = tf.boolean_mask(text.chars, text.chars != _SPACE)
   num_bytes = 1 + sum(
     tf.cast(chars >= x, tf.int64) for x in (0x80, 0x800, 0x10000)
@@ -696,10 +696,11 @@ def _piece_bounds(text, pieces):
 
 
 def _count_from_rows(columns, text, piece_splits, first_words):
-  """Code points and words of columns counted from each string's beginning.
+  """Counts code points and words from the beginning of each string.
 
   Returns:
-    (int32 [pieces, 4], int32 [strings, 4], what each string has of them).
+    (int32 [pieces, 4], the columns so counted, int32 [strings, 4], how many
+    each string has).
   """
   words = tf.searchsorted(first_words, text.row_splits, out_type=tf.int64)
   chars = text.row_splits
@@ -712,7 +713,7 @@ def _count_from_rows(columns, text, piece_splits, first_words):
 
 
 def _sums_before(ragged, values):
-  """Sums of the values that precede each one in its row.
+  """Sums the values that precede each value in its row.
 
   Args:
     ragged: RaggedTensor [rows, (n)].
@@ -727,14 +728,14 @@ def _sums_before(ragged, values):
 
 
 def pack(first, second, max_seq_length, cls_id, sep_id):
-  """Ids of texts, or of pairs of texts, to a model's input.
+  """Packs ids of texts, or of pairs of texts, into a model's input.
 
   The sequences of `sequences.truncate_pair` and `pack_pair`: `[CLS] first
   [SEP]`, and `second [SEP]` where that has tokens.
 
   Args:
     first: int32 RaggedTensor [batch, (tokens)].
-    second: the same, or None.
+    second: int32 RaggedTensor [batch, (tokens)], or None.
     max_seq_length: tokens of a sequence at most, 3 or more; an int or a scalar.
     cls_id: id of `[CLS]`.
     sep_id: id of `[SEP]`.
@@ -766,11 +767,11 @@ def pack(first, second, max_seq_length, cls_id, sep_id):
 
 
 def truncate_pair(first, second, max_seq_length):
-  """Cuts texts as `sequences.truncate_pair` does.
+  """Truncates texts as `sequences.truncate_pair` does.
 
   Args:
     first: int32 RaggedTensor [batch, (tokens)].
-    second: the same; its rows may be empty.
+    second: int32 RaggedTensor [batch, (tokens)]; its rows may be empty.
     max_seq_length: tokens of a sequence at most, `[CLS]` and `[SEP]` included.
 
   Returns:
@@ -787,7 +788,7 @@ def truncate_pair(first, second, max_seq_length):
 
 
 def _keep(ids, counts):
-  """The first `counts` ids of each row."""
+  """Keeps the first `counts` ids of each row."""
   starts = ids.row_starts()
   places = tf.ragged.range(starts, starts + counts)
   return places.with_values(tf.gather(ids.values, places.values))

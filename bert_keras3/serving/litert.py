@@ -34,8 +34,7 @@ FILES = {
   "int8": "litert/model_int8.tflite",
 }
 SIGNATURE = "tokens"
-# What outputs are compared on where there are no examples, and how many
-# examples where there are.
+# The most batches to compare outputs on; random ones if there are no examples.
 NUM_BATCHES = 4
 BATCH_SIZE = 8
 # Last characters of the converter's reason; the whole may be many lines.

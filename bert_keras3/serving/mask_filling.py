@@ -16,20 +16,19 @@ import os
 import numpy as np
 
 import tokenization
-from bert_keras3.data import features
 from bert_keras3.data import sequences
 from bert_keras3.serving import predictor
 
 MASK = "[MASK]"
-# What a task needs, by how the names of its variables begin. Hugging Face's
+# How the names of the variables begin that a task needs. Hugging Face's
 # masked-LM models have neither a next-sentence head nor the pooler below it.
 MASKED_LM = ("cls/predictions/",)
 NEXT_SENTENCE = ("cls/seq_relationship/", "bert/pooler/")
-_SEQUENCES = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
+_SEQUENCES = predictor.MASKED_SEQUENCES
 
 
 class BadText(ValueError):
-  """Why a text cannot be used; `index` is its number among those given."""
+  """Tells why a text cannot be used; `index` is its number in the list."""
 
   def __init__(self, problem, index):
     super().__init__(problem)
@@ -38,7 +37,7 @@ class BadText(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class _Encoded:
-  """A text or a pair as the model reads it.
+  """Holds a text or a pair as the model reads it.
 
   Attributes:
     ids: int32 [tokens], `[CLS]` and `[SEP]` among them.
@@ -56,7 +55,7 @@ class _Encoded:
 
 
 class MaskFiller:
-  """A pretrained model that is asked about texts.
+  """Asks a pretrained model about texts.
 
   Args:
     tokenizer: tokenization.FullTokenizer; to fill masks, one that keeps special
@@ -159,7 +158,7 @@ class MaskFiller:
     ]
 
   def next_sentence(self, pairs):
-    """How likely one text follows another.
+    """Scores how likely one text follows another.
 
     Args:
       pairs: list of tuples of two str.
@@ -192,7 +191,7 @@ class MaskFiller:
     ]
 
   def next_sentence_score(self, first, second):
-    """The probability that the text `second` follows `first`, a float."""
+    """Returns the probability that the text `second` follows `first`."""
     (result,) = self.next_sentence([(first, second)])
     return result["is_next"]
 
@@ -208,7 +207,7 @@ class MaskFiller:
   # Texts to sequences.
 
   def _encode(self, texts):
-    """List of `_Encoded`."""
+    """Encodes texts: a list of `_Encoded`."""
     if isinstance(texts, str):
       raise ValueError(f"pass a list of texts, not the text {texts!r}")
     return [self._encode_one(_parts(text)) for text in texts]
@@ -233,7 +232,7 @@ class MaskFiller:
     )
 
   def _find_masks(self, ids, places):
-    """The place of each `[MASK]` of a text, None beyond the places it has."""
+    """Finds the place of each `[MASK]` of a text, None if it was cut off."""
     numbers = [i for i, number in enumerate(ids) if number == self._mask]
     return [places[i] if i < len(places) else None for i in numbers]
 
@@ -252,14 +251,14 @@ class MaskFiller:
     """
     rows = sorted(rows, key=lambda row: len(encoded[row[0]].ids))
     for start in range(0, len(rows), self._batch_size):
-      some = rows[start : start + self._batch_size]
-      outputs = self._predict(self._batch(encoded, some))
+      chunk = rows[start : start + self._batch_size]
+      outputs = self._predict(self._batch(encoded, chunk))
       outputs = {name: np.asarray(x) for name, x in outputs.items()}
-      for i, row in enumerate(some):
+      for i, row in enumerate(chunk):
         yield row, {name: x[i] for name, x in outputs.items()}
 
   def _batch(self, encoded, rows):
-    """What the model takes, padded to the longest of some rows."""
+    """Makes the model's input, padded to the longest of the rows."""
     length = max(len(encoded[i].ids) for i, _ in rows)
     num_predictions = max(len(places) for _, places in rows)
     lengths = (length, length, length, num_predictions)
@@ -280,7 +279,7 @@ class MaskFiller:
   # Outputs to results.
 
   def _best_tokens(self, logits, top_k):
-    """List of dicts of the likeliest tokens; logits [vocab_size]."""
+    """Returns dicts of the likeliest tokens; logits is [vocab_size]."""
     # Rows that only fill the table of embeddings up are no tokens.
     shares = np.exp(_log_softmax(logits))[: self._vocab_size]
     best = np.argsort(-shares, kind="stable")[:top_k]
@@ -311,7 +310,7 @@ class MaskFiller:
 
 
 def _parts(text):
-  """The tuple of a text's one or two str."""
+  """Returns the tuple of a text's one or two str."""
   parts = (text,) if isinstance(text, str) else tuple(text)
   if not 1 <= len(parts) <= 2 or not all(isinstance(x, str) for x in parts):
     raise ValueError(f"a text should be a str or two of them, not {text!r}")
@@ -328,7 +327,7 @@ def _kept_masks(sequence):
 
 
 def _filled(text, masks, best):
-  """`filled`, and `filled_pair`: the texts with the best tokens for masks."""
+  """Puts the best tokens into masks: `filled`, and `filled_pair` of a pair."""
   filled = []
   for part, places in zip(_parts(text), masks, strict=True):
     whole, *others = part.split(MASK)
@@ -369,7 +368,7 @@ def _find_score_problem(text, sequence):
 
 
 def _log_softmax(logits):
-  """float64 of the same shape; over the last dimension."""
+  """Computes float64 of equal shape, over the last dimension."""
   logits = logits.astype(np.float64)
   logits -= logits.max(axis=-1, keepdims=True)
   return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
@@ -421,7 +420,7 @@ def from_export(
 
 
 def list_export_files(export_dir):
-  """Paths of a local export's files, which no result may overwrite."""
+  """Lists a local export's files, which no result may overwrite."""
   root = glob.escape(export_dir)
   patterns = ("*.pb", "*/*")  # saved_model.pb; variables, assets.extra
   return sum((glob.glob(os.path.join(root, x)) for x in patterns), [])

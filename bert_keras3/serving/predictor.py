@@ -107,7 +107,7 @@ class Predictor:
 
   Args:
     export_dir: directory that was given as --export_dir.
-    kind: what it should be, as model.json calls it; anything if None.
+    kind: the kind that it must be, a key of KINDS; any if None.
 
   Attributes:
     description: ExportDescription.
@@ -269,7 +269,7 @@ def _find_problem(content):
 
 
 def _describe_problem(field, content):
-  """Says that the value of a field is none that it can have."""
+  """Says that a field has a value of another type, or none."""
   problem = field.metadata.get("problem", "its {name} is {value!r}")
   value = content.get(field.name)
   return problem.format(name=field.name, value=value, kinds=", ".join(KINDS))
@@ -353,7 +353,7 @@ def _show_vectors(description, outputs):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """Says what models of one kind take and give.
+  """Describes the inputs and outputs of one kind of models.
 
   Attributes:
     signatures: dict from a signature's name to its inputs' names. Those of

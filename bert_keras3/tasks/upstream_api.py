@@ -16,7 +16,7 @@ class PaddingInputExample:
 
 @dataclasses.dataclass
 class InputFeatures:
-  """One example as padded lists, as upstream's scripts pass it around."""
+  """Holds one example as padded lists, as upstream's scripts do."""
 
   input_ids: list
   input_mask: list
@@ -28,7 +28,7 @@ class InputFeatures:
 def convert_single_example(
   ex_index, example, label_list, max_seq_length, tokenizer
 ):
-  """Converts an InputExample as upstream does; `ex_index` is not used."""
+  """Converts one InputExample to InputFeatures; `ex_index` is not used."""
   del ex_index
   if isinstance(example, PaddingInputExample):
     zeros = ([0] * max_seq_length for _ in range(3))
@@ -76,22 +76,22 @@ def file_based_convert_examples_to_features(
 
 
 class DataProcessor:
-  """Upstream's base class of a data set, for code that extends it."""
+  """Gives the examples and labels of a data set; code extends it."""
 
   def get_train_examples(self, data_dir):
-    """InputExamples of the training set."""
+    """Reads the InputExamples of the training set."""
     raise NotImplementedError
 
   def get_dev_examples(self, data_dir):
-    """InputExamples of the development set."""
+    """Reads the InputExamples of the development set."""
     raise NotImplementedError
 
   def get_test_examples(self, data_dir):
-    """InputExamples for prediction."""
+    """Reads the InputExamples for prediction."""
     raise NotImplementedError
 
   def get_labels(self):
-    """Labels in the order of the logits."""
+    """Returns the labels in the order of the logits."""
     raise NotImplementedError
 
   @classmethod
@@ -103,29 +103,29 @@ class DataProcessor:
 
 
 class TaskProcessor(DataProcessor):
-  """A row of TASKS behind upstream's interface; subclasses name it."""
+  """Gives a row of TASKS upstream's interface; subclasses name the row."""
 
   task_name = None
 
   @property
   def task(self):
-    """The Task."""
+    """Returns the Task."""
     return classifier_data.TASKS[self.task_name]
 
   def get_train_examples(self, data_dir):
-    """InputExamples of the training file."""
+    """Reads the InputExamples of the training file."""
     return self._read(data_dir, "train")
 
   def get_dev_examples(self, data_dir):
-    """InputExamples of the development file."""
+    """Reads the InputExamples of the development file."""
     return self._read(data_dir, "dev")
 
   def get_test_examples(self, data_dir):
-    """InputExamples of the test file, without labels."""
+    """Reads the InputExamples of the test file, without labels."""
     return self._read(data_dir, "test")
 
   def get_labels(self):
-    """Labels in the order of the logits."""
+    """Returns the labels in the order of the logits."""
     return list(self.task.labels)
 
   def _read(self, data_dir, split):
@@ -136,30 +136,30 @@ class TaskProcessor(DataProcessor):
 
 
 class ColaProcessor(TaskProcessor):
-  """Acceptability of a sentence."""
+  """Reads CoLA: whether a sentence is acceptable."""
 
   task_name = "cola"
 
 
 class MnliProcessor(TaskProcessor):
-  """Inference; the development and test files are the matched ones."""
+  """Reads MNLI; the development and test files are the matched ones."""
 
   task_name = "mnli"
 
 
 class MrpcProcessor(TaskProcessor):
-  """Paraphrases."""
+  """Reads MRPC: whether two sentences are paraphrases."""
 
   task_name = "mrpc"
 
 
 class XnliProcessor(TaskProcessor):
-  """Inference in the language of the attribute, as upstream's."""
+  """Reads XNLI in the language of the attribute, as upstream's does."""
 
   def __init__(self):
     self.language = "zh"
 
   @property
   def task(self):
-    """The Task in this language."""
+    """Returns the Task in this language."""
     return classifier_data.xnli(self.language)
