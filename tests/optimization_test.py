@@ -417,7 +417,7 @@ def test_first_gradients_equal_upstream(testdata):
   trainer, iterator = golden_trainer(folder, model, 10)
   golden = np.load(folder / "pretrain_warmup10_grads0.npz")
   batch = {name: values[0] for name, values in next(iterator).items()}
-  weights = trainer.model.loss_weights(batch)
+  weights = trainer.model.label_totals(batch)
   gradients, _, _ = trainer._micro_gradients(
     batch, weights, tf.zeros([2], tf.int64)
   )

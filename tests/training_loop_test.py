@@ -425,9 +425,8 @@ def test_the_loss_key_is_upstreams_mean_of_batch_means(folder, source):
   for numbers in (range(16), range(16, 32), range(32, 40)):
     batch = source.take(np.array(numbers))
     outputs = trainer.model(batch)
-    sums = trainer.model.loss_sums(outputs, batch)
-    weights = trainer.model.loss_weights(batch)
-    losses.append(trainer.model.total_loss(sums, weights))
+    terms = trainer.model.terms(outputs, batch)
+    losses.append(trainer.model.total_loss(terms))
   assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 

@@ -594,7 +594,7 @@ class Trainer:
       name: tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], 0))
       for name, values in batch.items()
     }
-    weights = replica.all_reduce("SUM", self.model.loss_weights(merged))
+    weights = replica.all_reduce("SUM", self.model.label_totals(merged))
     sums = self._accumulate(batch, weights, step)
     gradients, loss, metrics = replica.all_reduce("SUM", sums)
     gradients, gradient_norm = optimization.clip_by_global_norm(
@@ -653,16 +653,18 @@ class Trainer:
     """
     with tf.GradientTape() as tape:
       outputs = self.model(batch, training=True, dropout_seed=dropout_seed)
-      sums = self.model.loss_sums(outputs, batch)
-      loss = self.model.total_loss(sums, weights)
+      terms = self.model.terms(outputs, batch)
+      # The sums of this micro-batch, the weights of the global batch.
+      loss = self.model.total_loss(
+        {name: (terms[name][0], weight) for name, weight in weights.items()}
+      )
       scaled = self.loss_scale.add(loss)
     variables = list(self.trainable.values())
     gradients = tape.gradient(scaled, [v.value for v in variables])
-    metrics = self.model.metric_sums(outputs, batch)
     return (
       [tf.convert_to_tensor(gradient) for gradient in gradients],
       loss,
-      tf.stack([tf.stack(metrics[name]) for name in self.model.metric_names]),
+      tf.stack([tf.stack(terms[name]) for name in self.model.metric_names]),
     )
 
   def _update(self, strategy, gradients, loss, gradient_norm, rate, step):
