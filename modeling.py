@@ -679,11 +679,6 @@ class _HeadModel(_ConfiguredModel):
     }
     return self.bert(bert_inputs, training=training, dropout_seed=dropout_seed)
 
-  def label_totals(self, batch):
-    """Adds up what all labels of a batch count: scalars by `loss_names`."""
-    weights = self.label_weights(batch)
-    return {name: tf.reduce_sum(weights[name]) for name in self.loss_names}
-
   def terms(self, outputs, batch):
     """Adds up the terms of a batch.
 
