@@ -652,14 +652,18 @@ class BertModel(_ConfiguredModel):
 class _HeadModel(_ConfiguredModel):
   """A BertModel with a task on top.
 
-  The training loop reaches the task through four methods only. All are about
-  sums over examples, so that micro-batches and replicas add up to the global
-  batch: `loss_weights(batch)` depends on labels alone, `loss_sums(outputs,
-  batch)` is the matching weighted sum of losses, `total_loss(sums, weights)`
-  combines them and is linear in `sums`, and `metric_sums(outputs, batch)` has a
-  pair (sum, weight) for each of `metric_names`.
+  A task is a set of terms, each a weighted mean over labels. A head declares
+  for every term what each label counts, `label_weights(batch)`, and its value,
+  `label_values(outputs, batch)`: a loss, or 1 for a right prediction. `terms`
+  adds both up, so that micro-batches and replicas add up to the global batch.
+  `loss_names` says which terms `total_loss` combines, `metric_names` which ones
+  are reported.
+
+  Weights are a method of their own because they depend on labels alone: the
+  denominators of a global batch are known before its first backward pass.
   """
 
+  loss_names = ("loss",)
   metric_names = ()
 
   def __init__(self, config, **kwargs):
@@ -675,16 +679,37 @@ class _HeadModel(_ConfiguredModel):
     }
     return self.bert(bert_inputs, training=training, dropout_seed=dropout_seed)
 
-  def total_loss(self, sums, weights):
-    """The mean loss of the task's only term."""
-    return sums["loss"] / weights["loss"]
+  def terms(self, outputs, batch):
+    """Adds up the terms of a batch.
+
+    Args:
+      outputs: what `call` returned for the batch.
+      batch: dict of features and labels.
+
+    Returns:
+      Dict from term to a pair of float32 scalars, (weighted sum of the labels'
+      values, sum of their weights).
+    """
+    weights = self.label_weights(batch)
+    return {
+      name: (
+        tf.reduce_sum(weights[name] * values),
+        tf.reduce_sum(weights[name]),
+      )
+      for name, values in self.label_values(outputs, batch).items()
+    }
+
+  def total_loss(self, terms):
+    """Combines `terms` into the loss; linear in their sums."""
+    total, weight = terms["loss"]
+    return total / weight
 
   def compute_loss(
     self, x=None, y=None, y_pred=None, sample_weight=None, training=True
   ):
-    """The loss `fit` minimises: labels travel in `x`, beside the inputs."""
+    """Returns the loss that `fit` minimises; labels are in `x`, with inputs."""
     del y, sample_weight, training
-    return self.total_loss(self.loss_sums(y_pred, x), self.loss_weights(x))
+    return self.total_loss(self.terms(y_pred, x))
 
 
 def example_weights(batch):
@@ -775,6 +800,7 @@ class MaskedLMHead(keras.layers.Layer):
 class BertPretrainer(_HeadModel):
   """BERT with the masked-LM and the next-sentence head."""
 
+  loss_names = ("masked_lm_loss", "next_sentence_loss")
   metric_names = (  # keys of upstream's eval_results.txt
     "masked_lm_accuracy",
     "masked_lm_loss",
@@ -820,65 +846,39 @@ class BertPretrainer(_HeadModel):
       "next_sentence_logits": self.next_sentence(outputs["pooled_output"]),
     }
 
-  def loss_weights(self, batch):
-    """Number of masked tokens and of examples."""
+  def label_weights(self, batch):
+    """Weighs masked tokens [batch, predictions] and examples [batch]."""
+    tokens = tf.cast(batch["masked_lm_weights"], tf.float32)
+    examples = example_weights(batch)
     return {
-      "masked_lm_loss": tf.reduce_sum(
-        tf.cast(batch["masked_lm_weights"], tf.float32)
-      ),
-      "next_sentence_loss": tf.reduce_sum(example_weights(batch)),
+      "masked_lm_accuracy": tokens,
+      "masked_lm_loss": tokens,
+      "next_sentence_accuracy": examples,
+      "next_sentence_loss": examples,
     }
 
-  def loss_sums(self, outputs, batch):
-    """Weighted sums of both cross entropies."""
-    masked_lm = _cross_entropy(
-      batch["masked_lm_ids"], outputs["masked_lm_logits"]
-    )
-    next_sentence = _cross_entropy(
-      tf.reshape(batch["next_sentence_labels"], [-1]),
-      outputs["next_sentence_logits"],
-    )
-    weights = tf.cast(batch["masked_lm_weights"], tf.float32)
+  def label_values(self, outputs, batch):
+    """Compares both heads' logits with their labels."""
+    tokens, pairs = batch["masked_lm_ids"], batch["next_sentence_labels"]
+    pairs = tf.reshape(pairs, [-1])
+    token_logits = outputs["masked_lm_logits"]
+    pair_logits = outputs["next_sentence_logits"]
     return {
-      "masked_lm_loss": tf.reduce_sum(weights * masked_lm),
-      "next_sentence_loss": tf.reduce_sum(
-        example_weights(batch) * next_sentence
-      ),
+      "masked_lm_accuracy": _correct(token_logits, tokens),
+      "masked_lm_loss": _cross_entropy(tokens, token_logits),
+      "next_sentence_accuracy": _correct(pair_logits, pairs),
+      "next_sentence_loss": _cross_entropy(pairs, pair_logits),
     }
 
-  def total_loss(self, sums, weights):
-    """Masked-LM loss plus next-sentence loss.
+  def total_loss(self, terms):
+    """Adds masked-LM loss and next-sentence loss.
 
     The 1e-5 is upstream's guard (get_masked_lm_output) against a batch without
     masked tokens.
     """
-    return (
-      sums["masked_lm_loss"] / (weights["masked_lm_loss"] + 1e-5)
-      + sums["next_sentence_loss"] / weights["next_sentence_loss"]
-    )
-
-  def metric_sums(self, outputs, batch):
-    """Pairs (sum, weight) by `metric_names`."""
-    weights = self.loss_weights(batch)
-    sums = self.loss_sums(outputs, batch)
-    correct_tokens = _correct(
-      outputs["masked_lm_logits"], batch["masked_lm_ids"]
-    ) * tf.cast(batch["masked_lm_weights"], tf.float32)
-    correct_pairs = example_weights(batch) * _correct(
-      outputs["next_sentence_logits"],
-      tf.reshape(batch["next_sentence_labels"], [-1]),
-    )
-    correct = {
-      "masked_lm_accuracy": tf.reduce_sum(correct_tokens),
-      "next_sentence_accuracy": tf.reduce_sum(correct_pairs),
-    }
-    return {
-      name: (
-        {**sums, **correct}[name],
-        weights[name.replace("accuracy", "loss")],
-      )
-      for name in self.metric_names
-    }
+    masked_lm, num_tokens = terms["masked_lm_loss"]
+    next_sentence, num_examples = terms["next_sentence_loss"]
+    return masked_lm / (num_tokens + 1e-5) + next_sentence / num_examples
 
 
 def _correct(logits, labels):
@@ -922,7 +922,7 @@ class BertClassifier(_HeadModel):
 
   @property
   def metric_names(self):
-    """What `metric_sums` counts: right labels, or the error of scores."""
+    """The metric's term: of right labels, or of the error of scores."""
     is_score = self.problem_type == "regression"
     return ("mean_absolute_error",) if is_score else ("accuracy",)
 
@@ -944,31 +944,32 @@ class BertClassifier(_HeadModel):
     pooled = dropout(pooled, CLASSIFIER_DROPOUT_PROB, seed, site)
     return {"logits": _project(pooled, self.output_weights, self.output_bias)}
 
-  def loss_weights(self, batch):
-    """What the examples count together."""
-    return {"loss": tf.reduce_sum(self._label_weights(batch))}
-
-  def loss_sums(self, outputs, batch):
-    """Weighted sum of the examples' losses."""
-    losses = self._label_losses(outputs["logits"], batch["label_ids"])
-    return {"loss": tf.reduce_sum(self._label_weights(batch) * losses)}
-
-  def metric_sums(self, outputs, batch):
-    """Pairs (sum, weight) by `metric_names`; every example counts 1."""
-    logits, labels = outputs["logits"], batch["label_ids"]
+  def label_weights(self, batch):
+    """Weighs examples [batch]; class weights count in the loss only."""
     weights = example_weights(batch)
+    (metric,) = self.metric_names
+    return {"loss": self._class_weights(batch) * weights, metric: weights}
+
+  def label_values(self, outputs, batch):
+    """Compares `logits` with `label_ids`."""
+    logits, labels = outputs["logits"], batch["label_ids"]
+    (metric,) = self.metric_names
+    return {
+      "loss": self._label_losses(logits, labels),
+      metric: self._label_scores(logits, labels),
+    }
+
+  def _label_scores(self, logits, labels):
+    """Returns float32 [batch]: the share of right labels, or the error."""
     if self.problem_type == "regression":
-      values = tf.abs(logits[:, 0] - tf.reshape(labels, [-1]))
-    elif self.problem_type == "multi_label":
+      return tf.abs(logits[:, 0] - tf.reshape(labels, [-1]))
+    if self.problem_type == "multi_label":
       right = tf.equal(logits > 0, labels > 0.5)
-      values = tf.reduce_mean(tf.cast(right, tf.float32), axis=-1)
-    else:
-      values = _correct(logits, tf.reshape(labels, [-1]))
-    (name,) = self.metric_names
-    return {name: (tf.reduce_sum(weights * values), tf.reduce_sum(weights))}
+      return tf.reduce_mean(tf.cast(right, tf.float32), axis=-1)
+    return _correct(logits, tf.reshape(labels, [-1]))
 
   def _label_losses(self, logits, labels):
-    """float32 [batch]: cross entropy, or the square of the error."""
+    """Returns float32 [batch]: cross entropy, or the square of the error."""
     if self.problem_type == "regression":
       return tf.square(logits[:, 0] - tf.reshape(labels, [-1]))
     if self.problem_type == "multi_label":
@@ -983,13 +984,12 @@ class BertClassifier(_HeadModel):
     )
     return -tf.reduce_sum(targets * tf.nn.log_softmax(logits), axis=-1)
 
-  def _label_weights(self, batch):
-    """float32 [batch]: 0 for padding, else the class weight of the label."""
-    weights = example_weights(batch)
-    if self.class_weights and self.problem_type == "single_label":
-      labels = tf.reshape(batch["label_ids"], [-1])
-      weights *= tf.gather(tf.constant(self.class_weights), labels)
-    return weights
+  def _class_weights(self, batch):
+    """Returns float32: the weight of each single label, else 1 for all."""
+    if not self.class_weights or self.problem_type != "single_label":
+      return 1.0
+    labels = tf.reshape(batch["label_ids"], [-1])
+    return tf.gather(tf.constant(self.class_weights), labels)
 
 
 @keras.saving.register_keras_serializable("bert")
@@ -1017,33 +1017,35 @@ class BertSpanLabeler(_HeadModel):
     start_logits, end_logits = tf.unstack(logits, axis=-1)
     return {"start_logits": start_logits, "end_logits": end_logits}
 
-  def loss_weights(self, batch):
-    """Number of examples."""
-    return {"loss": tf.reduce_sum(example_weights(batch))}
+  def label_weights(self, batch):
+    """Weighs windows [batch]."""
+    return dict.fromkeys(("loss", "span_accuracy"), example_weights(batch))
 
-  def loss_sums(self, outputs, batch):
-    """Sum over examples of the mean of both cross entropies.
+  def label_values(self, outputs, batch):
+    """Compares both logits with `start_positions` and `end_positions`.
 
-    All positions compete, padding included. A position beyond the sequence
-    has an all-zero one-hot row upstream, hence no loss.
+    The loss is the mean of both cross entropies; a window is right if its
+    likeliest start and its likeliest end are.
     """
-    losses = 0.5 * (
-      self._position_loss(outputs["start_logits"], batch["start_positions"])
-      + self._position_loss(outputs["end_logits"], batch["end_positions"])
-    )
-    return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
-
-  def metric_sums(self, outputs, batch):
-    """Windows whose likeliest start and likeliest end are both right."""
-    right = weights = example_weights(batch)
+    losses, right = [], []
     for side in ("start", "end"):
+      logits = outputs[f"{side}_logits"]
       positions = tf.reshape(batch[f"{side}_positions"], [-1])
-      right *= _correct(outputs[f"{side}_logits"], positions)
-    return {"span_accuracy": (tf.reduce_sum(right), tf.reduce_sum(weights))}
+      losses.append(self._position_loss(logits, positions))
+      right.append(_correct(logits, positions))
+    return {
+      "loss": 0.5 * tf.add_n(losses),
+      "span_accuracy": right[0] * right[1],
+    }
 
   @staticmethod
   def _position_loss(logits, positions):
-    one_hot = tf.one_hot(tf.reshape(positions, [-1]), tf.shape(logits)[1])
+    """Returns float32 [batch]: cross entropies over all positions.
+
+    Padding competes as well. A position beyond the sequence has an all-zero
+    one-hot row upstream, hence no loss.
+    """
+    one_hot = tf.one_hot(positions, tf.shape(logits)[1])
     return -tf.reduce_sum(one_hot * tf.nn.log_softmax(logits), axis=-1)
 
 
@@ -1080,29 +1082,19 @@ class BertTokenClassifier(_HeadModel):
       "logits": self.token(dropout(tokens, CLASSIFIER_DROPOUT_PROB, seed, site))
     }
 
-  def loss_weights(self, batch):
-    """Number of labelled tokens."""
-    return {"loss": tf.reduce_sum(self._token_weights(batch))}
-
-  def loss_sums(self, outputs, batch):
-    """Sum of the labelled tokens' cross entropies."""
-    labels = tf.maximum(batch["label_ids"], 0)
-    losses = _cross_entropy(labels, outputs["logits"])
-    return {"loss": tf.reduce_sum(self._token_weights(batch) * losses)}
-
-  def metric_sums(self, outputs, batch):
-    """Pair (tokens with the right label, labelled tokens)."""
-    weights = self._token_weights(batch)
-    right = _correct(outputs["logits"], batch["label_ids"])
-    return {
-      "accuracy": (tf.reduce_sum(weights * right), tf.reduce_sum(weights))
-    }
-
-  @staticmethod
-  def _token_weights(batch):
-    """float32 [batch, length]: 0 for no label, which is a negative one."""
+  def label_weights(self, batch):
+    """Weighs tokens [batch, length]; a negative label is none and counts 0."""
     is_labelled = tf.cast(batch["label_ids"] >= 0, tf.float32)
-    return is_labelled * example_weights(batch)[:, tf.newaxis]
+    weights = is_labelled * example_weights(batch)[:, tf.newaxis]
+    return {"loss": weights, "accuracy": weights}
+
+  def label_values(self, outputs, batch):
+    """Compares `logits` with `label_ids` [batch, length]."""
+    labels = tf.maximum(batch["label_ids"], 0)
+    return {
+      "loss": _cross_entropy(labels, outputs["logits"]),
+      "accuracy": _correct(outputs["logits"], labels),
+    }
 
 
 @keras.saving.register_keras_serializable("bert")
@@ -1134,23 +1126,16 @@ class BertMultipleChoice(_HeadModel):
     logits = self.choice(dropout(pooled, CLASSIFIER_DROPOUT_PROB, seed, site))
     return {"logits": tf.reshape(logits, [batch, choices])}
 
-  def loss_weights(self, batch):
-    """Number of questions."""
-    return {"loss": tf.reduce_sum(example_weights(batch))}
+  def label_weights(self, batch):
+    """Weighs questions [batch]."""
+    return dict.fromkeys(("loss", "accuracy"), example_weights(batch))
 
-  def loss_sums(self, outputs, batch):
-    """Sum of the cross entropies of the right choices, `label_ids` [batch]."""
-    losses = _cross_entropy(
-      tf.reshape(batch["label_ids"], [-1]), outputs["logits"]
-    )
-    return {"loss": tf.reduce_sum(example_weights(batch) * losses)}
-
-  def metric_sums(self, outputs, batch):
-    """Pair (questions whose right choice has the highest score, questions)."""
-    weights = example_weights(batch)
-    right = _correct(outputs["logits"], tf.reshape(batch["label_ids"], [-1]))
+  def label_values(self, outputs, batch):
+    """Compares `logits` with the right choices, `label_ids` [batch]."""
+    labels = tf.reshape(batch["label_ids"], [-1])
     return {
-      "accuracy": (tf.reduce_sum(weights * right), tf.reduce_sum(weights))
+      "loss": _cross_entropy(labels, outputs["logits"]),
+      "accuracy": _correct(outputs["logits"], labels),
     }
 
 

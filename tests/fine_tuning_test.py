@@ -6,18 +6,19 @@ layers is left out where it would only take time.
 
 import csv
 import os
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import modeling
-import optimization
 from bert_keras3.data import order as order_module
 from bert_keras3.data import sequences
+from bert_keras3.training import configs
 from bert_keras3.training import devices
 from bert_keras3.training import evaluation
-from bert_keras3.training import log
+from bert_keras3.training import interval as interval_module
 from bert_keras3.training import loop
 from bert_keras3.training import monitor as monitor_module
 from bert_keras3.weights import checkpoints
@@ -73,10 +74,12 @@ def make_model(folder, dropout=0.0, num_layers=1, **options):
   return model
 
 
-def make_trainer(folder, replicas=1, model=None, monitor=None, **config):
+def make_trainer(
+  folder, replicas=1, model=None, monitor=None, clock=time.monotonic, **config
+):
   """A Trainer of `model`, a dict of what `make_model` takes."""
   strategy = devices.make_strategy(
-    devices.DeviceConfig(
+    configs.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -88,15 +91,18 @@ def make_trainer(folder, replicas=1, model=None, monitor=None, **config):
   modeling.freeze_layers(network, freeze)
   defaults = {
     "output_dir": "",
-    "schedule": optimization.LearningRateSchedule(1e-3, STEPS, 3),
+    "learning_rate": 1e-3,
+    "num_train_steps": STEPS,
+    "num_warmup_steps": 3,
     "train_batch_size": 8,
   }
   return loop.Trainer(
     strategy,
     network,
-    loop.TrainingConfig(**{**defaults, **config}),
+    configs.TrainingConfig(**{**defaults, **config}),
     jit_compile=jit,
     monitor=monitor,
+    clock=clock,
   )
 
 
@@ -150,7 +156,7 @@ def test_the_reference_saw_many_lengths_and_learnt(folder, reference):
 
 
 def test_lengths_do_not_retrace_the_step(reference):
-  assert reference._train_steps.experimental_get_tracing_count() == 1
+  assert reference.inner_loop.take.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(
@@ -202,7 +208,7 @@ def test_a_run_continues_bitwise_within_an_epoch(
   resumed = make_trainer(folder, output_dir=str(tmp_path), **options)
   assert resumed.resume(str(tmp_path / "model.ckpt-5")) == 5
   resumed.fit(make_source())
-  assert_bitwise(resumed._state(), whole._state())
+  assert_bitwise(resumed.state, whole.state)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +267,9 @@ def train_one_step(folder, directory, model=TWO_LAYERS, **options):
   return train(
     folder,
     directory,
-    schedule=optimization.LearningRateSchedule(1e-3, 1),
+    learning_rate=1e-3,
+    num_train_steps=1,
+    num_warmup_steps=0,
     clip_norm=1e9,
     model=model,
     **options,
@@ -300,7 +308,7 @@ def test_frozen_parts_stay_as_they_are(folder, tmp_path, freeze, scopes):
   resumed = make_trainer(folder, output_dir=str(tmp_path), **options)
   assert resumed.resume(str(tmp_path / "model.ckpt-5")) == 5
   resumed.fit(make_source())
-  assert_bitwise(resumed._state(), trainer._state())
+  assert_bitwise(resumed.state, trainer.state)
 
 
 def test_what_is_not_frozen_learns_as_before(folder, tmp_path, one_step):
@@ -447,14 +455,10 @@ def make_pretender(folder, directory, metric_at, patience=0, **options):
   def train_steps(iterator, num_steps, sums):
     del iterator
     trainer.step += num_steps
-    for variable in trainer._state().values():
+    for variable in trainer.state.values():
       variable.assign(variable + float(num_steps))
-    return {
-      **{name: values + np.float32(num_steps) for name, values in sums.items()},
-      "learning_rate": 0.1,
-      "gradient_norm": 1.0,
-      "is_finite": True,
-    }
+    sums = interval_module.Sums(*(x + np.float32(num_steps) for x in sums))
+    return interval_module.Statistics(sums, 1.0, 0.1, 1.0, is_finite=True)
 
   trainer.train_steps = train_steps
   return trainer
@@ -512,15 +516,15 @@ def test_evaluating_does_not_change_training(folder, tmp_path, reference):
 
 
 def test_without_a_best_one_the_last_weights_stay(folder, tmp_path):
-  for directory, monitor in (("plain", None), ("monitored", "keep")):
-    (tmp_path / directory).mkdir()
-    undefined = dict.fromkeys(METRIC_AT, NAN)
-    trainer = make_pretender(folder, tmp_path / directory, undefined)
-    trainer.monitor = monitor and trainer.monitor
+  undefined = dict.fromkeys(METRIC_AT, NAN)
+  monitored = make_pretender(folder, tmp_path / "monitored", undefined)
+  plain = make_trainer(folder, output_dir=str(tmp_path / "plain"))
+  for trainer in (monitored, plain):
+    os.mkdir(trainer.config.output_dir)
     trainer.fit(make_source())
     before = numpy_weights(trainer)
     assert trainer.load_best() == STEPS
-    assert not os.path.exists(trainer.best_path + ".index")
+    assert not os.path.exists(trainer.store.best_path + ".index")
     assert_bitwise(numpy_weights(trainer), before)
 
 
@@ -590,11 +594,11 @@ class Killed(BaseException):
   pass
 
 
-def be_killed():
+def be_killed(*args):
   raise Killed
 
 
-@pytest.mark.parametrize("method", ["save", "_save_best"])
+@pytest.mark.parametrize("method", ["save", "save_best"])
 def test_what_is_best_is_never_in_doubt(folder, tmp_path, method):
   """Killed around step 6's checkpoint, which says that step 6 is the best.
 
@@ -607,7 +611,7 @@ def test_what_is_best_is_never_in_doubt(folder, tmp_path, method):
 
   def evaluate_and_arrange_end():
     if killed.step == 6:
-      setattr(killed, method, be_killed)
+      setattr(killed.store, method, be_killed)
     return evaluate()
 
   killed.monitor.evaluate = evaluate_and_arrange_end
@@ -678,31 +682,26 @@ def test_eval_log_has_what_evaluations_returned(folder, tmp_path, capsys):
 
 
 class FakeClock:
-  """Stands for the module `time`."""
-
   def __init__(self):
     self.now = 100.0
 
-  def monotonic(self):
+  def __call__(self):
     return self.now
 
 
-def test_time_that_is_excluded_is_in_no_speed(monkeypatch):
+def test_time_that_is_excluded_is_in_no_speed():
   clock = FakeClock()
-  monkeypatch.setattr(log, "time", clock)
-  config = loop.TrainingConfig(
+  config = configs.TrainingConfig(
     output_dir="",
-    schedule=optimization.LearningRateSchedule(1e-3, 20),
+    learning_rate=1e-3,
+    num_train_steps=20,
     train_batch_size=8,
   )
-  statistics = {
-    "loss": np.float32(4.0),
-    "metrics": np.ones([1, 2], np.float32),
-    "steps": np.float32(4.0),
-    "learning_rate": 0.0,
-    "gradient_norm": 0.0,
-  }
-  interval = log.Interval(["accuracy"], 0)
+  sums = interval_module.Sums(
+    np.float32(4.0), np.ones([1, 2], np.float32), np.float32(4.0)
+  )
+  statistics = interval_module.Statistics(sums, 1.0, 0.0, 0.0, is_finite=True)
+  interval = interval_module.Interval(["accuracy"], 0, clock)
   for step, pause in ((4, 1000.0), (8, 0.0)):
     clock.now += 2.0 + pause
     interval.exclude(pause)
@@ -716,9 +715,9 @@ def test_time_that_is_excluded_is_in_no_speed(monkeypatch):
 def test_evaluations_are_in_no_speed(folder, tmp_path, monkeypatch):
   """A step takes a second of a clock that stands still otherwise."""
   clock = FakeClock()
-  trainer = make_pretender(folder, tmp_path, METRIC_AT, log_every_steps=4)
-  monkeypatch.setattr(loop, "time", clock)
-  monkeypatch.setattr(log, "time", clock)
+  trainer = make_pretender(
+    folder, tmp_path, METRIC_AT, log_every_steps=4, clock=clock
+  )
   evaluate, train_steps = trainer.monitor.evaluate, trainer.train_steps
 
   def evaluate_slowly():

@@ -49,8 +49,8 @@ def places():
     ],
     "rename": [(tf.io.gfile, "rename", is_checkpoint)],
     "best": [(tf.io.gfile, "rename", is_best)],
-    "verify": [(checkpoints, "_verify", always)],
-    "log": [(log._CsvLog, "add", always)],
+    "verify": [(checkpoints, "verify", always)],
+    "log": [(log.CsvLog, "add", always)],
   }
 
 

@@ -147,9 +147,8 @@ def outputs_by_golden_name(heads, batch):
   lm_losses = -tf.gather(lm_log_probs, batch["masked_lm_ids"], batch_dims=2)
   ns_labels = batch["next_sentence_labels"][:, 0]
   ns_losses = -tf.gather(ns_log_probs, ns_labels, batch_dims=1)
-  sums = pretrainer.loss_sums(outputs, batch)
-  weights = pretrainer.loss_weights(batch)
-  lm_sum, lm_weight = pretrainer.metric_sums(outputs, batch)["masked_lm_loss"]
+  terms = pretrainer.terms(outputs, batch)
+  lm_sum, lm_weight = terms["masked_lm_loss"]
   labelled = {**batch, "label_ids": ns_labels}
   classified = classifier(batch)
   spans = span(batch)
@@ -162,21 +161,20 @@ def outputs_by_golden_name(heads, batch):
     "masked_lm_loss": lm_sum / (lm_weight + 1e-5),
     "masked_lm_example_loss": tf.reshape(lm_losses, [-1]),
     "masked_lm_log_probs": tf.reshape(lm_log_probs, [-1, vocab_size]),
-    "next_sentence_loss": sums["next_sentence_loss"] / len(ns_labels),
+    "next_sentence_loss": terms["next_sentence_loss"][0] / len(ns_labels),
     "next_sentence_example_loss": ns_losses,
     "next_sentence_log_probs": ns_log_probs,
-    "total_loss": pretrainer.total_loss(sums, weights),
+    "total_loss": pretrainer.total_loss(terms),
     "squad_start_logits": spans["start_logits"],
     "squad_end_logits": spans["end_logits"],
     "classifier_logits": classified["logits"],
     "classifier_probabilities": tf.nn.softmax(classified["logits"]),
     "classifier_loss": classifier.total_loss(
-      classifier.loss_sums(classified, labelled),
-      classifier.loss_weights(labelled),
+      classifier.terms(classified, labelled)
     ),
-    "classifier_example_loss": classifier._label_losses(
-      classified["logits"], ns_labels
-    ),
+    "classifier_example_loss": classifier.label_values(classified, labelled)[
+      "loss"
+    ],
   }
 
 
@@ -601,8 +599,7 @@ def labelled_batch(problem_type, **features):
 
 def mean_loss(model, **features):
   outputs, batch = labelled_batch(model.problem_type, **features)
-  sums, weights = model.loss_sums(outputs, batch), model.loss_weights(batch)
-  return float(model.total_loss(sums, weights))
+  return float(model.total_loss(model.terms(outputs, batch)))
 
 
 def log_probabilities():
@@ -677,11 +674,11 @@ def test_regression_loss_by_hand(shape):
     ("regression", "mean_absolute_error", 6.6),
   ],
 )
-def test_metric_sums_by_hand(problem_type, name, expected):
+def test_metrics_by_hand(problem_type, name, expected):
   """Class weights do not change them."""
   model = classifier(problem_type, class_weights=[5, 1, 1])
   assert model.metric_names == (name,)
-  total, weight = model.metric_sums(*labelled_batch(problem_type))[name]
+  total, weight = model.terms(*labelled_batch(problem_type))[name]
   assert float(total) == pytest.approx(expected, rel=ROUNDING)
   assert float(weight) == 4
 
@@ -695,13 +692,11 @@ def test_rows_without_weight_never_count(problem_type):
   )
 
   def numbers(outputs, batch):
-    return tf.nest.flatten(
-      [
-        model.loss_sums(outputs, batch),
-        model.loss_weights(batch),
-        model.metric_sums(outputs, batch),
-      ]
-    )
+    (metric,) = model.metric_names
+    terms = model.terms(outputs, batch)
+    weights = model.label_weights(batch)["loss"]
+    assert terms["loss"][1] == tf.reduce_sum(weights)
+    return [*terms["loss"], *terms[metric]]
 
   outputs, batch = labelled_batch(problem_type)
   kept = [0, 2]
@@ -741,15 +736,15 @@ def test_token_labels_below_zero_do_not_count():
     "label_ids": np.array([[0, -1], [2, 1]], np.int32),
     "example_weights": np.ones([2], np.float32),
   }
-  sums = model.loss_sums({"logits": logits}, batch)
+  terms = model.terms({"logits": logits}, batch)
   log_probs = log_probabilities()
   expected = -(log_probs[0, 0] + log_probs[2, 2] + log_probs[3, 1])
-  assert float(sums["loss"]) == pytest.approx(expected, rel=ROUNDING)
-  assert float(model.loss_weights(batch)["loss"]) == 3
-  right, number = model.metric_sums({"logits": logits}, batch)["accuracy"]
+  assert float(terms["loss"][0]) == pytest.approx(expected, rel=ROUNDING)
+  assert float(terms["loss"][1]) == 3
+  right, number = terms["accuracy"]
   assert (float(right), float(number)) == (1, 3)
   batch["example_weights"][1] = 0  # A row that only fills the batch.
-  assert float(model.loss_weights(batch)["loss"]) == 1
+  assert float(model.terms({"logits": logits}, batch)["loss"][1]) == 1
   assert model.bert.pooler.trainable is False
 
 
@@ -766,10 +761,10 @@ def test_choices_are_scored_one_by_one():
   )
   labels = np.array([2, 0], np.int32)
   batch = {**choices, "label_ids": labels}
-  losses = model.loss_sums({"logits": LOGITS[:2]}, batch)
+  terms = model.terms({"logits": LOGITS[:2]}, batch)
   expected = -(log_probabilities()[[0, 1], labels].sum())
-  assert float(losses["loss"]) == pytest.approx(expected, rel=ROUNDING)
-  right, number = model.metric_sums({"logits": LOGITS[:2]}, batch)["accuracy"]
+  assert float(terms["loss"][0]) == pytest.approx(expected, rel=ROUNDING)
+  right, number = terms["accuracy"]
   assert (float(right), float(number)) == (0, 2)
 
 

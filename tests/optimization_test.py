@@ -7,6 +7,7 @@ import tensorflow as tf
 import modeling
 import optimization
 from bert_keras3.data import features
+from bert_keras3.training import configs
 from bert_keras3.training import devices
 from bert_keras3.training import loop
 
@@ -273,14 +274,16 @@ def test_clipping_scales_to_the_norm_and_leaves_small_gradients():
 
 def golden_trainer(folder, model, num_warmup_steps, init_lr=1e-3):
   """A Trainer on upstream's initial weights, and the batches of its steps."""
-  strategy = devices.make_strategy(devices.DeviceConfig())
+  strategy = devices.make_strategy(configs.DeviceConfig())
   initial = np.load(folder / "init.npz")
   trainer = loop.Trainer(
     strategy,
     model,
-    loop.TrainingConfig(
+    configs.TrainingConfig(
       output_dir="",
-      schedule=optimization.LearningRateSchedule(init_lr, 30, num_warmup_steps),
+      learning_rate=init_lr,
+      num_train_steps=30,
+      num_warmup_steps=num_warmup_steps,
       train_batch_size=8,
     ),
   )
@@ -308,7 +311,7 @@ def check_trajectory(folder, name):
   for step in range(30):
     found = trainer.train_steps(iterator, 1)
     check_step(trainer, found, golden, step)
-    assert found["gradient_norm"] == pytest.approx(
+    assert found.gradient_norm == pytest.approx(
       golden["global_norm"][step], rel=1e-5
     )
 
@@ -336,7 +339,7 @@ def check_clipped_trajectory(folder, name, model, monkeypatch):
     check_step(trainer, found, golden, step, run["zero_gradient"])
     if step == 0:
       first_norm = pytest.approx(run["first_norm"], rel=1e-5)
-      assert found["gradient_norm"] == first_norm
+      assert found.gradient_norm == first_norm
 
 
 def check_classifier_trajectory(folder, name, monkeypatch):
@@ -353,9 +356,9 @@ def check_squad_trajectory(folder, monkeypatch):
 
 def check_step(trainer, found, golden, step, zero_gradient=ZERO_GRADIENT):
   """Compares what one call of train_steps, and the state it left."""
-  assert found["loss"] == pytest.approx(golden["loss"][step], rel=1e-5)
+  assert found.sums.loss == pytest.approx(golden["loss"][step], rel=1e-5)
   # One rounding of the share that is done, in units of the peak rate.
-  assert found["learning_rate"] == pytest.approx(
+  assert found.learning_rate == pytest.approx(
     golden["learning_rate"][step], rel=0, abs=1e-7 * 1e-3
   )
   for after, prefix in ((1, "step2/"), (29, "final/")):
@@ -418,12 +421,13 @@ def test_first_gradients_equal_upstream(testdata):
   model = modeling.BertPretrainer(golden_config(folder))
   trainer, iterator = golden_trainer(folder, model, 10)
   golden = np.load(folder / "pretrain_warmup10_grads0.npz")
-  batch = {name: values[0] for name, values in next(iterator).items()}
-  weights = trainer.model.loss_weights(batch)
-  gradients, _, _ = trainer._micro_gradients(
-    batch, weights, tf.zeros([2], tf.int64)
+  batch = next(iterator)
+  sums = trainer.train_step.gradients(
+    {name: values[0] for name, values in batch.items()},
+    trainer.train_step.label_totals(batch),
+    tf.zeros([2], tf.int64),
   )
-  for name, gradient in zip(trainer.trainable, gradients, strict=True):
+  for name, gradient in zip(trainer.trainable, sums.gradients, strict=True):
     if ZERO_GRADIENT[0] not in name:
       error = np.abs(gradient.numpy() - golden[name]).max()
       assert error <= TOLERANCE * np.abs(golden[name]).max(), name

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 import optimization
+from bert_keras3.training import configs
+from bert_keras3.training import interval as interval_module
 from bert_keras3.training import log as training_log
-from bert_keras3.training import loop
 
 SCHEDULE = optimization.LearningRateSchedule(1e-3, 100, 10)
 
@@ -57,30 +58,38 @@ def test_the_judgement_waits_for_the_warmup_and_a_fifth(steps, warmup, row):
 
 
 def statistics(**changes):
-  return {
-    "loss": np.float32(6.0),
-    "metrics": np.array([[1.0, 4.0]], np.float32),
-    "steps": np.float32(3.0),
-    "learning_rate": 0.1,
-    "gradient_norm": 2.0,
-    **changes,
-  }
+  """Statistics of four steps; changes are those of their sums."""
+  sums = interval_module.Sums(
+    loss=np.float32(6.0),
+    metrics=np.array([[1.0, 4.0]], np.float32),
+    steps=np.float32(3.0),
+  )
+  return interval_module.Statistics(
+    sums._replace(**changes), 2.0, 0.1, 2.0, is_finite=True
+  )
 
 
 def config(**changes):
-  return loop.TrainingConfig("", SCHEDULE, 8, **changes)
+  return configs.TrainingConfig(
+    output_dir="",
+    learning_rate=1e-3,
+    num_train_steps=100,
+    num_warmup_steps=10,
+    train_batch_size=8,
+    **changes,
+  )
 
 
 def test_a_report_is_about_the_steps_that_count():
   """One of four steps was left out, since its numbers were not finite."""
-  interval = training_log.Interval(["accuracy"], 0)
+  interval = interval_module.Interval(["accuracy"], 0)
   interval.update(statistics())
   report = interval.close(4, config())
   assert (report.values["loss"], report.values["accuracy"]) == (2.0, 0.25)
 
 
 def test_a_report_of_no_step_has_no_numbers():
-  interval = training_log.Interval(["accuracy"], 0)
+  interval = interval_module.Interval(["accuracy"], 0)
   interval.update(
     statistics(loss=0.0, metrics=np.zeros([1, 2]), steps=np.float32(0.0))
   )
@@ -96,12 +105,12 @@ def test_reports_without_numbers_are_not_judged():
 
 
 def test_what_was_added_up_survives_a_checkpoint():
-  interval = training_log.Interval(["accuracy"], 0)
+  interval = interval_module.Interval(["accuracy"], 0)
   interval.update(statistics(loss=np.float32(0.1) + np.float32(0.2)))
-  later = training_log.Interval(["accuracy"], 3)
+  later = interval_module.Interval(["accuracy"], 3)
   later.restore(interval.state())
-  for name, values in interval.sums.items():
-    assert later.sums[name].tobytes() == values.tobytes(), name
+  for found, expected in zip(later.sums, interval.sums, strict=True):
+    assert found.tobytes() == expected.tobytes()
 
 
 def read_scalars(directory):
@@ -117,7 +126,7 @@ def read_scalars(directory):
 def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
   log = training_log.TrainingLog(str(tmp_path), 0, config())
   for step in (5, 10, 15):
-    interval = training_log.Interval(["accuracy"], 0)
+    interval = interval_module.Interval(["accuracy"], 0)
     interval.update(statistics())
     log.write(interval.close(step, config()))
   log.close()
@@ -129,7 +138,7 @@ def test_rows_beyond_the_checkpoint_are_cut(tmp_path):
   log = training_log.TrainingLog(str(tmp_path), 10, config())
   assert b"half a rec" in others.read_bytes()
   others.unlink()
-  interval = training_log.Interval(["accuracy"], 10)
+  interval = interval_module.Interval(["accuracy"], 10)
   interval.update(statistics(loss=np.float32(9.0)))
   log.write(interval.close(15, config()))
   log.close()

@@ -5,20 +5,22 @@ import functools
 import glob
 import resource
 import signal
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import modeling
-import optimization
 from bert_keras3.data import features
 from bert_keras3.data import order as order_module
 from bert_keras3.data import sources
+from bert_keras3.training import configs
 from bert_keras3.training import devices
 from bert_keras3.training import evaluation
 from bert_keras3.training import loop
 from bert_keras3.training import loss_scale
+from bert_keras3.training import nan_policy
 from bert_keras3.training import signals
 from bert_keras3.weights import checkpoints
 
@@ -76,7 +78,7 @@ def make_trainer(
   folder, replicas=1, dropout=0.0, precision="float32", jit=False, **config
 ):
   strategy = devices.make_strategy(
-    devices.DeviceConfig(
+    configs.DeviceConfig(
       distribution_strategy="mirrored" if replicas > 1 else "one_device",
       num_devices=replicas,
     )
@@ -88,21 +90,23 @@ def make_trainer(
   bert_config.attention_probs_dropout_prob = dropout
   with strategy.scope():
     model = modeling.BertPretrainer(
-      bert_config, dtype=devices.PRECISION_POLICIES[precision]
+      bert_config, dtype=configs.DeviceConfig(mixed_precision=precision).policy
     )
   initial = np.load(folder / "init.npz")
   for name, variable in modeling.named_variables(model).items():
     variable.assign(initial[name])
   defaults = {
     "output_dir": "",
-    "schedule": optimization.LearningRateSchedule(1e-3, STEPS, 3),
+    "learning_rate": 1e-3,
+    "num_train_steps": STEPS,
+    "num_warmup_steps": 3,
     "train_batch_size": 8,
     "save_checkpoints_steps": 1000,
   }
   return loop.Trainer(
     strategy,
     model,
-    loop.TrainingConfig(**{**defaults, **config}),
+    configs.TrainingConfig(**{**defaults, **config}),
     jit_compile=jit,
   )
 
@@ -127,9 +131,9 @@ def assert_same_weights(actual, expected, tolerance=TOLERANCE):
 
 
 def assert_bitwise(actual, expected):
-  for name, variable in expected._state().items():
+  for name, variable in expected.state.items():
     np.testing.assert_array_equal(
-      actual._state()[name].numpy(), variable.numpy(), err_msg=name
+      actual.state[name].numpy(), variable.numpy(), err_msg=name
     )
 
 
@@ -200,14 +204,11 @@ def test_an_infinite_gradient_never_reaches_a_checkpoint(
   trainer = make_trainer(
     folder, replicas, output_dir=str(tmp_path), save_checkpoints_steps=1
   )
-  compute = trainer._micro_gradients
 
-  def overflow_at_step_2(batch, weights, dropout_seed):
-    gradients, loss, metrics = compute(batch, weights, dropout_seed)
-    factor = tf.where(dropout_seed[1] == 2, np.float32(np.inf), 1.0)
-    return [gradient * factor for gradient in gradients], loss, metrics
+  def is_step_2(batch, dropout_seed):
+    return dropout_seed[1] == 2
 
-  monkeypatch.setattr(trainer, "_micro_gradients", overflow_at_step_2)
+  overflow(trainer, monkeypatch, is_step_2)
   with pytest.raises(ValueError, match="step 3: the loss is 6.* norm nan; its"):
     trainer.fit(source)
   newest = checkpoints.latest(str(tmp_path))
@@ -215,6 +216,18 @@ def test_an_infinite_gradient_never_reaches_a_checkpoint(
   reader = tf.train.load_checkpoint(newest)
   for name in trainer.weights:
     assert np.isfinite(reader.get_tensor(name)).all(), name
+
+
+def overflow(trainer, monkeypatch, is_bad):
+  """Makes gradients infinite where `is_bad(batch, dropout_seed)`."""
+  compute = trainer.train_step.gradients
+
+  def compute_and_overflow(batch, denominators, dropout_seed):
+    sums = compute(batch, denominators, dropout_seed)
+    factor = tf.where(is_bad(batch, dropout_seed), np.float32(np.inf), 1.0)
+    return sums._replace(gradients=[x * factor for x in sums.gradients])
+
+  monkeypatch.setattr(trainer.train_step, "gradients", compute_and_overflow)
 
 
 # Randomness
@@ -226,7 +239,7 @@ def test_replicas_steps_and_micro_steps_draw_different_masks(folder):
   )
 
   def draw(step, micro_step):
-    seed = trainer._dropout_seed(
+    seed = trainer.train_step.dropout_seed(
       tf.constant(step, tf.int64), tf.constant(micro_step)
     )
     mask = modeling.dropout(tf.ones([32]), 0.5, seed, site=0)
@@ -302,7 +315,7 @@ def test_the_scale_leaves_the_gradient_norm_alone(folder, source, replicas):
         num_micro_batches=1,
       )
     )
-    norms.append(trainer.train_steps(iterator, 1)["gradient_norm"])
+    norms.append(trainer.train_steps(iterator, 1).gradient_norm)
   # float16 has 11 bits; sums of hundreds of products.
   assert norms[1] == pytest.approx(norms[0], rel=0.02)
 
@@ -312,7 +325,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
 ):
   trainer = make_trainer(folder, precision="float16")
   trainer.loss_scale.restore({"scale": 2.0**60, "good_steps": 5.0})
-  before = {k: v.numpy() for k, v in trainer._state().items()}
+  before = {k: v.numpy() for k, v in trainer.state.items()}
   batch = source.take(np.arange(8), step=0)
   iterator = iter(
     devices.distribute_batches(
@@ -323,7 +336,7 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
   assert trainer.step == 2
   assert trainer.loss_scale.state() == {"scale": 2.0**58, "good_steps": 0.0}
   for name, value in before.items():
-    np.testing.assert_array_equal(trainer._state()[name], value)
+    np.testing.assert_array_equal(trainer.state[name], value)
 
 
 def test_the_scale_doubles_after_enough_good_steps(
@@ -372,7 +385,7 @@ def losses_of_steps(trainer, source):
     )
   )
   return np.array(
-    [trainer.train_steps(iterator, 1)["loss"] for _ in range(STEPS)]
+    [trainer.train_steps(iterator, 1).sums.loss for _ in range(STEPS)]
   )
 
 
@@ -440,9 +453,8 @@ def test_the_loss_key_is_upstreams_mean_of_batch_means(folder, source):
   for numbers in (range(16), range(16, 32), range(32, 40)):
     batch = source.take(np.array(numbers), step=0)
     outputs = trainer.model(batch)
-    sums = trainer.model.loss_sums(outputs, batch)
-    weights = trainer.model.loss_weights(batch)
-    losses.append(trainer.model.total_loss(sums, weights))
+    terms = trainer.model.terms(outputs, batch)
+    losses.append(trainer.model.total_loss(terms))
   assert found["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
@@ -470,7 +482,7 @@ def test_predictions_come_in_order_for_every_example(folder, source, replicas):
 
 
 def make(**config):
-  return devices.make_strategy(devices.DeviceConfig(**config))
+  return devices.make_strategy(configs.DeviceConfig(**config))
 
 
 def test_auto_takes_one_device_without_gpus():
@@ -523,22 +535,17 @@ def test_xla_is_for_gpus_unless_asked():
 # Numbers gone wrong
 
 
-def break_step(trainer, monkeypatch, position):
+def break_step(trainer, source, monkeypatch, position):
   """Makes the gradients of one batch infinite, told by two of its examples."""
-  compute = trainer._micro_gradients
-  order = trainer._order(trainer.source_of_test)
+  order = trainer.order(source)
   first = [tuple(order.batch(i)[:2]) for i in range(STEPS + 1)]
   assert first.count(first[position]) == 1
-  arrays = trainer.source_of_test.arrays
-  ids = tf.constant(arrays["input_ids"][list(first[position])])
+  ids = tf.constant(source.arrays["input_ids"][list(first[position])])
 
-  def overflow(batch, weights, dropout_seed):
-    gradients, loss, metrics = compute(batch, weights, dropout_seed)
-    is_marked = tf.reduce_all(batch["input_ids"][:2] == ids)
-    factor = tf.where(is_marked, np.float32(np.inf), 1.0)
-    return [gradient * factor for gradient in gradients], loss, metrics
+  def is_marked(batch, dropout_seed):
+    return tf.reduce_all(batch["input_ids"][:2] == ids)
 
-  monkeypatch.setattr(trainer, "_micro_gradients", overflow)
+  overflow(trainer, monkeypatch, is_marked)
 
 
 def train_with_a_bad_batch(folder, source, directory, monkeypatch, **options):
@@ -546,8 +553,7 @@ def train_with_a_bad_batch(folder, source, directory, monkeypatch, **options):
   trainer = make_trainer(
     folder, output_dir=str(directory), save_checkpoints_steps=2, **options
   )
-  trainer.source_of_test = source
-  break_step(trainer, monkeypatch, 4)
+  break_step(trainer, source, monkeypatch, 4)
   trainer.fit(source, log_to=str(directory))
   return trainer
 
@@ -555,7 +561,7 @@ def train_with_a_bad_batch(folder, source, directory, monkeypatch, **options):
 def train_on(folder, source, directory, positions):
   """Takes the steps of batches at the given positions only."""
   trainer = make_trainer(folder, output_dir=str(directory))
-  order = trainer._order(source)
+  order = trainer.order(source)
 
   def batches():
     return (source.take(order.batch(x), x) for x in positions)
@@ -576,16 +582,16 @@ def test_a_bad_step_can_be_skipped(
   assert trainer.step == STEPS
   error = capsys.readouterr().err
   assert "skipped step 5: the loss is 6." in error
-  order = trainer._order(source).batch(4)
+  order = trainer.order(source).batch(4)
   shown = ", ".join(map(str, sorted(order)))
   assert f"its batch: examples {shown}" in error
   expected, make_iterator = train_on(folder, source, tmp_path, range(STEPS))
   iterator = make_iterator()
   for step in range(STEPS):
-    before = {k: v.numpy() for k, v in expected._state().items()}
+    before = {k: v.numpy() for k, v in expected.state.items()}
     expected.train_steps(iterator, 1)
     if step == 4:
-      for name, variable in expected._state().items():
+      for name, variable in expected.state.items():
         variable.assign(before[name])
   assert_same_weights(trainer, expected)
   with open(tmp_path / "training_log.csv", newline="") as file:
@@ -597,17 +603,17 @@ def test_an_infinite_loss_is_skipped_though_its_gradient_is_finite(
   folder, source, tmp_path, monkeypatch
 ):
   trainer = make_trainer(folder, output_dir=str(tmp_path), on_nan="skip")
-  compute = trainer._micro_gradients
+  compute = trainer.train_step.gradients
 
-  def infinite_loss(batch, weights, dropout_seed):
-    gradients, loss, metrics = compute(batch, weights, dropout_seed)
-    return gradients, loss + np.float32(np.inf), metrics
+  def infinite_loss(batch, denominators, dropout_seed):
+    sums = compute(batch, denominators, dropout_seed)
+    return sums._replace(loss=sums.loss + np.float32(np.inf))
 
-  monkeypatch.setattr(trainer, "_micro_gradients", infinite_loss)
-  before = {name: x.numpy() for name, x in trainer._state().items()}
-  iterator = iter(trainer._distribute(source, devices.Failure()))
-  assert not trainer.train_steps(iterator, 1)["is_finite"]
-  for name, variable in trainer._state().items():
+  monkeypatch.setattr(trainer.train_step, "gradients", infinite_loss)
+  before = {name: x.numpy() for name, x in trainer.state.items()}
+  iterator = iter(trainer.batches(source, devices.Failure()))
+  assert not trainer.train_steps(iterator, 1).is_finite
+  for name, variable in trainer.state.items():
     np.testing.assert_array_equal(variable, before[name], err_msg=name)
 
 
@@ -619,7 +625,7 @@ def test_a_signal_in_the_last_step_counts(folder, source, tmp_path):
   def take_and_ask(*args):
     statistics = steps(*args)
     if trainer.step == STEPS:
-      trainer._requests.ask_to_stop("SIGTERM")
+      trainer.requests.ask_to_stop("SIGTERM")
     return statistics
 
   trainer.train_steps = take_and_ask
@@ -636,22 +642,24 @@ def test_a_signal_while_the_last_checkpoint_is_written_counts(
 
   def save_and_ask():
     save()
-    trainer._requests.ask_to_stop("SIGTERM")
+    trainer.requests.ask_to_stop("SIGTERM")
 
   trainer.save = save_and_ask
   with pytest.raises(signals.Interrupted, match="SIGTERM at step 10"):
     trainer.fit(source)
 
 
-def test_workers_at_different_steps_do_not_go_on(folder, tmp_path, monkeypatch):
+def test_workers_at_different_steps_do_not_go_on(
+  folder, source, tmp_path, monkeypatch
+):
   trainer = make_trainer(folder, output_dir=str(tmp_path))
   monkeypatch.setattr(devices, "has_other_workers", lambda strategy: True)
-  trainer._check_workers_agree()
+  trainer.workers.check_step(0)
+  trainer.workers.check_step(3)
+  monkeypatch.setattr(trainer.workers, "sum", lambda step: step + 2.0)
   trainer.step = 3
-  trainer._check_workers_agree()
-  monkeypatch.setattr(trainer, "_sum_over_workers", lambda step: step + 2.0)
   with pytest.raises(ValueError, match="continues at step 3, another one else"):
-    trainer._check_workers_agree()
+    trainer.fit(source)
 
 
 def test_a_request_survives_a_closed_stderr(folder, tmp_path, monkeypatch):
@@ -660,9 +668,9 @@ def test_a_request_survives_a_closed_stderr(folder, tmp_path, monkeypatch):
       raise BrokenPipeError
 
   trainer = make_trainer(folder, output_dir=str(tmp_path))
-  monkeypatch.setattr(loop.sys, "stderr", Closed())
-  trainer._requests.ask_to_stop("SIGINT")
-  assert trainer._requests.take() == (True, "SIGINT")
+  monkeypatch.setattr(sys, "stderr", Closed())
+  trainer.requests.ask_to_stop("SIGINT")
+  assert trainer.requests.take() == (True, "SIGINT")
 
 
 def test_rolling_back_passes_over_the_batches_since_the_checkpoint(
@@ -684,22 +692,14 @@ def test_rolling_back_passes_over_the_batches_since_the_checkpoint(
 
 def test_rolling_back_needs_a_checkpoint(folder, source, tmp_path, monkeypatch):
   trainer = make_trainer(folder, output_dir=str(tmp_path), on_nan="rollback")
-  trainer.source_of_test = source
-  break_step(trainer, monkeypatch, 0)
+  break_step(trainer, source, monkeypatch, 0)
   with pytest.raises(ValueError, match="no checkpoint yet to roll back to"):
     trainer.fit(source)
 
 
 def overflow_from(trainer, monkeypatch, first_step):
   """Makes the gradients of all batches infinite, from a position on."""
-  compute = trainer._micro_gradients
-
-  def overflow(batch, weights, dropout_seed):
-    gradients, loss, metrics = compute(batch, weights, dropout_seed)
-    factor = tf.where(dropout_seed[1] >= first_step, np.float32(np.inf), 1.0)
-    return [gradient * factor for gradient in gradients], loss, metrics
-
-  monkeypatch.setattr(trainer, "_micro_gradients", overflow)
+  overflow(trainer, monkeypatch, lambda batch, seed: seed[1] >= first_step)
 
 
 def test_rolling_back_for_ever_is_given_up(
@@ -722,7 +722,7 @@ def test_skipping_for_ever_is_given_up(folder, source, tmp_path, monkeypatch):
     folder, output_dir=str(tmp_path), on_nan="skip", log_every_steps=4
   )
   overflow_from(trainer, monkeypatch, 2)
-  monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 6)
+  monkeypatch.setattr(nan_policy, "MAX_SKIPPED_STEPS", 6)
   with pytest.raises(
     ValueError, match="^step 9: .* 6 steps before it were skipped in a row"
   ):
@@ -738,10 +738,9 @@ def test_skipped_steps_that_are_apart_are_not_counted_together(
   trainer = make_trainer(
     folder, output_dir=str(tmp_path), on_nan="skip", log_every_steps=3
   )
-  trainer.source_of_test = source
   for position in (1, 3, 4, 7):
-    break_step(trainer, monkeypatch, position)
-  monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 2)
+    break_step(trainer, source, monkeypatch, position)
+  monkeypatch.setattr(nan_policy, "MAX_SKIPPED_STEPS", 2)
   trainer.fit(source)
   assert trainer.step == STEPS
 
@@ -751,13 +750,13 @@ def test_a_signal_is_heard_among_skipped_steps(
 ):
   trainer = make_trainer(folder, output_dir=str(tmp_path), on_nan="skip")
   overflow_from(trainer, monkeypatch, 2)
-  skip = trainer._skip
+  handle = trainer.nan_policy.handle
 
-  def skip_and_ask(what):
-    trainer._requests.ask_to_stop("SIGTERM")
-    return skip(what)
+  def handle_and_ask(*args):
+    trainer.requests.ask_to_stop("SIGTERM")
+    return handle(*args)
 
-  trainer._skip = skip_and_ask
+  trainer.nan_policy.handle = handle_and_ask
   with pytest.raises(signals.Interrupted, match="SIGTERM at step 3 "):
     trainer.fit(source)
 
@@ -770,9 +769,9 @@ def test_gradients_that_no_scale_cures_are_told(
   trainer = make_trainer(folder, output_dir=str(tmp_path), precision="float16")
   trainer.loss_scale.restore({"scale": scale})
   overflow_from(trainer, monkeypatch, 3)
-  iterator = iter(trainer._distribute(source, devices.Failure()))
+  iterator = iter(trainer.batches(source, devices.Failure()))
   statistics = trainer.train_steps(iterator, 9)
-  assert not statistics["is_finite"]
+  assert not statistics.is_finite
   # 4 and 2 shrink.
   assert trainer.step == (4 if scale == 1.0 else 6)
   assert trainer.loss_scale.state()["scale"] == 1.0
@@ -786,15 +785,15 @@ def test_pauses_change_nothing(folder, source, tmp_path, reference):
   trainer = make_trainer(
     folder, output_dir=str(tmp_path), keep_checkpoint_max=0
   )
-  take = trainer._requests.take
+  take = trainer.requests.take
 
-  def take_and_ask():
-    answer = take()
-    trainer._requests.is_pausing.assign(True)
+  def take_and_ask(*args):
+    answer = take(*args)
+    trainer.requests.ask_to_save()
     return answer
 
-  trainer._requests.is_pausing.assign(True)
-  trainer._requests.take = take_and_ask
+  trainer.requests.ask_to_save()
+  trainer.requests.take = take_and_ask
   trainer.fit(source, log_to=str(tmp_path))
   assert_bitwise(trainer, reference)
   assert len(glob.glob(f"{tmp_path}/*.index")) == STEPS
@@ -806,16 +805,16 @@ def test_several_workers_answer_requests_where_all_are_at_the_same_step(
   """And a signal to one is one to all."""
   trainer = make_trainer(folder, output_dir=str(tmp_path))
   monkeypatch.setattr(devices, "has_other_workers", lambda strategy: True)
-  trainer._requests.is_pausing.assign(True)
-  assert trainer._take_requests(is_at_boundary=False) == (False, None)
-  assert trainer._take_requests(is_at_boundary=True) == (True, None)
-  assert trainer._take_requests(is_at_boundary=True) == (False, None)
-  trainer._requests.ask_to_stop("SIGTERM")
-  assert trainer._take_requests(is_at_boundary=True) == (True, "SIGTERM")
-  trainer._requests.stop_signal = None
-  monkeypatch.setattr(trainer, "_sum_over_workers", lambda value: 1.0)
+  trainer.requests.ask_to_save()
+  assert trainer.requests.take(is_at_boundary=False) == (False, None)
+  assert trainer.requests.take(is_at_boundary=True) == (True, None)
+  assert trainer.requests.take(is_at_boundary=True) == (False, None)
+  trainer.requests.ask_to_stop("SIGTERM")
+  assert trainer.requests.take(is_at_boundary=True) == (True, "SIGTERM")
+  trainer.requests.stop_signal = None
+  monkeypatch.setattr(trainer.workers, "sum", lambda value: 1.0)
   said = (True, "a signal to another worker")
-  assert trainer._take_requests(is_at_boundary=True) == said
+  assert trainer.requests.take(is_at_boundary=True) == said
 
 
 def test_time_asks_for_checkpoints(folder, source, tmp_path):

@@ -322,7 +322,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
   try:
     statistics = trainer.train_steps(iterator, len(warmup))
     start = clock()
-    if statistics["is_finite"]:
+    if statistics.is_finite:
       statistics = trainer.train_steps(iterator, len(measured))
     return (clock() - start) / len(measured), statistics
   finally:
@@ -376,8 +376,8 @@ def _tell_peak(findings, strategy):
 
 def _check_finite(findings, config, statistics):
   """Whether the measured steps gave numbers; a problem or a warning if not."""
-  loss, norm = statistics["step_loss"], statistics["gradient_norm"]
-  if statistics["is_finite"]:
+  loss, norm = statistics.step_loss, statistics.gradient_norm
+  if statistics.is_finite:
     findings.tell("loss", f"{loss:.4g}, gradient norm {norm:.4g}")
     return True
   text = (

@@ -44,17 +44,10 @@ def evaluate(strategy, model, source, batch_size, max_batches=None):
 def _evaluate_batch(model, batch):
   outputs = model(batch, training=False)
   replica = tf.distribute.get_replica_context()
-  sums, weights, metrics = replica.all_reduce(
-    "SUM",
-    (
-      model.loss_sums(outputs, batch),
-      model.loss_weights(batch),
-      model.metric_sums(outputs, batch),
-    ),
-  )
+  terms = replica.all_reduce("SUM", model.terms(outputs, batch))
   return (
-    model.total_loss(sums, weights),
-    tf.stack([tf.stack(metrics[name]) for name in model.metric_names]),
+    model.total_loss(terms),
+    tf.stack([tf.stack(terms[name]) for name in model.metric_names]),
   )
 
 

@@ -1,16 +1,9 @@
-"""What a training run reports: means over steps, to console, CSV, TensorBoard.
-
-A report is about the steps since the one before. What has been added up for the
-next one travels with the checkpoints, so that a run that was killed writes the
-rows of one that was not.
-"""
+"""Where a training run reports to: console, CSV files, TensorBoard."""
 
 import csv
-import dataclasses
 import io
 import os
 import sys
-import time
 
 import numpy as np
 import tensorflow as tf
@@ -27,95 +20,6 @@ STUCK_LOSS = 0.98
 COLLAPSED_LOSS = 0.01
 
 
-@dataclasses.dataclass(frozen=True)
-class StepReport:
-  """Means over the steps since the last report."""
-
-  step: int
-  num_train_steps: int
-  values: dict  # name -> float, in the order they are shown
-  seconds_per_step: float
-
-  @property
-  def eta_seconds(self):
-    """Seconds until the last step, at this interval's speed."""
-    return self.seconds_per_step * (self.num_train_steps - self.step)
-
-
-class Interval:
-  """The statistics between two reports.
-
-  Args:
-    metric_names: names of a model's metrics.
-    step: step it begins at.
-
-  Attributes:
-    sums: dict that training goes on adding to: `loss`, float32; `metrics`,
-      float32 [metric, 2]; `steps`, float32, how many are in these.
-  """
-
-  def __init__(self, metric_names, step):
-    self.metric_names = metric_names
-    self._restart(step)
-
-  def _restart(self, step):
-    self.sums = {
-      "loss": np.float32(0.0),
-      "metrics": np.zeros([len(self.metric_names), 2], np.float32),
-      "steps": np.float32(0.0),
-    }
-    self.last = {}
-    self.start_clock(step)
-
-  def start_clock(self, step):
-    """Takes the steps from `step` on to begin now."""
-    self._timed_from = step
-    self._start_time = time.monotonic()
-
-  def state(self):
-    """JSON-serialisable dict, for the checkpoint."""
-    # float32 numbers survive the way through decimal doubles.
-    return {name: values.tolist() for name, values in self.sums.items()}
-
-  def restore(self, state):
-    """Takes back what `state` returned."""
-    for name, values in state.items():
-      self.sums[name] = np.asarray(values, np.float32)
-
-  def update(self, statistics):
-    """Takes in what Trainer.train_steps returned."""
-    self.sums = {name: statistics[name] for name in self.sums}
-    self.last = statistics
-
-  def exclude(self, seconds):
-    """Leaves time out of the speed that is reported."""
-    self._start_time += seconds
-
-  def close(self, step, config):
-    """Returns the StepReport of the interval and begins the next one."""
-    # Steps that an earlier process took are not in this one's time.
-    seconds = (time.monotonic() - self._start_time) / (step - self._timed_from)
-    metrics = self.sums["metrics"].astype(np.float64)
-    means = metrics[:, 0] / np.maximum(metrics[:, 1], 1e-12)
-    loss = self.sums["loss"] / np.maximum(self.sums["steps"], 1)
-    if not self.sums["steps"]:  # All were skipped.
-      means[:] = loss = np.nan
-    report = StepReport(
-      step=step,
-      num_train_steps=config.num_train_steps,
-      seconds_per_step=seconds,
-      values={
-        "loss": float(loss),
-        **dict(zip(self.metric_names, means.tolist(), strict=True)),
-        "learning_rate": float(self.last["learning_rate"]),
-        "gradient_norm": float(self.last["gradient_norm"]),
-        "examples_per_second": config.train_batch_size / seconds,
-      },
-    )
-    self._restart(step)
-    return report
-
-
 # Tells a run's files for TensorBoard from those of others.
 _EVENTS_SUFFIX = ".bert"
 
@@ -125,12 +29,30 @@ _SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
 )
 
 
+def open_log(output_dir, step, config):
+  """Returns the TrainingLog of a directory, a SilentLog if it is None."""
+  return TrainingLog(output_dir, step, config) if output_dir else SilentLog()
+
+
+class SilentLog:
+  """The log of a process that writes none."""
+
+  def write(self, report):
+    """Drops a StepReport."""
+
+  def write_evaluation(self, step, results, is_best):
+    """Drops the results of an evaluation."""
+
+  def close(self):
+    """Has nothing to end."""
+
+
 class TrainingLog:
   """Shows reports on the console, in CSV files and in TensorBoard.
 
-  StepReports go to log.csv, evaluations to eval_log.csv. A terminal
+  StepReports go to training_log.csv, evaluations to eval_log.csv. A terminal
   gets a bar with the time left beside the lines, a file or a pipe just the
-  lines. What is there of steps that a resumed run will take again is cut.
+  lines. Rows of steps that a resumed run will take again are cut.
 
   Args:
     output_dir: where the files go.
@@ -139,8 +61,8 @@ class TrainingLog:
   """
 
   def __init__(self, output_dir, step, config):
-    self._reports = _CsvLog(os.path.join(output_dir, "training_log.csv"), step)
-    self._evaluations = _CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
+    self._reports = CsvLog(os.path.join(output_dir, "training_log.csv"), step)
+    self._evaluations = CsvLog(os.path.join(output_dir, "eval_log.csv"), step)
     _cut_events(output_dir, step)
     self._events = tf.summary.create_file_writer(
       output_dir, filename_suffix=_EVENTS_SUFFIX
@@ -240,7 +162,7 @@ def _is_due(rows, schedule):
   return int(rows[-1]["step"]) >= earliest
 
 
-class _CsvLog:
+class CsvLog:
   """A CSV file of rows by step, whole after every row.
 
   Args:

@@ -1,23 +1,50 @@
-"""Requests of other threads to a run: to save, to stop."""
+"""Requests to a run that come from elsewhere: to save, to stop."""
 
 import contextlib
 import sys
 import threading
+import typing
 
 import tensorflow as tf
 
+from bert_keras3.training import signals
+
+
+class Answer(typing.NamedTuple):
+  """What was asked of a run since it last looked."""
+
+  is_asked: bool  # for a checkpoint
+  signal_name: str | None  # of the signal that asked to stop
+
 
 class Requests:
-  """What other threads ask of a run, which it answers between two steps.
+  """Collects what signals and the clock ask; a run answers between two steps.
+
+  Args:
+    agreement: Agreement of the run's workers.
 
   Attributes:
     is_pausing: bool variable that the graph of the steps reads.
     stop_signal: name of the signal that asked to stop, or None.
   """
 
-  def __init__(self):
+  def __init__(self, agreement):
+    self.agreement = agreement
     self.is_pausing = tf.Variable(False, trainable=False)
     self.stop_signal = None
+
+  @contextlib.contextmanager
+  def listening(self, seconds_between_saves):
+    """Collects requests: of signals, and of time if that is not 0."""
+    with (
+      signals.watch(self.ask_to_stop),
+      self._asking_to_save_every(seconds_between_saves),
+    ):
+      yield
+
+  def ask_to_save(self):
+    """Asks for a checkpoint."""
+    self.is_pausing.assign(True)
 
   def ask_to_stop(self, signal_name):
     """Asks for a checkpoint and the end of the run."""
@@ -31,13 +58,12 @@ class Requests:
       )
 
   @contextlib.contextmanager
-  def ask_to_save_every(self, seconds):
-    """Asks for a checkpoint now and then; never if `seconds` is 0."""
+  def _asking_to_save_every(self, seconds):
     is_over = threading.Event()
 
     def ask():
       while not is_over.wait(seconds):
-        self.is_pausing.assign(True)
+        self.ask_to_save()
 
     if seconds:
       threading.Thread(target=ask, daemon=True).start()
@@ -46,14 +72,28 @@ class Requests:
     finally:
       is_over.set()
 
-  def take(self):
-    """Answers requests.
+  def take(self, is_at_boundary=True):
+    """Takes the requests; a stop request to any worker stops all of them.
+
+    Args:
+      is_at_boundary: whether all workers are at the same step, since no request
+        cut this call short. Several workers answer there only.
 
     Returns:
-      (whether there was one, name of the signal that asked to stop or None).
+      Answer.
     """
+    if not self.agreement.has_others:
+      return self._take_own()
+    if not is_at_boundary:
+      return Answer(False, None)
+    answer = self._take_own()
+    if self.agreement.sum(bool(answer.signal_name)):
+      return Answer(True, answer.signal_name or "a signal to another worker")
+    return answer
+
+  def _take_own(self):
     was_asked = bool(self.is_pausing.numpy())
     # In this order: a signal from here on pauses the next steps again.
     self.is_pausing.assign(False)
     stop_signal = self.stop_signal
-    return was_asked or bool(stop_signal), stop_signal
+    return Answer(was_asked or bool(stop_signal), stop_signal)

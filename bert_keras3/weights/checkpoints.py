@@ -455,7 +455,7 @@ def save(prefix, variables, global_step=None, extra=None):
   )
   try:
     _write(temporary, tensors, extra)
-    _verify(temporary, tensors)
+    verify(temporary, tensors)
     # The index comes last: a checkpoint exists once its index does.
     for suffix in suffixes:
       tf.io.gfile.rename(temporary + suffix, prefix + suffix, overwrite=True)
@@ -482,7 +482,7 @@ def _write(prefix, tensors, extra):
     files.write_atomically(prefix + ".json", content)
 
 
-def _verify(prefix, tensors):
+def verify(prefix, tensors):
   """Makes sure that what was written can be read and is on the disk.
 
   Raises:
