@@ -6,7 +6,7 @@ BIN := .venv/bin
 # TensorFlow tests mostly trace graphs, on one core each.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test fast_test check parity bench clean
+.PHONY: demo test fast_test check parity bench docs clean
 
 demo: .venv/installed
 	$(BIN)/python examples/pretrain_demo.py
@@ -29,6 +29,10 @@ parity: .venv/installed_parity .venv/installed_minilm
 bench: .venv/installed
 	$(BIN)/python benchmarks/tokenization.py
 	$(BIN)/python benchmarks/create_pretraining_data.py
+
+# Written from declarations; a test compares.
+docs: .venv/installed
+	$(BIN)/python -m bert_keras3.console.flag_docs docs/flags.md
 
 clean:
 	rm -rf .venv demo_output

@@ -11,16 +11,17 @@ The same text and flags give the same file, byte by byte.
 """
 
 import collections
+import dataclasses
 import os
 import sys
 import time
 
 import tokenizers
 import tqdm
-from absl import flags
 
 import tokenization
-from bert_keras3.console import start as start_module
+from bert_keras3.console import start
+from bert_keras3.data import fields
 from bert_keras3.data import files
 
 # Google-research/bert's vocabularies begin like this, [unusedN] after [PAD].
@@ -34,84 +35,73 @@ _MAX_WORD_CHARS = 200
 _REPEATS = 1000
 
 
-def define_flags():
-  """Declares the flags."""
-  flags.DEFINE_string(
-    "input_file",
+@dataclasses.dataclass(frozen=True)
+class VocabConfig(fields.Config):
+  """Which text to learn a vocabulary from, and how large a one."""
+
+  input_file: str | None = fields.flag(
     None,
     "UTF-8 text to learn from: comma-separated files or patterns.",
+    is_required=True,
   )
-  flags.DEFINE_string(
-    "output_file", None, "The vocabulary to write, one token a line."
+  output_file: str | None = fields.flag(
+    None, "The vocabulary to write, one token a line.", is_required=True
   )
-  flags.DEFINE_integer(
-    "vocab_size",
+  vocab_size: int = fields.flag(
     30522,  # of the published English models
     "The most entries to write, special tokens included.",
     lower_bound=1,
   )
-  flags.DEFINE_bool(
-    "do_lower_case",
-    True,
-    "Whether text is lower-cased; models need the same value later.",
+  do_lower_case: bool = fields.flag(
+    True, "Whether text is lower-cased; models need the same value later."
   )
-  flags.DEFINE_integer(
-    "num_unused_tokens",
+  num_unused_tokens: int = fields.flag(
     0,
     "Entries [unused0], [unused1]... to reserve for words added later.",
     lower_bound=0,
   )
-  flags.DEFINE_integer(
-    "min_frequency",
+  min_frequency: int = fields.flag(
     2,
     "How often a piece must occur to be learnt; single characters always are.",
     lower_bound=1,
   )
-  flags.DEFINE_integer(
-    "limit_alphabet",
+  limit_alphabet: int = fields.flag(
     1000,  # enough for texts without ideographs; the tokenizers package's too
     "How many different characters to keep, the most frequent ones. A word"
     " with another one becomes [UNK]. Chinese needs several thousand.",
     lower_bound=1,
   )
-  flags.mark_flags_as_required(["input_file", "output_file"])
 
 
-def cli():
-  """Runs the script."""
-  start_module.run(main, define_flags)
-
-
-def main():
+def main(config):
   """Learns the vocabulary that the flags ask for and says what was learnt."""
   started = time.monotonic()
-  values = flags.FLAGS
   # A file that two patterns match is counted once.
   input_files = list(
-    dict.fromkeys(files.find_files("input_file", values.input_file))
+    dict.fromkeys(files.find_files("input_file", config.input_file))
   )
-  files.check_output_files("output_file", [values.output_file], input_files)
+  files.check_output_files("output_file", [config.output_file], input_files)
 
-  counts, num_lines = count_words(input_files, values.do_lower_case)
+  counts, num_lines = count_words(input_files, config.do_lower_case)
   tokens, num_unknown = learn_vocab(
     counts,
-    vocab_size=values.vocab_size,
-    num_unused_tokens=values.num_unused_tokens,
-    min_frequency=values.min_frequency,
-    limit_alphabet=values.limit_alphabet,
+    vocab_size=config.vocab_size,
+    num_unused_tokens=config.num_unused_tokens,
+    min_frequency=config.min_frequency,
+    limit_alphabet=config.limit_alphabet,
   )
-  write_vocab(values.output_file, tokens)
+  write_vocab(config.output_file, tokens)
 
   num_words = counts.total()
   seconds = time.monotonic() - started
   print(
     f"{num_lines} lines, {num_words} words, {len(counts)} distinct:"
-    f" {len(tokens)} tokens written to {values.output_file} in {seconds:.1f} s."
+    f" {len(tokens)} tokens written to {config.output_file} in {seconds:.1f} s."
     f" {num_unknown / num_words:.2%} of the words are [UNK]."
   )
-  if len(tokens) < values.vocab_size:
+  if len(tokens) < config.vocab_size:
     print(
-      f"No other piece occurs {values.min_frequency} times:"
+      f"No other piece occurs {config.min_frequency} times:"
       f" set vocab_size to {len(tokens)} in the model's bert_config.json."
     )
 
@@ -121,15 +111,7 @@ def main():
 
 def write_vocab(output_file, tokens):
   """Writes one token a line: the whole file or, if interrupted, nothing."""
-  # Not from tempfile, whose files nobody else may read.
-  temporary = f"{output_file}.{os.getpid()}.tmp"
-  try:
-    with open(temporary, "w", encoding="utf-8", newline="\n") as lines:
-      lines.writelines(f"{token}\n" for token in tokens)
-    os.replace(temporary, output_file)
-  finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)
+  files.write_atomically(output_file, "".join(f"{x}\n" for x in tokens))
 
 
 # Learning ---------------------------------------------------------------------
@@ -246,8 +228,13 @@ def _grow(tokens, counts, vocab_size, min_frequency):
 
 def _repeat(counts):
   for word, count in counts.items():
-    for start in range(0, count, _REPEATS):
-      yield f"{word} " * min(_REPEATS, count - start)
+    for first in range(0, count, _REPEATS):
+      yield f"{word} " * min(_REPEATS, count - first)
+
+
+def cli():
+  """Entry point of the console script."""
+  start.run(main, VocabConfig)
 
 
 if __name__ == "__main__":

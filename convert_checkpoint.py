@@ -17,103 +17,68 @@ bit by bit. A table tells what became of each tensor.
 
 import dataclasses
 
-from absl import flags
-
 import tokenization
-from bert_keras3.console import flags as cli_flags
 from bert_keras3.console import start
+from bert_keras3.data import fields
+from bert_keras3.training import configs
 from bert_keras3.weights import hugging_face
 
 
-def define_flags():
-  """Defines this script's flags."""
-  _define_input_flags()
-  _define_output_flags()
-  flags.DEFINE_bool(
-    "dry_run",
-    False,
-    "Read and check everything, show the table, write nothing.",
-  )
+@dataclasses.dataclass(frozen=True)
+class ConversionConfig(fields.Config):
+  """What to convert, and into which format."""
 
-
-def _define_input_flags():
-  flags.DEFINE_string(
-    "init_checkpoint",
+  init_checkpoint: str | None = fields.flag(
     None,
     "Weights to convert: a checkpoint prefix, a directory with one or with "
     "safetensors, or a .safetensors, .keras or .weights.h5 file.",
-    required=True,
+    is_required=True,
   )
-  flags.DEFINE_string(
+  bert_config_file: str | None = fields.variant(
+    configs.WeightsConfig,
     "bert_config_file",
-    None,
-    "JSON file with the architecture. Found beside the weights if not given.",
+    help="JSON file with the architecture. Found beside the weights if not "
+    "given.",
   )
-  flags.DEFINE_string(
-    "vocab_file",
-    None,
-    "Vocabulary of the model. Found beside the weights if not given.",
-  )
-  flags.DEFINE_bool(
-    "do_lower_case",
+  vocab_file: str | None = fields.variant(configs.WeightsConfig, "vocab_file")
+  do_lower_case: bool | None = fields.flag(
     None,
     "Whether the model is for lower-cased text. If not given, taken from the "
     "files beside the weights, or from whether the vocabulary has capitals.",
   )
-
-
-def _define_output_flags():
-  flags.DEFINE_string(
-    "output_dir", None, "New directory for weights, config and vocabulary."
+  output_dir: str | None = fields.flag(
+    None, "New directory for weights, config and vocabulary."
   )
-  flags.DEFINE_enum(
-    "output_format",
+  output_format: str | None = fields.flag(
     None,
-    ["tf1", "hugging_face"],
     "tf1: a checkpoint with the original's names, which the scripts here read "
     "as well. hugging_face: safetensors for transformers.",
-    required=True,
+    choices=("tf1", "hugging_face"),
+    is_required=True,
   )
-  flags.DEFINE_enum(
-    "architecture",
+  architecture: str | None = fields.flag(
     None,
-    list(hugging_face.ARCHITECTURES),
     "Class of transformers to convert to, if the weights have several heads; "
     "other heads are left out.",
+    choices=tuple(hugging_face.ARCHITECTURES),
   )
-  flags.DEFINE_string(
-    "extend_vocab",
+  extend_vocab: str | None = fields.flag(
     None,
     "File of new tokens, one a line. They take the place of [unusedN] tokens, "
     "then go to the end, and begin as the mean of the pieces they were.",
   )
-  flags.DEFINE_integer(
-    "max_position_embeddings",
+  max_position_embeddings: int | None = fields.flag(
     None,
     "Longest sequence of the converted model; trained positions are repeated.",
     lower_bound=1,
   )
+  dry_run: bool = fields.flag(
+    False, "Read and check everything, show the table, write nothing."
+  )
 
 
-@dataclasses.dataclass(frozen=True)
-class ConversionConfig:
-  """What to convert; the flags of these names."""
-
-  init_checkpoint: str
-  output_dir: str | None
-  output_format: str
-  architecture: str | None
-  bert_config_file: str | None
-  vocab_file: str | None
-  do_lower_case: bool | None
-  extend_vocab: str | None
-  max_position_embeddings: int | None
-  dry_run: bool
-
-
-def main():
-  """Turns flags into a config and runs."""
-  config = cli_flags.read(ConversionConfig)
+def main(config):
+  """Checks the flags and converts."""
   if not config.output_dir and not config.dry_run:
     raise ValueError("pass --output_dir, or --dry_run to see the table only")
   new_tokens = read_new_tokens(config.extend_vocab)
@@ -166,7 +131,9 @@ def convert(config, new_tokens):
   if architecture:
     model, left_out = conversion.select(model, architecture)
     rows += left_out
-  model, notes = grow(config, model, new_tokens)
+  model, notes = conversion.grow(
+    model, new_tokens, config.max_position_embeddings
+  )
   to_torch = config.output_format == "hugging_face"
   if to_torch:
     conversion.check_local(config.output_dir or "")
@@ -185,40 +152,9 @@ def convert(config, new_tokens):
   print(f"written: {config.output_dir}")
 
 
-def grow(config, model, new_tokens):
-  """Adds tokens and positions.
-
-  Returns:
-    (conversion.Model, sentences about what was added).
-
-  Raises:
-    ValueError: there is no vocabulary to extend, or an addition makes no sense.
-  """
-  from bert_keras3.weights import conversion
-
-  notes = []
-  if new_tokens:
-    model, growth = conversion.extend_vocab(model, new_tokens)
-    at_end = len(growth.ids) - growth.num_filled
-    notes.append(
-      f"{len(growth.ids)} tokens added: {growth.num_filled} in place of "
-      f"[unusedN], {at_end} at the end; {len(growth.known)} were known already"
-    )
-  if config.max_position_embeddings:
-    before = model.config.max_position_embeddings
-    is_more = config.max_position_embeddings > before
-    model = conversion.extend_positions(model, config.max_position_embeddings)
-    repeated = "the trained ones repeated; train on before use"
-    notes.append(
-      f"positions: {before}, now {config.max_position_embeddings}"
-      + (f", {repeated}" if is_more else "")
-    )
-  return model, notes
-
-
 def cli():
   """Entry point of the console script."""
-  start.run(main, define_flags)
+  start.run(main, ConversionConfig)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,18 @@ gathered for hundreds of instances at once, when they are written.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import time
 
-from absl import flags
-
 import tokenization
-from bert_keras3.console import flags as cli_flags
-from bert_keras3.console import start as start_module
+from bert_keras3.console import start
+from bert_keras3.data import features
+from bert_keras3.data import fields
 from bert_keras3.data import files
 from bert_keras3.data import pretraining_instances
+from bert_keras3.data import record_writer
+from bert_keras3.training import configs
 
 # What notebooks import from upstream's create_pretraining_data.
 TrainingInstance = pretraining_instances.TrainingInstance
@@ -33,81 +35,53 @@ create_training_instances = pretraining_instances.create_training_instances
 _INSTANCES_PER_WRITE = 1 << 9
 
 
-def define_flags():
-  """Declares upstream's flags and two more."""
-  flags.DEFINE_string(
-    "input_file",
+@dataclasses.dataclass(frozen=True)
+class CreationConfig(pretraining_instances.DataConfig):
+  """Which text to make records of, and with which vocabulary."""
+
+  input_file: str | None = fields.flag(
     None,
     "UTF-8 text, one sentence a line, a blank line between documents:"
     " comma-separated files or patterns.",
+    is_required=True,
   )
-  flags.DEFINE_string(
-    "output_file",
+  output_file: str | None = fields.flag(
     None,
     "TFRecord files to write, comma-separated; they get records in turns.",
+    is_required=True,
   )
-  flags.DEFINE_string("vocab_file", None, "The model's vocabulary.")
-  flags.DEFINE_bool(
-    "do_lower_case",
-    True,
-    "Whether text is lower-cased: true for an uncased vocabulary.",
+  vocab_file: str | None = fields.flag(
+    None, "The model's vocabulary.", is_required=True
   )
-  flags.DEFINE_bool(
-    "do_whole_word_mask",
-    False,
-    "Whether all pieces of a word are masked, or none.",
+  do_lower_case: bool = fields.flag(
+    True, "Whether text is lower-cased: true for an uncased vocabulary."
   )
-  flags.DEFINE_integer(
-    "max_seq_length", 128, "Tokens of a record, [CLS] and [SEP] included."
+  special_tokens_in_text: str = fields.variant(
+    configs.SpecialTokensConfig, "special_tokens_in_text"
   )
-  flags.DEFINE_integer(
-    "max_predictions_per_seq", 20, "The most tokens masked in a record."
+  verbose_examples: int = fields.flag(
+    0, "How many records to print in readable form."
   )
-  flags.DEFINE_integer("random_seed", 12345, "Another seed, other records.")
-  flags.DEFINE_integer(
-    "dupe_factor", 10, "How often the text is gone through, masked differently."
-  )
-  flags.DEFINE_float("masked_lm_prob", 0.15, "Share of the tokens to mask.")
-  flags.DEFINE_float(
-    "short_seq_prob",
-    0.1,
-    "Share of the documents cut into shorter records than there is room for.",
-  )
-  flags.DEFINE_integer(
-    "verbose_examples", 0, "How many records to print in readable form."
-  )
-  cli_flags.define_special_tokens_flag()
-  flags.mark_flags_as_required(["input_file", "output_file", "vocab_file"])
 
 
-def cli():
-  """Runs the script."""
-  start_module.run(main, define_flags)
-
-
-def main():
+def main(config):
   """Makes the records that the flags ask for and says what was made."""
   started = time.monotonic()
-  values = flags.FLAGS
-  config = cli_flags.read(pretraining_instances.DataConfig)
-  input_files = files.find_files("input_file", values.input_file)
-  output_files = values.output_file.split(",")
+  input_files = files.find_files("input_file", config.input_file)
+  output_files = config.output_file.split(",")
   files.check_output_files("output_file", output_files, input_files)
   tokenizer = tokenization.FullTokenizer(
-    values.vocab_file, values.do_lower_case, values.special_tokens_in_text
+    config.vocab_file, config.do_lower_case, config.special_tokens_in_text
   )
 
   documents = pretraining_instances.read_documents(input_files, tokenizer)
-  instances = pretraining_instances.create_training_instances(
-    documents, tokenizer, config
-  )
-  for number in range(min(values.verbose_examples, len(instances))):
+  instances = create_training_instances(documents, tokenizer, config)
+  for number in range(min(config.verbose_examples, len(instances))):
     print(_example_text(number, instances[number], tokenizer))
-  start_module.load_tensorflow()
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started
-  megabytes = sum(map(pretraining_instances.file_size, input_files)) / 1e6
+  megabytes = sum(map(files.file_size, input_files)) / 1e6
   print(
     f"{documents}: {len(instances)} instances written to"
     f" {', '.join(output_files)}. {megabytes:.3g} MB of text in {seconds:.1f} s"
@@ -115,30 +89,12 @@ def main():
   )
 
 
-# Settings and files -----------------------------------------------------------
-
-
-# Text -------------------------------------------------------------------------
-
-
-# Random numbers ---------------------------------------------------------------
-
-
-# Instances --------------------------------------------------------------------
-
-
-# Output -----------------------------------------------------------------------
-
-
 def write_instance_to_example_files(instances, output_files):
   """Writes `TrainingInstances` to TFRecord files, in turns.
 
   A file appears under its name once all are complete, or not at all.
   """
-  from bert_keras3.data import features as input_pipeline
-  from bert_keras3.data import records as records_module
-
-  specs = input_pipeline.pretraining_features(
+  specs = features.pretraining_features(
     instances.config.max_seq_length, instances.config.max_predictions_per_seq
   )
   with contextlib.ExitStack() as stack:
@@ -146,14 +102,14 @@ def write_instance_to_example_files(instances, output_files):
     progress = enter(
       pretraining_instances.Progress("Writing", len(instances), "instances")
     )
-    writers = [enter(records_module.RecordWriter(x)) for x in output_files]
+    writers = [enter(record_writer.RecordWriter(x)) for x in output_files]
     next_writer = itertools.cycle(writers)
     for first in range(0, len(instances), _INSTANCES_PER_WRITE):
-      features = instances.features(first, first + _INSTANCES_PER_WRITE)
-      records = input_pipeline.serialize_examples(features, specs)
-      for record in records:
+      columns = instances.features(first, first + _INSTANCES_PER_WRITE)
+      serialized = features.serialize_examples(columns, specs)
+      for record in serialized:
         next(next_writer).write(record)
-      progress.update(len(records))
+      progress.update(len(serialized))
 
 
 def _example_text(number, instance, tokenizer):
@@ -172,6 +128,11 @@ def _example_text(number, instance, tokenizer):
     f"  input_ids: {' '.join(map(str, ids))}\n"
     f"  segment_ids: {' '.join(map(str, instance.segment_ids))}\n"
   )
+
+
+def cli():
+  """Entry point of the console script."""
+  start.run(main, CreationConfig)
 
 
 if __name__ == "__main__":

@@ -15,119 +15,70 @@ any size takes the memory of a small part of it.
 
 import dataclasses
 import os
-import sys
 
 import tqdm
-from absl import flags
 
-from bert_keras3.console import flags as cli_flags
 from bert_keras3.console import start
-from bert_keras3.data import files as files_module
-from bert_keras3.tasks import feature_extraction
+from bert_keras3.data import fields
+from bert_keras3.data import files
 from bert_keras3.tasks import feature_files
+from bert_keras3.tasks import feature_lines
+from bert_keras3.training import configs
 
 # What notebooks import from upstream's extract_features.
-InputExample = feature_extraction.InputExample
-InputFeatures = feature_extraction.InputFeatures
-read_examples = feature_extraction.read_examples
-convert_examples_to_features = feature_extraction.convert_examples_to_features
+InputExample = feature_lines.InputExample
+InputFeatures = feature_lines.InputFeatures
+read_examples = feature_lines.read_examples
+convert_examples_to_features = feature_lines.convert_examples_to_features
 
 
-def define_flags():
-  """Defines this script's flags."""
-  flags.DEFINE_string(
-    "input_file",
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig(configs.SpecialTokensConfig, configs.DeviceConfig):
+  """What to write, and with which model."""
+
+  init_checkpoint: str | None = fields.variant(
+    configs.WeightsConfig, "init_checkpoint", is_required=True
+  )
+  input_file: str | None = fields.flag(
     None,
     'Text file: a line is a text, or two with " ||| " between them.',
-    required=True,
+    is_required=True,
   )
-  flags.DEFINE_string(
-    "output_file", None, "File to write the vectors to.", required=True
+  output_file: str | None = fields.flag(
+    None, "File to write the vectors to.", is_required=True
   )
-  flags.DEFINE_string(
-    "layers",
+  layers: str = fields.flag(
     "-1,-2,-3,-4",
     "Layers to write, with commas: 0 is the first after the embeddings, -1 the "
     "last.",
   )
-  _define_model_flags()
-  flags.DEFINE_integer(
-    "max_seq_length",
-    128,
-    "Tokens of a line at most; longer ones are cut.",
-    lower_bound=3,
+  max_seq_length: int = fields.flag(
+    128, "Tokens of a line at most; longer ones are cut.", lower_bound=3
   )
-  flags.DEFINE_integer("batch_size", 32, "Lines per batch.", lower_bound=1)
-  flags.DEFINE_bool(
-    "use_one_hot_embeddings",
+  batch_size: int = fields.flag(32, "Lines per batch.", lower_bound=1)
+  use_one_hot_embeddings: bool = fields.flag(
     False,
     "Kept for old scripts: embeddings are gathered either way, which gives the "
     "same numbers.",
   )
-  _define_output_flags()
-  cli_flags.define_vocab_flags()
-  cli_flags.define_special_tokens_flag()
-  cli_flags.define_device_flags()
-
-
-def _define_model_flags():
-  flags.DEFINE_string(
-    "bert_config_file",
-    None,
-    "JSON file with the architecture of the model. Found beside the weights if "
-    "not given.",
-  )
-  flags.DEFINE_string(
-    "init_checkpoint",
-    None,
-    "The model's weights: a checkpoint prefix, or a directory with one or with "
-    "a Hugging Face model.safetensors.",
-    required=True,
-  )
-
-
-def _define_output_flags():
-  flags.DEFINE_enum(
-    "output_format",
+  output_format: str = fields.flag(
     "jsonl",
-    ["jsonl", "npz"],
     "JSON lines with six decimals, or NumPy arrays in full precision.",
+    choices=("jsonl", "npz"),
   )
-  flags.DEFINE_enum(
-    "pooling",
+  pooling: str = fields.flag(
     "none",
-    ["none", "cls", "mean", "max"],
     "One vector per line instead of one per token: that of [CLS], or the mean "
     "or maximum over the line's tokens, [CLS] and [SEP] among them.",
+    choices=("none", "cls", "mean", "max"),
   )
-  flags.DEFINE_bool(
-    "normalize", False, "Scale the vectors of --pooling to length 1."
+  normalize: bool = fields.flag(
+    False, "Scale the vectors of --pooling to length 1."
   )
-  flags.DEFINE_string(
-    "attention_report",
+  attention_report: str | None = fields.flag(
     None,
     "HTML file to write that shows who attends to whom, for the first lines.",
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureConfig:
-  """What to write, and with which model; the flags of these names."""
-
-  input_file: str
-  output_file: str
-  init_checkpoint: str
-  layers: str = "-1,-2,-3,-4"
-  bert_config_file: str | None = None
-  max_seq_length: int = 128
-  vocab_file: str | None = None
-  do_lower_case: bool = True
-  special_tokens_in_text: str = "split"
-  batch_size: int = 32
-  output_format: str = "jsonl"
-  pooling: str = "none"
-  normalize: bool = False
-  attention_report: str | None = None
 
   @property
   def layer_indexes(self):
@@ -145,12 +96,11 @@ class FeatureConfig:
       ) from None
 
 
-def main():
-  """Turns flags into a config and runs."""
-  config = cli_flags.read(FeatureConfig)
+def main(config):
+  """Checks the flags and extracts."""
   check_flags(config)
   start.load_tensorflow()
-  extract(config, cli_flags.device_config())
+  extract(config)
 
 
 def check_flags(config):
@@ -181,46 +131,34 @@ def check_outputs(config, own_files=()):
     own_files: paths of the model's own files, once they are known.
 
   Raises:
-    ValueError, OSError: see cli_flags.check_output_files.
+    ValueError, OSError: see files.check_output_files.
   """
   inputs = [config.input_file, *own_files]
-  files_module.check_output_files("output_file", [config.output_file], inputs)
+  files.check_output_files("output_file", [config.output_file], inputs)
   if config.attention_report:
     inputs.append(config.output_file)
-    files_module.check_output_files(
+    files.check_output_files(
       "attention_report", [config.attention_report], inputs
     )
 
 
-# Texts ------------------------------------------------------------------------
-
-
-# Vectors ----------------------------------------------------------------------
-
-
-# Files ------------------------------------------------------------------------
-
-
-# Running ----------------------------------------------------------------------
-
-
-def extract(config, device_config):
+def extract(config):
   """Writes the vectors of a file's lines.
 
   Args:
     config: FeatureConfig.
-    device_config: devices.DeviceConfig.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
+  from bert_keras3.tasks import feature_extraction
   from bert_keras3.weights import companions
 
   own_files = companions.list_files(
     config.init_checkpoint, config.bert_config_file, config.vocab_file
   )
   check_outputs(config, own_files)
-  extractor = feature_extraction.FeatureExtractor(config, device_config)
+  extractor = feature_extraction.FeatureExtractor(config)
   print(extractor.report)
   if config.pooling == "cls":
     print(
@@ -254,11 +192,9 @@ def write_features(config, extractor, page=None):
   Returns:
     (how many lines there were, how many of them were cut).
   """
-  from bert_keras3.data import files as files_module
-
   num_lines, num_cut = 0, 0
-  bar = tqdm.tqdm(unit="line", leave=False, disable=not sys.stderr.isatty())
-  with files_module.open_atomically(config.output_file) as file, bar:
+  bar = tqdm.tqdm(unit="line", leave=False, disable=None)
+  with files.open_atomically(config.output_file) as file, bar:
     writer = open_writer(config, extractor, file)
     for lines in extractor.read():
       found = extractor.compute(lines, advance=bar.update)
@@ -285,7 +221,7 @@ def open_writer(config, extractor, file):
 
 def cli():
   """Entry point of the console script."""
-  start.run(main, define_flags)
+  start.run(main, FeatureConfig)
 
 
 if __name__ == "__main__":

@@ -16,20 +16,16 @@ of GLUE, CLUE, and the user's own CSV, TSV and JSON lines.
 import dataclasses
 import functools
 import os
-import sys
 
-from absl import flags
-
-from bert_keras3.console import flags as cli_flags
 from bert_keras3.console import start
-from bert_keras3.data import files as files_module
+from bert_keras3.data import fields
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data
-from bert_keras3.tasks import fine_tuning
 from bert_keras3.tasks import upstream_api
-from bert_keras3.weights import labels as labels_module
+from bert_keras3.training import configs
 
 # What notebooks import from upstream's run_classifier.
-InputExample = classifier_data.InputExample
+InputExample = tables.InputExample
 PaddingInputExample = upstream_api.PaddingInputExample
 InputFeatures = upstream_api.InputFeatures
 DataProcessor = upstream_api.DataProcessor
@@ -43,218 +39,158 @@ file_based_convert_examples_to_features = (
   upstream_api.file_based_convert_examples_to_features
 )
 
-# Flags of this script, beside the shared ones, that decide a run's result.
-SETTINGS = (
-  "task_name",
-  "max_seq_length",
-  "problem_type",
-  "text_a",
-  "text_b",
-  "label_column",
-  "label_separator",
-  "header",
-  "xnli_language",
-  "skip_bad_rows",
-  "long_text",
-  "special_tokens_in_text",
-  "class_weights",
-  "label_smoothing",
-)
 
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(configs.FineTuningConfig, configs.SpecialTokensConfig):
+  """What to classify, with what, and what to do."""
 
-# Of all settings, those that an export must have, or it would answer otherwise
-# than the model.
-EXPORT_SETTINGS = ("max_seq_length", "long_text", "text_b")
+  output_dir: str | None = fields.variant(
+    configs.FineTuningConfig, "output_dir", is_required=True
+  )
+  special_tokens_in_text: str = fields.variant(
+    configs.SpecialTokensConfig, "special_tokens_in_text", decides_result=True
+  )
 
+  # Which data.
+  task_name: str | None = fields.flag(
+    None,
+    "A task of the table in docs/classification.md, or csv, tsv, jsonl for "
+    "files of yours.",
+    is_required=True,
+    decides_result=True,
+  )
+  data_dir: str | None = fields.flag(None, "Directory with the task's files.")
+  train_file: str | None = fields.flag(
+    None, "File to train on, instead of data_dir's train."
+  )
+  eval_file: str | None = fields.flag(
+    None, "File to eval on, instead of data_dir's dev."
+  )
+  predict_file: str | None = fields.flag(
+    None, "File to predict on, instead of data_dir's test."
+  )
+  long_text: str = fields.flag(
+    "truncate",
+    "What becomes of longer texts: their end goes, their middle goes, or they "
+    "are read in windows that overlap by half, whose logits are averaged.",
+    choices=classifier_data.LONG_TEXT,
+    decides_result=True,
+  )
+  xnli_language: str = fields.flag(
+    "zh", "Language of the task xnli.", decides_result=True
+  )
+  skip_bad_rows: bool = fields.flag(
+    False,
+    "Leave out rows that cannot be used, and say so.",
+    decides_result=True,
+  )
 
-def define_flags():
-  """Defines this script's flags."""
-  cli_flags.define_model_flags(required=["output_dir"])
-  _define_data_flags()
-  _define_column_flags()
-  flags.DEFINE_bool("do_train", False, "Train.")
-  flags.DEFINE_bool("do_eval", False, "Evaluate on the development set.")
-  flags.DEFINE_bool("do_predict", False, "Predict the labels of the test set.")
-  for name in ("eval", "predict"):
-    flags.DEFINE_integer(
-      f"{name}_batch_size", 8, f"Examples per batch to {name}.", lower_bound=1
-    )
-  flags.DEFINE_string(
-    "class_weights",
+  # Files of the user's own.
+  text_a: str = fields.flag(
+    "text",
+    "Column of the text, by name or by number from 0.",
+    decides_result=True,
+  )
+  text_b: str | None = fields.flag(
+    None, "Column of a second text.", decides_result=True
+  )
+  label_column: str = fields.flag(
+    "label",
+    "Column of the label. For multi_label a column of labels, or several "
+    "columns of 0 and 1, with commas.",
+    decides_result=True,
+  )
+  label_separator: str = fields.flag(
+    ",", "Between the labels of a multi_label row.", decides_result=True
+  )
+  id_column: str | None = fields.flag(None, "Column to call predictions by.")
+  header: bool = fields.flag(
+    True, "Whether the first row names the columns.", decides_result=True
+  )
+  problem_type: str = fields.flag(
+    "single_label",
+    "What a row of your files is labelled with.",
+    choices=classifier_data.PROBLEM_TYPES,
+    decides_result=True,
+  )
+
+  # What to do.
+  do_eval: bool = fields.flag(False, "Evaluate on the development set.")
+  do_predict: bool = fields.flag(False, "Predict the labels of the test set.")
+  eval_batch_size: int = fields.flag(
+    8, "Examples per batch to eval.", lower_bound=1
+  )
+  predict_batch_size: int = fields.flag(
+    8, "Examples per batch to predict.", lower_bound=1
+  )
+  class_weights: str = fields.flag(
     "",
     "What each label's loss counts: balanced, or numbers with commas, in the "
     "order of labels.txt.",
+    decides_result=True,
   )
-  flags.DEFINE_float(
-    "label_smoothing",
+  label_smoothing: float = fields.flag(
     0.0,
     "Share of the probability to spread over all labels.",
     lower_bound=0.0,
     upper_bound=1.0,
+    decides_result=True,
   )
-  flags.DEFINE_integer(
-    "num_seeds",
+  num_seeds: int = fields.flag(
     1,
     "Train so often, with --seed, --seed + 1, ..., and report the mean.",
     lower_bound=1,
   )
-  cli_flags.define_training_flags()
-  cli_flags.define_fine_tuning_flags()
-  cli_flags.define_special_tokens_flag()
-  cli_flags.define_export_flags()
-  cli_flags.define_device_flags()
 
+  @property
+  def run_dirs(self):
+    """List of the directories of the runs, one for each seed."""
+    if self.num_seeds == 1:
+      return [self.output_dir]
+    numbers = range(1, self.num_seeds + 1)
+    return [os.path.join(self.output_dir, f"run_{x}") for x in numbers]
 
-def _define_data_flags():
-  flags.DEFINE_string(
-    "task_name",
-    None,
-    "A task of the table in the README, or csv, tsv, jsonl for files of yours.",
-    required=True,
-  )
-  flags.DEFINE_string("data_dir", None, "Directory with the task's files.")
-  for name, default in (
-    ("train", "train"),
-    ("eval", "dev"),
-    ("predict", "test"),
-  ):
-    flags.DEFINE_string(
-      f"{name}_file",
-      None,
-      f"File to {name} on, instead of data_dir's {default}.",
+  def of_seeds(self):
+    """Returns a list of configs, one for each run."""
+    return [
+      dataclasses.replace(self, output_dir=path, seed=self.seed + number)
+      for number, path in enumerate(self.run_dirs)
+    ]
+
+  def describe_export(self, task):
+    """Returns what an export says of itself, a dict."""
+    names = (
+      "do_lower_case",
+      "special_tokens_in_text",
+      "max_seq_length",
+      "long_text",
     )
-  flags.DEFINE_integer(
-    "max_seq_length", 128, "Tokens of an example at most.", lower_bound=3
-  )
-  flags.DEFINE_enum(
-    "long_text",
-    "truncate",
-    classifier_data.LONG_TEXT,
-    "What becomes of longer texts: their end goes, their middle goes, or they "
-    "are read in windows that overlap by half, whose logits are averaged.",
-  )
-  flags.DEFINE_string("xnli_language", "zh", "Language of the task xnli.")
-  flags.DEFINE_bool(
-    "skip_bad_rows", False, "Leave out rows that cannot be used, and say so."
-  )
+    return {
+      "task": task.name,
+      "labels": list(task.labels),
+      "problem_type": task.problem_type,
+      **{name: getattr(self, name) for name in names},
+    }
 
 
-def _define_column_flags():
-  flags.DEFINE_string(
-    "text_a", "text", "Column of the text, by name or by number from 0."
-  )
-  flags.DEFINE_string("text_b", None, "Column of a second text.")
-  flags.DEFINE_string(
-    "label_column",
-    "label",
-    "Column of the label. For multi_label a column of labels, or several "
-    "columns of 0 and 1, with commas.",
-  )
-  flags.DEFINE_string(
-    "label_separator", ",", "Between the labels of a multi_label row."
-  )
-  flags.DEFINE_string("id_column", None, "Column to call predictions by.")
-  flags.DEFINE_bool("header", True, "Whether the first row names the columns.")
-  flags.DEFINE_enum(
-    "problem_type",
-    "single_label",
-    classifier_data.PROBLEM_TYPES,
-    "What a row of your files is labelled with.",
-  )
+def main(config):
+  """Checks the flags and classifies."""
+  check_flags(config)
+  start.load_tensorflow()
+  classify(config)
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassifierConfig(fine_tuning.FineTuningConfig):
-  """What to classify, with what, and what to do; the flags of these names."""
+def check_flags(config):
+  """Refuses flags that do not go together, or would have no effect on a task.
 
-  task_name: str | None = None
-  data_dir: str | None = None
-  train_file: str | None = None
-  eval_file: str | None = None
-  predict_file: str | None = None
-  long_text: str = "truncate"
-  special_tokens_in_text: str = "split"
-  xnli_language: str = "zh"
-  skip_bad_rows: bool = False
-  text_a: str = "text"
-  text_b: str | None = None
-  label_column: str = "label"
-  label_separator: str = ","
-  id_column: str | None = None
-  header: bool = True
-  problem_type: str = "single_label"
-  do_eval: bool = False
-  do_predict: bool = False
-  eval_batch_size: int = 8
-  predict_batch_size: int = 8
-  class_weights: str = ""
-  label_smoothing: float = 0.0
-  num_seeds: int = 1
-
-
-def main():
-  """Turns flags into configs and runs."""
-  config = cli_flags.read(ClassifierConfig)
+  Raises:
+    ValueError: there are some.
+  """
   actions = ("do_train", "do_eval", "do_predict", "do_export")
   if not any(getattr(config, action) for action in actions):
     raise ValueError(f"nothing to do: pass --{', --'.join(actions)} or several")
-  cli_flags.check_export()
-  task = make_task(config)
-  check_problem_type(config, task)
-  start.load_tensorflow()
-  classify(
-    config,
-    task,
-    cli_flags.device_config(),
-    cli_flags.fine_tuning_config(),
-    cli_flags.fine_tuning_settings(SETTINGS),
-  )
-
-
-def make_task(config):
-  """The classifier_data.Task of the flags.
-
-  Raises:
-    ValueError: there is no such task, or a flag does not go with it.
-  """
-  name = config.task_name.lower()
-  if name == "xnli":
-    return classifier_data.xnli(config.xnli_language)
-  if name not in classifier_data.OWN_FORMATS:
-    return classifier_data.find_task(name)
-  label = config.label_column
-  if config.problem_type == "multi_label" and "," in label:
-    label = tuple(label.split(","))
-  layout = classifier_data.Layout(
-    text_a=config.text_a,
-    text_b=config.text_b,
-    label=label,
-    row_id=config.id_column,
-    has_header=config.header,
-    label_separator=config.label_separator,
-  )
-  return classifier_data.own_task(name, layout, config.problem_type)
-
-
-def check_problem_type(config, task):
-  """Refuses flags that would have no effect on a task.
-
-  Raises:
-    ValueError: there is one.
-  """
-  if config.problem_type not in ("single_label", task.problem_type):
-    raise ValueError(
-      f"--problem_type={config.problem_type} is for csv, tsv and jsonl; task "
-      f"{task.name} is {task.problem_type}"
-    )
-  if config.label_smoothing and task.problem_type != "single_label":
-    raise ValueError(
-      f"--label_smoothing has no meaning for {task.problem_type}; leave it out"
-    )
-  if config.class_weights and task.problem_type == "regression":
-    raise ValueError(
-      "--class_weights has no meaning for regression; leave it out"
-    )
+  config.check_export()
+  classifier_data.make_task(config)
   if config.do_export and config.num_seeds > 1:
     raise ValueError(
       "--do_export is for one model; export the best of --num_seeds later, "
@@ -262,100 +198,11 @@ def check_problem_type(config, task):
     )
 
 
-# Data -------------------------------------------------------------------------
-
-
-def find_splits(config, task):
-  """The files to read.
-
-  Returns:
-    Dict from the name of a split to (path, classifier_data.Layout).
-
-  Raises:
-    FileNotFoundError: one that is needed is not there.
-    ValueError: the task has none, or --data_dir is missing.
-  """
-  wanted = {
-    "train": (config.do_train, config.train_file, "train_file"),
-    "dev": (config.do_eval, config.eval_file, "eval_file"),
-    "test": (config.do_predict, config.predict_file, "predict_file"),
-  }
-  splits = {}
-  for split, (is_wanted, path, flag) in wanted.items():
-    if not is_wanted:
-      continue
-    if path:
-      layout = classifier_data.default_layout(task, split, path)
-      splits[split] = (files_module.find_files(flag, path)[0], layout)
-      continue
-    if not config.data_dir:
-      raise ValueError(f"pass --data_dir or --{flag}: there is nothing to read")
-    splits[split] = classifier_data.require_file(task, split, config.data_dir)
-    for other in task.splits(split):
-      found = classifier_data.find_file(task, other, config.data_dir)
-      if found:
-        splits[other] = found
-  return splits
-
-
-def read_splits(config, task, files, labels_file):
-  """Reads the examples of all files; settles the task's labels.
-
-  Args:
-    config: ClassifierConfig.
-    task: classifier_data.Task.
-    files: what `find_splits` returned, training first.
-    labels_file: labels.txt of a trained model, or None.
-
-  Returns:
-    (task with its labels, dict from split to list of InputExample).
-  """
-  examples = {}
-  if not config.do_train:
-    task = classifier_data.with_saved_labels(task, labels_file)
-  for split, (path, layout) in files.items():
-    examples[split] = classifier_data.read_examples(
-      path,
-      layout,
-      split,
-      task.problem_type,
-      task.labels or None,
-      config.skip_bad_rows,
-    )
-    if split == "train":
-      task = classifier_data.with_training_labels(task, path, examples[split])
-  return task, examples
-
-
-# Running ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """All that the runs with different seeds share."""
-
-  config: ClassifierConfig
-  task: classifier_data.Task
-  setup: fine_tuning.Setup
-  splits: dict  # name -> Split, training first
-  settings: dict
-  data_files: list  # that decide what weights training ends with
-
-  def kind(self, kind):
-    """The splits to evaluate on ("dev") or to predict ("test")."""
-    names = self.task.splits(kind)
-    return {name: self.splits[name] for name in names if name in self.splits}
-
-
-def classify(config, task, device_config, training_config, settings):
+def classify(config):
   """Reads and checks everything, then trains, evaluates, predicts as asked.
 
   Args:
     config: ClassifierConfig.
-    task: classifier_data.Task.
-    device_config: devices.DeviceConfig.
-    training_config: loop.TrainingConfig, its step numbers unset.
-    settings: dict of what makes this run the one it is, for its manifest.
 
   Returns:
     Dict of the results of evaluation; means if there are several seeds.
@@ -363,345 +210,52 @@ def classify(config, task, device_config, training_config, settings):
   Raises:
     ValueError, OSError: files and flags do not fit each other.
   """
-  from bert_keras3.serving import export as export_module
-  from bert_keras3.tasks import classifier_results
-
-  if config.do_export:
-    export_module.check_export_dir(config.export_dir)
-  job = open_job(config, task, device_config, training_config, settings)
-  if config.dry_run:
-    describe_data(job)
-  results = [
-    run_once(job, config_of_seed(job, training_config, number))
-    for number in range(config.num_seeds)
-  ]
-  if config.dry_run:
-    fine_tuning.conclude_dry_run(job.setup, config)
-  if config.num_seeds == 1 or not config.do_eval or config.dry_run:
-    return results[0]
-  summary = classifier_results.summarize_seeds(results)
-  report_seeds(job, training_config.seed, results, summary)
-  return summary
-
-
-def open_job(config, task, device_config, training_config, settings):
-  """Finds, reads and checks all files; arguments as those of `classify`."""
-  setup = fine_tuning.open_model(
-    config, device_config, run_path(config, 0), config.special_tokens_in_text
-  )
-  files = find_splits(config, task)
-  task, examples = read_splits(config, task, files, setup.files.labels_file)
-  make_split = functools.partial(
-    classifier_data.make_split,
-    task=task,
-    tokenizer=setup.tokenizer,
-    max_seq_length=config.max_seq_length,
-    long_text=config.long_text,
-    pad_to_max_length=setup.is_padded,
-  )
-  is_monitored = fine_tuning.is_monitored(config, training_config)
-  deciding = ("train", "dev") if is_monitored else ("train",)
-  return Job(
-    config=config,
-    task=task,
-    setup=setup,
-    splits={name: make_split(rows) for name, rows in examples.items()},
-    settings=settings,
-    data_files=[files[name][0] for name in deciding if name in files],
-  )
-
-
-def describe_data(job):
-  """Tells of a dry run's files how long texts are, and which labels come."""
-  from bert_keras3.tasks import data_summary
-
-  config, task, findings = job.config, job.task, job.setup.findings
-  for name, split in job.splits.items():
-    lengths = data_summary.text_lengths(split, job.setup.tokenizer)
-    data_summary.tell_texts(
-      findings, name, lengths, config.max_seq_length, config.long_text
-    )
-  if config.do_train:
-    labels = job.splits["train"].labels
-    data_summary.tell_labels(findings, "train", task.labels, labels)
-
-
-def run_path(config, number):
-  """output_dir, or the directory in it of one seed of several."""
-  if config.num_seeds == 1:
-    return config.output_dir
-  return os.path.join(config.output_dir, f"run_{number + 1}")
-
-
-def config_of_seed(job, training_config, number):
-  """The TrainingConfig of one run, its steps counted.
-
-  Raises:
-    ValueError: the examples do not make one step.
-  """
-  config = job.config
-  training_config = dataclasses.replace(
-    training_config,
-    output_dir=run_path(config, number),
-    seed=training_config.seed + number,
-  )
-  if not config.do_train:
-    return training_config
-  count = len(job.splits["train"].source)
-  return fine_tuning.count_steps(config, training_config, count)
-
-
-def run_once(job, training_config):
-  """Trains, evaluates and predicts with one seed.
-
-  Returns:
-    Dict of the results of the first evaluation, empty if there is none.
-  """
-  from bert_keras3.training import evaluation
-  from bert_keras3.training import run as run_module
-
-  config = job.config
-  run = fine_tuning.open_run(
-    job.setup,
-    config,
-    {**job.settings, "seed": training_config.seed},
-    job.data_files,
-    training_config.output_dir,
-  )
-  model = make_model(job, training_config.seed)
-  step = evaluation.prediction_step(model)
-  if config.do_train:
-    global_step = train(job, training_config, model, step, run)
-  else:
-    names = model_settings(job.task)
-    run.check_settings(
-      (*names, *EXPORT_SETTINGS) if config.do_export else names
-    )
-    global_step = run_module.restore(run, model, config.init_checkpoint)
-  if config.dry_run:
-    return {}
-  results = [
-    evaluate(job, step, run, name, global_step) for name in job.kind("dev")
-  ]
-  for name in job.kind("test"):
-    predict(job, step, run, name)
-  if config.do_export and run.is_writer:
-    export(job, model, results)
-  return results[0] if results else {}
-
-
-def model_settings(task):
-  """Settings that a model must share with those who use it."""
-  names = ("problem_type", "do_lower_case", "special_tokens_in_text")
-  # A model trained on one file format may answer about another.
-  is_own = task.name in classifier_data.OWN_FORMATS
-  return names if is_own else ("task_name", *names)
-
-
-def make_model(job, seed):
-  """The classifier, its initial weights drawn by a seed."""
   import modeling
-  from bert_keras3.tasks import classifier_results
-
-  config, task = job.config, job.task
-  num_labels = len(task.labels) or 1
-  class_weights = None
-  if config.do_train:
-    class_weights = classifier_results.class_weights(
-      config.class_weights, job.splits["train"].labels, num_labels
-    )
-  return fine_tuning.make_model(
-    job.setup,
-    config,
-    seed,
-    modeling.BertClassifier,
-    num_labels=num_labels,
-    problem_type=task.problem_type,
-    class_weights=class_weights,
-    label_smoothing=config.label_smoothing,
-  )
-
-
-def train(job, training_config, model, step, run):
-  """Trains; returns the step the model's weights are of."""
-  files = {}
-  if job.task.labels:
-    files["labels.txt"] = labels_module.format_labels(job.task.labels)
-  return fine_tuning.train(
-    job.setup,
-    job.config,
-    training_config,
-    run,
-    model,
-    job.splits["train"].source,
-    monitor=make_monitor(job, training_config, step),
-    files=files,
-  )
-
-
-def make_monitor(job, training_config, step):
-  """The loop.Monitor that evaluates on the development set, or None.
-
-  Raises:
-    ValueError: early stopping is asked for, but no evaluation.
-  """
-  from bert_keras3.tasks import classifier_results
-  from bert_keras3.training import monitor
-
-  config, task = job.config, job.task
-  if not config.do_eval:
-    if training_config.eval_steps:
-      raise ValueError(
-        "--eval_steps and --early_stopping_patience need --do_eval"
-      )
-    return None
-  if not training_config.eval_steps:
-    return None
-  split = job.splits["dev"]
-
-  def evaluate_now():
-    logits = classifier_results.predict_logits(
-      job.setup.strategy, step, split, config.eval_batch_size
-    )
-    warn_if_collapsed(task, split, logits)
-    return classifier_results.evaluate(
-      task, split.labels, logits, config.eval_batch_size
-    )
-
-  return monitor.Monitor(
-    evaluate_now, f"eval_{task.metrics[0]}", config.early_stopping_patience
-  )
-
-
-def warn_if_collapsed(task, split, logits):
-  """Tells the user of a model that gives one answer only."""
-  from bert_keras3.tasks import classifier_results
-
-  warning = classifier_results.collapse_warning(
-    task, task.labels, split.labels, logits
-  )
-  if warning:
-    print(f"warning: {warning}", file=sys.stderr)
-
-
-def evaluate(job, step, run, name, global_step):
-  """Writes eval_results.txt and the reports of one development set.
-
-  Returns:
-    Dict of its numbers.
-  """
-  from bert_keras3.tasks import classifier_results
-  from bert_keras3.tasks import metrics
-
-  task, split = job.task, job.splits[name]
-  batch_size = job.config.eval_batch_size
-  suffix = name.removeprefix("dev")
-  logits = classifier_results.predict_logits(
-    job.setup.strategy, step, split, batch_size
-  )
-  results = classifier_results.evaluate(task, split.labels, logits, batch_size)
-  text = metrics.format_results({"global_step": global_step, **results})
-  run.write(f"eval_results{suffix}.txt", text)
-  classifier_results.write_report(
-    run, task, task.labels, split.labels, logits, suffix
-  )
-  run.record({f"{key}{suffix}": value for key, value in results.items()})
-  if run.is_writer:
-    print(text, end="")
-    warn_if_collapsed(task, split, logits)
-  return results
-
-
-def predict(job, step, run, name):
-  """Writes test_results.tsv, predictions.jsonl and a submission."""
-  from bert_keras3.tasks import classifier_results
-
-  split = job.splits[name]
-  logits = classifier_results.predict_logits(
-    job.setup.strategy, step, split, job.config.predict_batch_size
-  )
-  classifier_results.write_predictions(
-    run, job.task, job.task.labels, split.examples, logits, name
-  )
-  if run.is_writer:
-    print(f"{len(split.examples)} predictions: {run.path}/predictions*.jsonl")
-
-
-def export(job, model, results):
-  """Writes the SavedModel that answers as the model does.
-
-  Args:
-    job: Job.
-    model: modeling.BertClassifier.
-    results: list of what `evaluate` returned.
-  """
-  from bert_keras3.serving import export as model_export
-
-  config, task = job.config, job.task
-  model_export.export_classifier(
-    config.export_dir,
-    model,
-    job.setup.tokenizer,
-    {
-      "task": task.name,
-      "labels": list(task.labels),
-      "problem_type": task.problem_type,
-      "do_lower_case": config.do_lower_case,
-      "special_tokens_in_text": config.special_tokens_in_text,
-      "max_seq_length": config.max_seq_length,
-      "long_text": config.long_text,
-    },
-    task.has_pairs,
-    litert_check(job, results),
-  )
-  print(f"exported to {config.export_dir}")
-
-
-def litert_check(job, results):
-  """The litert.Check on the first development set, None if not asked."""
+  from bert_keras3.serving import export
   from bert_keras3.serving import litert
   from bert_keras3.tasks import classifier_results
-
-  if "litert" not in job.config.export_format:
-    return None
-  if not results:
-    return litert.Check()
-  split, *_ = job.kind("dev").values()
-  names = [x for x in results[0] if x not in ("eval_loss", "loss")]
-
-  def score(batches):
-    logits = classifier_results.gather_logits(split, batches)
-    found = classifier_results.evaluate(
-      job.task, split.labels, logits, job.config.eval_batch_size
-    )
-    return {name: found[name] for name in names}
-
-  expected = {name: results[0][name] for name in names}
-  return litert.Check(split.source, score, expected)
-
-
-def report_seeds(job, first_seed, results, summary):
-  """Prints and writes mean and standard deviation over the seeds."""
-  from bert_keras3.data import files as files_module
-  from bert_keras3.tasks import metrics
+  from bert_keras3.tasks import data_summary
   from bert_keras3.training import devices
+  from bert_keras3.training.run import open_runs
+  from bert_keras3.weights import companions
 
-  if not devices.is_chief(job.setup.strategy):
-    return
-  text = metrics.format_results(
-    {"num_seeds": len(results), "first_seed": first_seed, **summary}
-  )
-  path = os.path.join(job.config.output_dir, "eval_results.txt")
-  files_module.write_atomically(path, text)
-  for name in results[0]:
-    values = "  ".join(f"{result[name]:.4f}" for result in results)
-    mean, deviation = summary[name], summary[f"{name}_sd"]
-    print(f"{name}: {mean:.4f} ± {deviation:.4f} over seeds ({values})")
+  export.check_export(config)
+  strategy = devices.make_strategy(config)
+  pretrained = companions.open_pretrained(config, config.run_dirs[0])
+  data = classifier_data.open_data(config, pretrained)
+  data_files = [*pretrained.paths, *data.deciding_files]
+  runs = open_runs(config.of_seeds(), strategy, data_files)
+  runs[0].describe(data_summary.tell_splits, data, pretrained.tokenizer)
+  all_results = []
+  for run in runs:
+    options = classifier_results.head_options(config, data)
+    run.build(modeling.BertClassifier, pretrained.bert_config, **options)
+    if config.do_train:
+      run.count_steps(len(data.train.source))
+      monitor = classifier_results.make_monitor(run, data)
+      save = functools.partial(data.save_companions, pretrained)
+      run.train(data.train.source, monitor, save)
+    else:
+      run.restore(data.task.settings(config))
+    results = run.evaluate(classifier_results.evaluate_splits, data)
+    run.perform(classifier_results.predict_splits, run, data)
+    if config.do_export:
+      scoring = classifier_results.outputs_to_score(run, data, results)
+      run.export(
+        export.export_classifier,
+        pretrained.tokenizer,
+        config.describe_export(data.task),
+        data.task.has_pairs,
+        litert.make_check(config, *scoring),
+      )
+    all_results.append(results)
+  runs[0].conclude("files, flags and model fit together", config.output_dir)
+  return classifier_results.report_seeds(runs, config.output_dir, all_results)
 
 
 def cli():
   """Entry point of the console script."""
-  start.run(main, define_flags)
+  start.run(main, ClassifierConfig)
 
 
 if __name__ == "__main__":

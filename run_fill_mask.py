@@ -13,144 +13,113 @@ A text may be two with " ||| " between them. The model is a checkpoint, with its
 config and vocabulary beside it, or an export of run_pretraining.py.
 """
 
-import contextlib
 import dataclasses
 import json
 import sys
 import textwrap
 
 import tqdm
-from absl import flags
 
 import tokenization
-from bert_keras3.console import flags as cli_flags
-from bert_keras3.console import start as start_module
-from bert_keras3.data import files as files_module
+from bert_keras3.console import conversation
+from bert_keras3.console import start
+from bert_keras3.data import fields
+from bert_keras3.data import files
 from bert_keras3.data import tables
 from bert_keras3.serving import mask_filling
+from bert_keras3.training import configs
 
-# Flags about what an export brings along.
+# Flags about files that an export brings along.
 CHECKPOINT_FLAGS = ("bert_config_file", "vocab_file", "do_lower_case")
 # Texts are sorted by length among so many; scoring runs each token of them.
 TEXTS_PER_CHUNK = {"fill_mask": 1024, "score": 128, "next_sentence": 1024}
 SHOWN_CHARS = 60
 
 
-def define_flags():
-  """Defines this script's flags."""
-  flags.DEFINE_enum(
-    "task",
+@dataclasses.dataclass(frozen=True)
+class FillMaskConfig(configs.AnsweringConfig, configs.SpecialTokensConfig):
+  """What to ask about which texts, and which model."""
+
+  task: str = fields.flag(
     "fill_mask",
-    ["fill_mask", "score", "next_sentence"],
     "Words for each [MASK]; how likely each text is, by its pseudo-log-"
     "likelihood; or how likely the second text of a pair follows the first.",
+    choices=("fill_mask", "score", "next_sentence"),
   )
-  _define_model_flags()
-  flags.DEFINE_multi_string(
-    "text", [], 'Text, or two with " ||| " between them; may be repeated.'
+  export_dir: str | None = fields.flag(
+    None, "Directory of an exported model, instead of weights."
   )
-  flags.DEFINE_string(
-    "input_file", None, "File with a text on each line, - for stdin."
-  )
-  flags.DEFINE_bool("interactive", False, "Answer texts that are typed in.")
-  flags.DEFINE_integer(
-    "top_k", 5, "Tokens to show for each [MASK].", lower_bound=1
-  )
-  flags.DEFINE_integer("batch_size", 32, "Sequences per batch.", lower_bound=1)
-  flags.DEFINE_enum(
-    "output_format",
-    "table",
-    ["table", "jsonl"],
-    "Tables to read, or a line of JSON for each text.",
-  )
-  flags.DEFINE_string("output_file", None, "Results; if none, to stdout.")
-  cli_flags.define_special_tokens_flag("keep")
-  cli_flags.define_answering_dry_run_flag()
-
-
-def _define_model_flags():
-  flags.DEFINE_string(
-    "init_checkpoint",
-    None,
-    "The model's weights: a checkpoint prefix, or a directory with one or with "
-    "a Hugging Face model.safetensors.",
-  )
-  flags.DEFINE_string(
-    "export_dir", None, "Directory of an exported model, instead of weights."
-  )
-  flags.DEFINE_string(
-    "bert_config_file",
-    None,
-    "JSON file with the architecture of the model. Found beside the weights if "
-    "not given.",
-  )
-  cli_flags.define_vocab_flags()
-  flags.DEFINE_integer(
-    "max_seq_length",
+  max_seq_length: int | None = fields.flag(
     None,
     "Tokens of a text or a pair at most; as many as the model takes if not "
     "given.",
     lower_bound=5,  # [CLS] A [SEP] B [SEP]
   )
-
-
-@dataclasses.dataclass(frozen=True)
-class FillMaskConfig:
-  """What to ask about which texts, and whom; the flags of these names."""
-
-  task: str = "fill_mask"
-  init_checkpoint: str | None = None
-  export_dir: str | None = None
-  bert_config_file: str | None = None
-  vocab_file: str | None = None
-  do_lower_case: bool = True
-  special_tokens_in_text: str = "keep"
-  max_seq_length: int | None = None
-  text: tuple[str, ...] = ()
-  input_file: str | None = None
-  interactive: bool = False
-  top_k: int = 5
-  batch_size: int = 32
-  output_format: str = "table"
-  output_file: str | None = None
-  dry_run: bool = False
-
-
-def main():
-  """Turns flags into a config and runs."""
-  config = cli_flags.read(FillMaskConfig)
-  given = [name for name in CHECKPOINT_FLAGS if flags.FLAGS[name].present]
-  check_flags(config, given)
-  texts = [] if config.interactive else read_texts(config)
-  start_module.load_tensorflow()
-  model = open_model(config)
-  if config.interactive:
-    converse(lambda line: answer_line(config, model, line), input)
-    return
-  if config.dry_run:
-    forecast(config, model, texts)
-    return
-  write_results(config, answer(config, model, texts))
-
-
-def forecast(config, model, texts):
-  """Tells what answering will take; writes nothing."""
-  from bert_keras3.training import dry_run as run_forecast
-
-  run_forecast.forecast_answers(
-    run_forecast.Findings(),
-    lambda sample: join_lines(config, answer(config, model, sample)),
-    texts,
-    config.output_file,
+  special_tokens_in_text: str = fields.variant(
+    configs.SpecialTokensConfig, "special_tokens_in_text", default="keep"
   )
+  text: tuple[str, ...] = fields.flag(
+    (),
+    'Text, or two with " ||| " between them; may be repeated.',
+    is_repeated=True,
+  )
+  input_file: str | None = fields.flag(
+    None, "File with a text on each line, - for stdin."
+  )
+  interactive: bool = fields.flag(False, "Answer texts that are typed in.")
+  top_k: int = fields.flag(5, "Tokens to show for each [MASK].", lower_bound=1)
+  batch_size: int = fields.flag(32, "Sequences per batch.", lower_bound=1)
+  output_format: str = fields.flag(
+    "table",
+    "Tables to read, or a line of JSON for each text.",
+    choices=("table", "jsonl"),
+  )
+  output_file: str | None = fields.flag(None, "Results; if none, to stdout.")
 
 
-def check_flags(config, given):
-  """Refuses flags that do not go together, and an export that is of no use.
+def main(config):
+  """Checks the flags, reads the texts and asks the model."""
+  check_flags(config)
+  texts = [] if config.interactive else read_texts(config)
+  start.load_tensorflow()
+  fill_masks(config, texts)
+
+
+def fill_masks(config, texts):
+  """Opens the model and answers texts, typed ones or a file's.
 
   Args:
     config: FillMaskConfig.
-    given: which of CHECKPOINT_FLAGS are on the command line.
+    texts: what `read_texts` returned.
+  """
+  from bert_keras3.serving import mask_models
+  from bert_keras3.training import dry_run
+  from bert_keras3.weights import companions
+
+  own_files = ()
+  if config.init_checkpoint:
+    own_files = companions.list_files(
+      config.init_checkpoint, config.bert_config_file, config.vocab_file
+    )
+  check_output(config, own_files)
+  model = mask_models.open_model(config)
+  if config.interactive:
+    conversation.answer_lines(
+      lambda line: answer_line(config, model, line), input
+    )
+  elif config.dry_run:
+    dry_run.forecast_answers(
+      dry_run.Findings(),
+      lambda sample: join_lines(config, answer(config, model, sample)),
+      texts,
+      config.output_file,
+    )
+  else:
+    write_results(config, answer(config, model, texts))
+
+
+def check_flags(config):
+  """Refuses flags that do not go together, and an export that is of no use.
 
   Raises:
     ValueError, OSError: there are some.
@@ -168,6 +137,7 @@ def check_flags(config, given):
   for name in ("output_file", "dry_run"):
     if config.interactive and getattr(config, name):
       raise ValueError(f"--{name} is not for --interactive; leave it out")
+  given = [name for name in CHECKPOINT_FLAGS if name in config.given]
   if config.export_dir and given:
     raise ValueError(f"--{given[0]} is part of an export; leave it out")
   own_files = []
@@ -189,28 +159,7 @@ def check_output(config, own_files):
   """
   if config.output_file:
     inputs = [config.input_file or "", *own_files]
-    files_module.check_output_files("output_file", [config.output_file], inputs)
-
-
-def open_model(config):
-  """The mask_filling.MaskFiller of the flags.
-
-  Raises:
-    ValueError, OSError: the files do not fit each other, or --output_file is
-      one of them.
-  """
-  options = {
-    "special_tokens_in_text": config.special_tokens_in_text,
-    "max_seq_length": config.max_seq_length,
-    "batch_size": config.batch_size,
-  }
-  if config.export_dir:
-    return mask_filling.from_export(config.export_dir, **options)
-  from bert_keras3.weights import companions
-
-  files = (config.init_checkpoint, config.bert_config_file, config.vocab_file)
-  check_output(config, companions.list_files(*files))
-  return mask_filling.from_checkpoint(*files, config.do_lower_case, **options)
+    files.check_output_files("output_file", [config.output_file], inputs)
 
 
 # Texts ------------------------------------------------------------------------
@@ -304,17 +253,18 @@ def answer(config, model, texts):
     leave=False,
     disable=hides_bar or not sys.stderr.isatty(),
   ) as bar:
-    for start in range(0, len(texts), TEXTS_PER_CHUNK[config.task]):
-      some = texts[start : start + TEXTS_PER_CHUNK[config.task]]
+    size = TEXTS_PER_CHUNK[config.task]
+    for first in range(0, len(texts), size):
+      chunk = texts[first : first + size]
       try:
-        results = ask(config, model, [text for _, text in some])
+        results = ask(config, model, [text for _, text in chunk])
       except mask_filling.BadText as error:
-        place, _ = some[error.index]
+        place, _ = chunk[error.index]
         raise ValueError(f"{place}: {error}") from None
-      for (place, _), result in zip(some, results, strict=True):
+      for (place, _), result in zip(chunk, results, strict=True):
         warn_if_cut(config, model, place, result)
         yield result
-      bar.update(len(some))
+      bar.update(len(chunk))
 
 
 def ask(config, model, texts):
@@ -339,21 +289,6 @@ def warn_if_cut(config, model, place, result):
   )
 
 
-def converse(answer, read_line):
-  """Reads texts and prints answers, until the input ends.
-
-  Args:
-    answer: function of a line that returns what to print.
-    read_line: function of a prompt that returns a line or raises EOFError.
-  """
-  with contextlib.suppress(EOFError):
-    while True:
-      line = read_line("text: ").strip()
-      if line:
-        print(answer(line))
-  print()
-
-
 def answer_line(config, model, line):
   """What to print about a typed line; a mistake in it ends nothing."""
   text = _parse(line)
@@ -363,7 +298,7 @@ def answer_line(config, model, line):
   try:
     (result,) = ask(config, model, [text])
   except ValueError as error:
-    if not start_module.is_users_mistake(error):
+    if not start.is_users_mistake(error):
       raise
     return f"error: {error}"
   warn_if_cut(config, model, "the text", result)
@@ -379,10 +314,8 @@ def write_results(config, results):
     for line in format_results(config, results):
       print(line, flush=True)
     return
-  from bert_keras3.data import files as files_module
-
   content = join_lines(config, results)
-  files_module.write_atomically(config.output_file, content)
+  files.write_atomically(config.output_file, content)
   print(f"results: {config.output_file}")
 
 
@@ -447,7 +380,7 @@ _TABLES = {
 
 def cli():
   """Entry point of the console script."""
-  start_module.run(main, define_flags)
+  start.run(main, FillMaskConfig)
 
 
 if __name__ == "__main__":

@@ -17,66 +17,48 @@ import json
 import os
 import sys
 
-from absl import flags
-
 import tokenization
-from bert_keras3.console import flags as cli_flags
 from bert_keras3.console import start
+from bert_keras3.data import fields
 from bert_keras3.data import files
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
-
-
-def define_flags():
-  """Defines this script's flags."""
-  flags.DEFINE_string(
-    "export_dir", None, "Directory of the exported model.", required=True
-  )
-  flags.DEFINE_multi_string(
-    "text",
-    [],
-    "Text to answer. A model of two takes it twice: question, then context.",
-  )
-  flags.DEFINE_string(
-    "input_file", None, "File of texts: .txt, .csv, .tsv, .jsonl, - for stdin."
-  )
-  flags.DEFINE_list(
-    "columns",
-    [],
-    "Columns of the model's texts in a table, if not named like these.",
-  )
-  flags.DEFINE_bool(
-    "header", True, "Whether the first row of a table names the columns."
-  )
-  flags.DEFINE_bool(
-    "skip_bad_rows", False, "Leave out rows that cannot be used, and say so."
-  )
-  flags.DEFINE_string("output_file", None, "JSON lines; if none, to stdout.")
-  flags.DEFINE_integer(
-    "predict_batch_size", 32, "Examples per batch.", lower_bound=1
-  )
-  cli_flags.define_answering_dry_run_flag()
+from bert_keras3.training import configs
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictConfig:
-  """What to answer; the flags of these names."""
+class PredictConfig(configs.AnsweringConfig):
+  """What to answer, and where the answers go."""
 
-  export_dir: str
-  text: list
-  input_file: str | None
-  columns: list
-  header: bool
-  skip_bad_rows: bool
-  output_file: str | None
-  predict_batch_size: int
-  dry_run: bool = False
+  export_dir: str | None = fields.flag(
+    None, "Directory of the exported model.", is_required=True
+  )
+  text: tuple[str, ...] = fields.flag(
+    (),
+    "Text to answer. A model of two takes it twice: question, then context.",
+    is_repeated=True,
+  )
+  input_file: str | None = fields.flag(
+    None, "File of texts: .txt, .csv, .tsv, .jsonl, - for stdin."
+  )
+  columns: tuple[str, ...] = fields.flag(
+    (), "Columns of the model's texts in a table, if not named like these."
+  )
+  header: bool = fields.flag(
+    True, "Whether the first row of a table names the columns."
+  )
+  skip_bad_rows: bool = fields.flag(
+    False, "Leave out rows that cannot be used, and say so."
+  )
+  output_file: str | None = fields.flag(None, "JSON lines; if none, to stdout.")
+  predict_batch_size: int = fields.flag(
+    32, "Examples per batch.", lower_bound=1
+  )
 
 
-def main():
-  """Turns flags into a config and runs."""
-  config = cli_flags.read(PredictConfig)
-  inputs = predictor.read_description(config.export_dir)["inputs"]
+def main(config):
+  """Reads the texts and answers them."""
+  inputs = predictor.read_description(config.export_dir).inputs
   examples = read_texts(config, inputs["serving_default"])
   if config.output_file:
     files.check_output_files(
@@ -149,12 +131,12 @@ def predict(config, examples):
 
   A dry run tells what that would take instead.
   """
+  from bert_keras3.training import dry_run
+
   model = predictor.Predictor(config.export_dir)
   if config.dry_run:
-    from bert_keras3.training import dry_run as run_forecast
-
-    run_forecast.forecast_answers(
-      run_forecast.Findings(),
+    dry_run.forecast_answers(
+      dry_run.Findings(),
       lambda sample: answer(config, model, sample),
       examples,
       config.output_file,
@@ -164,8 +146,6 @@ def predict(config, examples):
   if not config.output_file:
     print(text, end="")
     return
-  from bert_keras3.data import files
-
   files.write_atomically(config.output_file, text)
   print(f"{len(examples)} answers: {config.output_file}")
 
@@ -187,7 +167,7 @@ def answer(config, model, examples):
 
 def cli():
   """Entry point of the console script."""
-  start.run(main, define_flags)
+  start.run(main, PredictConfig)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def parse_options():
 def exported_flags(description, config_class):
   """The flags that a model was exported with."""
   names = config_class.__dataclass_fields__
-  return {name: description[name] for name in names if name in description}
+  values = description.to_dict()
+  return {name: values[name] for name in names if name in values}
 
 
 def open_model(config, head, **arguments):
@@ -86,7 +87,7 @@ def compare_classifier(options):
   setup, _, step = open_model(
     config,
     modeling.BertClassifier,
-    num_labels=len(export.description["labels"]) or 1,
+    num_labels=len(export.description.labels) or 1,
     problem_type=task.problem_type,
   )
   files = run_classifier.find_splits(config, task)
@@ -140,7 +141,7 @@ def compare_reader(options):
   setup, run, step = open_model(config, modeling.BertSpanLabeler)
   job = run_squad.Job(config, setup, run)
   questions = run_squad.open_questions(job)
-  threshold = export.description["null_score_diff_threshold"]
+  threshold = export.description.settings["null_score_diff_threshold"]
   decoded = run_squad.decode(job, step, questions, threshold)
   found = export.predict(
     [(x.question_text, x.context) for x in questions.examples],

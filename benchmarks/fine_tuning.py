@@ -21,6 +21,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from bert_keras3.console import start as start_module
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data  # noqa: E402
 
 
@@ -124,7 +125,7 @@ class Ours:
 
     folder = pathlib.Path(options.model_dir)
     path, layout = classifier_data.require_file(task, "train", options.data_dir)
-    examples = classifier_data.read_examples(
+    examples = tables.read_examples(
       path, layout, "train", task.problem_type, task.labels or None
     )
     tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
@@ -164,9 +165,10 @@ class Ours:
     self.iterator = iter(
       devices.distribute_batches(
         strategy,
-        lambda: (source.take(order.batch(x)) for x in itertools.count()),
+        lambda: (source.take(order.batch(x), x) for x in itertools.count()),
+        source.specs,
+        options.train_batch_size,
         num_micro_batches=1,
-        variable_features=source.variable_features,
       )
     )
 

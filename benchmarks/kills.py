@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 
+from bert_keras3.data import record_writer
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = {
   "vocab_size": 500,
@@ -72,7 +74,6 @@ def write_pretraining(folder, num_steps, count=2000):
   import numpy as np
 
   from bert_keras3.data import features as input_pipeline
-  from bert_keras3.data import records
 
   rng = np.random.default_rng(0)
   size = [count, LENGTH]
@@ -89,7 +90,7 @@ def write_pretraining(folder, num_steps, count=2000):
   }
   specs = input_pipeline.pretraining_features(LENGTH, PREDICTIONS)
   path = folder / "train.tfrecord"
-  with records.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return [

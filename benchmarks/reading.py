@@ -179,9 +179,10 @@ class Ours:
     self.iterator = iter(
       devices.distribute_batches(
         strategy,
-        lambda: (source.take(order.batch(x)) for x in itertools.count()),
+        lambda: (source.take(order.batch(x), x) for x in itertools.count()),
+        source.specs,
+        options.train_batch_size,
         num_micro_batches=1,
-        variable_features=source.variable_features,
       )
     )
 

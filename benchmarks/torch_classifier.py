@@ -24,6 +24,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data  # noqa: E402
 from bert_keras3.tasks import metrics as task_metrics  # noqa: E402
 
@@ -67,7 +68,7 @@ def parse_options():
 def load_split(task, split, options, tokenizer):
   """List of dicts of token ids, and the labels as the loss wants them."""
   path, layout = classifier_data.require_file(task, split, options.data_dir)
-  examples = classifier_data.read_examples(
+  examples = tables.read_examples(
     path, layout, split, task.problem_type, task.labels or None
   )
   texts = [x.text_a for x in examples]

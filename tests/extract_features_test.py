@@ -1,6 +1,5 @@
 """Vectors of tokens and of sentences."""
 
-import ast
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import torch_features
 import torch_oracle
 from bert_keras3.tasks import feature_extraction
 from bert_keras3.tasks import feature_files
-from bert_keras3.training import devices
+from bert_keras3.tasks import feature_lines
 from bert_keras3.weights import checkpoints
 
 # Six decimals are printed: two roundings of almost the same number differ by
@@ -52,11 +51,10 @@ def checkpoint(folder, tmp_path_factory):
 def run(folder, checkpoint, tmp_path):
   """Extracts with some options, returns the path of the file."""
 
-  def extract(device=None, **options):
+  def extract(**options):
     config = make_config(folder, checkpoint, tmp_path, **options)
-    device_config = devices.DeviceConfig(**(device or {}))
     extract_features.check_flags(config)
-    extract_features.extract(config, device_config)
+    extract_features.extract(config)
     return config.output_file
 
   return extract
@@ -168,7 +166,7 @@ def test_lines_are_upstreams(tmp_path):
   path.write_bytes(
     b" a  ||| b ||| c \r\n\n||| d\ne |||\n\xe2\x80\xa8f\xe2\x80\xa8"
   )
-  found = feature_extraction.read_examples(str(path))
+  found = feature_lines.read_examples(str(path))
   assert [(x.unique_id, x.text_a, x.text_b) for x in found] == [
     (0, "a  ||| b", "c"),
     (1, "", None),
@@ -191,14 +189,12 @@ def test_lines_that_are_cut_are_counted(run, tmp_path, capsys):
 
 def test_features_for_programs_are_padded(folder):
   tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
-  example = feature_extraction.InputExample(7, "the dog jumped", "yes")
-  (found,) = feature_extraction.convert_examples_to_features(
-    [example], 8, tokenizer
-  )
+  example = feature_lines.InputExample(7, "the dog jumped", "yes")
+  (found,) = feature_lines.convert_examples_to_features([example], 8, tokenizer)
   assert found.unique_id == 7
   assert found.tokens == "[CLS] the dog jump ##ed [SEP] yes [SEP]".split()
-  (found,) = feature_extraction.convert_examples_to_features(
-    [feature_extraction.InputExample(0, "yes")], 5, tokenizer
+  (found,) = feature_lines.convert_examples_to_features(
+    [feature_lines.InputExample(0, "yes")], 5, tokenizer
   )
   ids = tokenizer.convert_tokens_to_ids(["[CLS]", "yes", "[SEP]"])
   assert found.input_ids == [*ids, 0, 0]
@@ -344,13 +340,13 @@ def test_lines_are_read_as_they_are_needed():
   def lines():
     for number in range(100):
       taken.append(number)
-      yield feature_extraction.Line(number, "", [0] * 10, 10)
+      yield feature_lines.Line(number, "", [0] * 10, 10)
 
-  chunks = feature_extraction.make_chunks(lines(), 4, bytes_per_token=0)
+  chunks = feature_lines.make_chunks(lines(), 4, bytes_per_token=0)
   assert taken == []
-  limit = feature_extraction.CHUNK_BYTES // 10 // 6 + 1
+  limit = feature_lines.CHUNK_BYTES // 10 // 6 + 1
   assert len(next(chunks)) == len(taken) == 100  # up to 64 batches of 4
-  chunks = feature_extraction.make_chunks(lines(), 4, bytes_per_token=limit)
+  chunks = feature_lines.make_chunks(lines(), 4, bytes_per_token=limit)
   # Full after six lines; two more complete a batch.
   assert [x.number for x in next(chunks)] == list(range(8))
   assert len(taken) == 108
@@ -361,7 +357,7 @@ def test_lines_are_read_as_they_are_needed():
 def test_chunks_make_no_difference(run, monkeypatch, tmp_path, pooling):
   options = {"batch_size": 2, "pooling": pooling}
   whole = pathlib.Path(run(**options)).read_text()
-  monkeypatch.setattr(feature_extraction, "BATCHES_PER_CHUNK", 1)
+  monkeypatch.setattr(feature_lines, "BATCHES_PER_CHUNK", 1)
   path = run(**options, output_file=str(tmp_path / "chunks"))
   found = pathlib.Path(path).read_text()
   number = r"-?\d+\.\d+(?:e-\d+)?"
@@ -378,7 +374,7 @@ def test_the_model_is_traced_once_for_all_lengths(run, monkeypatch, tmp_path):
   lines.write_text("".join("a " * n + "\n" for n in range(22)))
   calls = []
   pool = feature_extraction.pool
-  monkeypatch.setattr(feature_extraction, "BATCHES_PER_CHUNK", 2)
+  monkeypatch.setattr(feature_lines, "BATCHES_PER_CHUNK", 2)
   monkeypatch.setattr(
     feature_extraction, "pool", lambda *args: calls.append(1) or pool(*args)
   )
@@ -411,7 +407,7 @@ def test_an_interrupted_run_leaves_what_was_there(
       raise KeyboardInterrupt
     return compute(extractor, lines, advance)
 
-  monkeypatch.setattr(feature_extraction, "BATCHES_PER_CHUNK", 1)
+  monkeypatch.setattr(feature_lines, "BATCHES_PER_CHUNK", 1)
   monkeypatch.setattr(
     feature_extraction.FeatureExtractor, "compute", fail_later
   )
@@ -479,9 +475,7 @@ def test_attention_is_computed_for_what_fits(
 
 def test_attention_is_the_models(folder, checkpoint, tmp_path):
   config = make_config(folder, checkpoint, tmp_path)
-  extractor = feature_extraction.FeatureExtractor(
-    config, devices.DeviceConfig()
-  )
+  extractor = feature_extraction.FeatureExtractor(config)
   (lines,) = extractor.read()
   ids = np.zeros([1, 16], np.int32)
   segment_ids = np.zeros([1, 16], np.int32)
@@ -580,36 +574,3 @@ def test_the_command_line(folder, checkpoint, tmp_path):
   assert result.returncode == 0, result.stderr
   assert f"11 lines: {path}" in result.stdout
   assert_same_lines(path, folder / "expected.jsonl", 3 * PRINTED)
-
-
-def test_upstreams_flags_and_defaults():
-  program = (
-    "import extract_features, sys; from absl import flags;"
-    "extract_features.define_flags();"
-    "print({x: flags.FLAGS[x].default for x in flags.FLAGS});"
-    "assert 'tensorflow' not in sys.modules"
-  )
-  result = subprocess.run(
-    [sys.executable, "-c", program],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    check=True,
-  )
-  found = ast.literal_eval(result.stdout)
-  expected = {
-    "input_file": None,
-    "output_file": None,
-    "layers": "-1,-2,-3,-4",
-    "bert_config_file": None,
-    "max_seq_length": 128,
-    "init_checkpoint": None,
-    "vocab_file": None,
-    "do_lower_case": True,
-    "batch_size": 32,
-    "use_tpu": False,
-    "master": None,
-    "num_tpu_cores": 8,
-    "use_one_hot_embeddings": False,
-  }
-  assert {name: found[name] for name in expected} == expected

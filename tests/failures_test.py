@@ -25,13 +25,15 @@ from bert_keras3.console import start
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import files as files_module
 from bert_keras3.data import pretraining_instances
+from bert_keras3.data import record_writer
 from bert_keras3.data import records
 from bert_keras3.data import tables
 from bert_keras3.serving import predictor
 from bert_keras3.tasks import classifier_data
-from bert_keras3.tasks import pretraining_records
+from bert_keras3.tasks import pretraining
 from bert_keras3.tasks import squad_data
-from bert_keras3.tasks import squad_results
+from bert_keras3.tasks import squad_scores
+from bert_keras3.training import configs
 from bert_keras3.training import devices
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints
@@ -282,9 +284,9 @@ def _make_other_h5(path):
 def _write_records(path, length=8, features=None):
   specs = input_pipeline.pretraining_features(length, 2)
   if features:
-    specs = (input_pipeline.FeatureSpec(features, 1),)
+    specs = (input_pipeline.FeatureSpec(features, (1,)),)
   values = {spec.name: np.ones([4, spec.length], int) for spec in specs}
-  with records.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(values, specs):
       writer.write(record)
 
@@ -323,9 +325,9 @@ def _read_records(path, skip_bad_records=False):
   config = _records_config(path)
   config = dataclasses.replace(config, skip_bad_records=skip_bad_records)
   files = files_module.find_files("input_file", config.input_file)
-  source = pretraining_records.open_records(config, _bert_config(), files)
-  pretraining_records.tell_bad_records(source)
-  source.take(np.arange(len(source)))
+  source = pretraining.open_records(config, _bert_config(), files)
+  print(pretraining.describe_bad_records(source))
+  source.take(np.arange(len(source)), step=0)
 
 
 def _make_record_index(folder):
@@ -373,18 +375,18 @@ def _read_labels(path):
 
 def _score(path):
   questions = path.parent / "dev.json"
-  texts = squad_results.read_by_question(str(path), str)
+  texts = squad_scores.read_by_question(str(path), str)
   questions.write_text(json.dumps(SQUAD))
   examples = squad_data.read_squad_examples(str(questions), False)
-  squad_results.score(examples, texts)
+  squad_scores.score(examples, texts)
 
 
 def _read_null_odds(path):
-  odds = squad_results.read_by_question(str(path), float)
+  odds = squad_scores.read_by_question(str(path), float)
   questions = path.parent / "dev.json"
   questions.write_text(json.dumps(SQUAD))
   examples = squad_data.read_squad_examples(str(questions), False)
-  squad_results.score(examples, {"q1": "b"}, odds, is_version_2=True)
+  squad_scores.score(examples, {"q1": "b"}, odds, is_version_2=True)
 
 
 def _read_squad(path):
@@ -396,7 +398,7 @@ def _read_description(path):
 
 
 def _run(folder, settings):
-  return output_directory.RunDirectory(str(folder), settings, [])
+  return output_directory.OutputDirectory(str(folder), settings, [])
 
 
 def _make_manifest(folder, seed=1):
@@ -422,10 +424,10 @@ def _windows(questions):
 
 def _read_windows(path):
   windows = squad_data.cached_windows(
-    str(path),
+    output_directory.ReadOnlyDirectory(str(path.parent), {}, []),
+    path.name,
     "key",
     lambda: _windows(path.parent / "train.json"),
-    is_writer=False,
   )
   assert len(windows) == 1
 
@@ -436,7 +438,7 @@ def _read_cluster(path):
   try:
     if path.exists():
       os.environ["TF_CONFIG"] = path.read_text()
-    config = devices.DeviceConfig(distribution_strategy="multi_worker")
+    config = configs.DeviceConfig(distribution_strategy="multi_worker")
     devices.make_strategy(config)
   finally:
     os.environ.pop("TF_CONFIG", None)
@@ -475,7 +477,7 @@ _OTHER_NUMBERS = Senseless("the format has no checksum, and any number is one")
 
 
 def _json_file(name, what):
-  """Cells of the JSON files that squad_results.read_by_question reads."""
+  """Cells of the JSON files that squad_scores.read_by_question reads."""
   broken = f"{name} is not JSON .*it should hold one object, .* to {what}"
   return {
     "missing": _NO_FILE,

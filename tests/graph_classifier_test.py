@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import tokenization
 from bert_keras3.data import sequences as sequences_module
+from bert_keras3.data import tables
 from bert_keras3.serving import graph_classifier
 from bert_keras3.serving import graph_tokenization
 from bert_keras3.tasks import classifier_data
@@ -41,7 +42,7 @@ def make_texts(rng, count):
 def python_sequences(tokenizer, texts, pairs, max_seq_length, long_text):
   """Ids of all sequences, their numbers of segment 0, and their owners."""
   examples = [
-    classifier_data.InputExample(None, a, b)
+    tables.InputExample(None, a, b)
     for a, b in zip(texts, pairs or [None] * len(texts), strict=True)
   ]
   sequences, owners = classifier_data.tokenize_examples(

@@ -88,7 +88,7 @@ class Case:
     self.model = model or Lookup(len(self.tokenizer.vocab))
 
   def reader(self, windowing=None, **decoding):
-    return graph_squad.GraphReader(
+    return graph_squad.GraphAnswerFinder(
       self.graph_tokenizer,
       self.model,
       graph_squad.WindowingConfig(**{**WINDOWING, **(windowing or {})}),

@@ -6,20 +6,24 @@ import itertools
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_keras3.data import features as input_pipeline
-from bert_keras3.data import order as order_module
-from bert_keras3.data import records as records_module
-from bert_keras3.data import sequences as sequences_module
+from bert_keras3.data import features
+from bert_keras3.data import order
+from bert_keras3.data import parsing
+from bert_keras3.data import record_writer
+from bert_keras3.data import records
+from bert_keras3.data import sequences
+from bert_keras3.data import sources
 
 SPECS = (
-  input_pipeline.FeatureSpec("input_ids", 4),
-  input_pipeline.FeatureSpec("weights", 2, "float32"),
-  input_pipeline.FeatureSpec("label", 1),
+  features.FeatureSpec("input_ids", (4,)),
+  features.FeatureSpec("weights", (2,), "float32"),
+  features.FeatureSpec("label", (1,)),
 )
 
 
@@ -32,9 +36,9 @@ def make_features(count, start=0):
   }
 
 
-def write_records(path, features, specs=SPECS):
-  with records_module.RecordWriter(str(path)) as writer:
-    for record in input_pipeline.serialize_examples(features, specs):
+def write_records(path, values, specs=SPECS):
+  with record_writer.RecordWriter(str(path)) as writer:
+    for record in features.serialize_examples(values, specs):
       writer.write(record)
   return str(path)
 
@@ -61,22 +65,20 @@ def three_files(tmp_path):
   ],
 )
 def test_integers_are_what_protobuf_writes(values):
-  specs = (input_pipeline.FeatureSpec("x", 4),)
-  (record,) = input_pipeline.serialize_examples(
-    {"x": np.array([values])}, specs
-  )
+  specs = (features.FeatureSpec("x", (4,)),)
+  (record,) = features.serialize_examples({"x": np.array([values])}, specs)
   expected = tf.train.Example()
   expected.features.feature["x"].int64_list.value.extend(values)
   assert record == expected.SerializeToString(deterministic=True)
 
 
 def test_records_parse_to_what_was_written():
-  features = make_features(300)
-  records = input_pipeline.serialize_examples(features, SPECS)
-  parsed = input_pipeline.parse_examples(records, SPECS)
+  values = make_features(300)
+  serialized = features.serialize_examples(values, SPECS)
+  parsed = parsing.parse_examples(serialized, SPECS)
   for spec in SPECS:
-    np.testing.assert_array_equal(parsed[spec.name], features[spec.name])
-    assert parsed[spec.name].dtype == spec.batch_dtype
+    np.testing.assert_array_equal(parsed[spec.name], values[spec.name])
+    assert parsed[spec.name].dtype == spec.dtype
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path):
@@ -94,7 +96,7 @@ def test_tensorflow_reads_the_file(tmp_path):
 
 def test_a_failed_writer_leaves_nothing(tmp_path):
   with pytest.raises(RuntimeError):
-    with records_module.RecordWriter(str(tmp_path / "a")) as writer:
+    with record_writer.RecordWriter(str(tmp_path / "a")) as writer:
       writer.write(b"x")
       raise RuntimeError
   assert list(tmp_path.iterdir()) == []
@@ -118,7 +120,7 @@ def upstream_truncation(num_a, num_b, max_seq_length):
 def test_pairs_are_truncated_as_upstream():
   for sizes in itertools.product(range(14), range(14), range(3, 20)):
     expected = upstream_truncation(*sizes)
-    assert sequences_module.truncate_pair(*sizes) == expected, sizes
+    assert sequences.truncate_pair(*sizes) == expected, sizes
 
 
 @pytest.mark.parametrize(
@@ -131,21 +133,21 @@ def test_pairs_are_truncated_as_upstream():
   ],
 )
 def test_pairs_are_packed(a, b, expected):
-  assert sequences_module.pack_pair(a, b, 101, 102) == expected
+  assert sequences.pack_pair(a, b, 101, 102) == expected
 
 
 def make_sequences():
   """Lengths 4, 2 and 7."""
-  return sequences_module.Sequences(
+  return sequences.Sequences(
     [([11, 12, 13, 14], 3), ([21, 22], 2), ([*range(31, 38)], 4)]
   )
 
 
 def test_sequences_are_padded_in_any_order_and_more_than_once():
-  sequences = make_sequences()
-  assert len(sequences) == 3
-  assert sequences.lengths.tolist() == [4, 2, 7]
-  batch = sequences.pad(np.array([1, 0, 1]), 5)
+  three = make_sequences()
+  assert len(three) == 3
+  assert three.lengths.tolist() == [4, 2, 7]
+  batch = three.pad(np.array([1, 0, 1]), 5)
   assert {name: values.tolist() for name, values in batch.items()} == {
     "input_ids": [[21, 22, 0, 0, 0], [11, 12, 13, 14, 0], [21, 22, 0, 0, 0]],
     "input_mask": [[1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 0]],
@@ -163,14 +165,12 @@ def test_the_last_sequence_needs_no_padding():
 
 def make_sequence_source(lengths, buckets):
   """Sequence i holds only the number i + 1."""
-  sequences = sequences_module.Sequences(
-    [([i + 1] * length, length) for i, length in enumerate(lengths)]
-  )
+  packed = [([i + 1] * length, length) for i, length in enumerate(lengths)]
   columns = {
     "label_ids": np.arange(len(lengths)) * 10,
     "scores": np.arange(2.0 * len(lengths)).reshape(-1, 2),
   }
-  return sequences_module.SequenceSource(sequences, columns, buckets)
+  return sequences.SequenceSource(sequences.Sequences(packed), columns, buckets)
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def make_sequence_source(lengths, buckets):
 )
 def test_a_batch_takes_the_first_bucket_that_holds_it(numbers, length):
   source = make_sequence_source([3, 4, 5, 9], (4, 8, 9))
-  batch = source.take(np.array(numbers))
-  for name in input_pipeline.SEQUENCE_FEATURES:
+  batch = source.take(np.array(numbers), step=0)
+  for name in features.SEQUENCE_FEATURES:
     assert batch[name].shape == (len(numbers), length)
   assert batch["input_ids"].max(axis=1).tolist() == [n + 1 for n in numbers]
   found = batch["input_mask"].sum(axis=1)
@@ -188,7 +188,7 @@ def test_a_batch_takes_the_first_bucket_that_holds_it(numbers, length):
 
 
 def test_a_batch_has_the_columns_of_its_sequences():
-  batch = make_sequence_source([3, 4, 5], (8,)).take(np.array([2, 0]))
+  batch = make_sequence_source([3, 4, 5], (8,)).take(np.array([2, 0]), step=0)
   assert batch["label_ids"].tolist() == [20, 0]
   assert batch["scores"].tolist() == [[4, 5], [0, 1]]
 
@@ -211,7 +211,7 @@ def test_bucket_lengths_waste_the_least(seed, max_buckets):
   lengths = rng.integers(1, rng.integers(2, 52), rng.integers(1, 40))
   # One that cuts the last multiple short, and one that does not.
   max_seq_length = int(lengths.max() + rng.integers(0, 10))
-  found = sequences_module.bucket_lengths(lengths, max_seq_length, max_buckets)
+  found = sequences.bucket_lengths(lengths, max_seq_length, max_buckets)
   last = min(-(-int(lengths.max()) // 8) * 8, max_seq_length)
   assert found[-1] == last
   assert list(found) == sorted(set(found))
@@ -227,7 +227,7 @@ def test_bucket_lengths_waste_the_least(seed, max_buckets):
 
 def test_there_are_at_most_six_buckets():
   lengths = np.arange(1, 513)
-  found = sequences_module.bucket_lengths(lengths, 512)
+  found = sequences.bucket_lengths(lengths, 512)
   assert len(found) == 6
   assert found[-1] == 512
 
@@ -247,20 +247,67 @@ def test_there_are_at_most_six_buckets():
 )
 def test_bucket_lengths_of_few_lengths(lengths, max_seq_length, expected):
   """No bucket without a sequence, and a source for each."""
-  found = sequences_module.bucket_lengths(
-    np.array(lengths, int), max_seq_length
-  )
+  found = sequences.bucket_lengths(np.array(lengths, int), max_seq_length)
   assert found == expected
   assert make_sequence_source(lengths, found).bucket_lengths == expected
+
+
+# Sources
+
+
+@pytest.fixture(params=["records", "one length", "mixed lengths"])
+def source(request, three_files):
+  """A source of each kind, of ten examples."""
+  if request.param == "records":
+    return records.RecordSource(three_files, SPECS)
+  buckets = (9,) if request.param == "one length" else (4, 8, 9)
+  return make_sequence_source([3, 4, 5, 9, 7, 3, 3, 8, 9, 1], buckets)
+
+
+def test_a_source_keeps_to_the_protocol(source):
+  assert isinstance(source, sources.Source)
+  assert len(source) == 10
+  assert source.block_size > 0
+  assert isinstance(source.locate(np.int64(7)), sources.Location)
+  if features.vary(source.specs):
+    assert len(source.lengths) == len(source)
+    assert source.bucket_lengths == tuple(sorted(source.bucket_lengths))
+
+
+@pytest.mark.parametrize("numbers", [[7], [3, 0, 3], [9, 5]])
+def test_a_batch_is_as_its_source_declares(source, numbers):
+  batch = source.take(np.array(numbers), step=5)
+  assert sorted(batch) == sorted(spec.name for spec in source.specs)
+  for spec in source.specs:
+    values = batch[spec.name]
+    assert values.dtype == spec.dtype
+    assert len(values) == len(numbers)
+    assert len(values.shape) == 1 + len(spec.shape)
+    for size, expected in zip(values.shape[1:], spec.shape, strict=True):
+      allowed = source.bucket_lengths if expected is None else [expected]
+      assert size in allowed
+  for step in (5, 6):  # Static: the step changes nothing.
+    again = source.take(np.array(numbers), step)
+    for name, values in batch.items():
+      np.testing.assert_array_equal(again[name], values)
+
+
+def test_examples_are_described_by_file_where_there_is_one(three_files):
+  source = records.RecordSource(three_files, SPECS)
+  assert sources.describe_examples(source, [0, 3, 5, 4]) == (
+    f"records 0, 3, 4 of {three_files[0]}; records 0 of {three_files[1]}"
+  )
+  in_memory = make_sequence_source([3, 4, 5], (8,))
+  assert sources.describe_examples(in_memory, [2, 0]) == "examples 2, 0"
 
 
 # Reading
 
 
 def test_random_access_across_files(three_files):
-  source = records_module.RecordSource(three_files, SPECS)
+  source = records.RecordSource(three_files, SPECS)
   assert len(source) == 10
-  batch = source.take(np.array([9, 0, 5, 4]))
+  batch = source.take(np.array([9, 0, 5, 4]), step=0)
   assert batch["label"].tolist() == [[9], [0], [5], [4]]
   assert source.locate(5) == (three_files[1], 0)
   assert source.locate(9) == (three_files[2], 3)
@@ -268,58 +315,56 @@ def test_random_access_across_files(three_files):
 
 @pytest.mark.parametrize("block_size", [1, 3, 10, 100])
 def test_blocks_change_nothing(three_files, monkeypatch, block_size):
-  monkeypatch.setattr(order_module, "BLOCK_RECORDS", block_size)
-  source = records_module.RecordSource(three_files, SPECS)
+  monkeypatch.setattr(order, "BLOCK_RECORDS", block_size)
+  source = records.RecordSource(three_files, SPECS)
   numbers = np.array([3, 9, 0, 5, 6, 3])
-  assert source.take(numbers)["label"][:, 0].tolist() == numbers.tolist()
+  assert (
+    source.take(numbers, step=0)["label"][:, 0].tolist() == numbers.tolist()
+  )
 
 
 def test_a_block_is_read_once(three_files, monkeypatch):
-  monkeypatch.setattr(order_module, "BLOCK_RECORDS", 5)
+  monkeypatch.setattr(order, "BLOCK_RECORDS", 5)
   reads = []
-  read = records_module._read_records
+  read = records._read_records
   monkeypatch.setattr(
-    records_module,
+    records,
     "_read_records",
     lambda path, offsets: reads.append(path) or read(path, offsets),
   )
-  source = records_module.RecordSource(three_files, SPECS)
+  source = records.RecordSource(three_files, SPECS)
   for number in range(10):
-    source.take([number])
+    source.take([number], step=0)
   assert reads == three_files
 
 
 def test_upstreams_files_are_read(goldens):
   path = str(goldens / "pretraining_data" / "sample_default.tfrecord")
-  source = records_module.RecordSource(
-    [path], input_pipeline.pretraining_features(128, 20)
-  )
+  source = records.RecordSource([path], features.pretraining_features(128, 20))
   expected = list(tf.data.TFRecordDataset(path).as_numpy_iterator())
   assert source.read(range(len(source))) == expected
 
 
 def test_the_index_is_kept_and_renewed(three_files, tmp_path, monkeypatch):
   index = str(tmp_path / "index.npz")
-  records_module.save_index(
-    index, records_module.RecordSource(three_files, SPECS)
-  )
+  records.save_index(index, records.RecordSource(three_files, SPECS))
   scans = []
-  scan = records_module._scan_record_sizes
+  scan = records._scan_record_sizes
   monkeypatch.setattr(
-    records_module,
+    records,
     "_scan_record_sizes",
     lambda path, *rest: scans.append(path) or scan(path, *rest),
   )
-  known = records_module.load_index(index)
-  assert len(records_module.RecordSource(three_files, SPECS, known)) == 10
+  known = records.load_index(index)
+  assert len(records.RecordSource(three_files, SPECS, known)) == 10
   assert scans == []
   write_records(three_files[1], make_features(2))
-  assert len(records_module.RecordSource(three_files, SPECS, known)) == 11
+  assert len(records.RecordSource(three_files, SPECS, known)) == 11
   assert scans == [three_files[1]]
 
 
 def test_a_missing_index_is_empty(tmp_path):
-  assert records_module.load_index(str(tmp_path / "none")) == {}
+  assert records.load_index(str(tmp_path / "none")) == {}
 
 
 def test_truncated_files_are_named_with_the_record(three_files):
@@ -328,98 +373,97 @@ def test_truncated_files_are_named_with_the_record(three_files):
   with pytest.raises(
     ValueError, match="2.tfrecord is truncated.*record 3 .*from 0"
   ):
-    records_module.RecordSource(three_files, SPECS)
+    records.RecordSource(three_files, SPECS)
 
 
 def test_files_that_are_no_records_are_named(tmp_path):
   path = tmp_path / "text"
   path.write_text("not a record file at all, only some text")
   with pytest.raises(ValueError, match="no TFRecord file: record 0"):
-    records_module.RecordSource([str(path)], SPECS)
+    records.RecordSource([str(path)], SPECS)
 
 
 def test_a_flipped_bit_is_named_with_the_record(three_files):
-  source = records_module.RecordSource(three_files, SPECS)
+  source = records.RecordSource(three_files, SPECS)
   with open(three_files[2], "rb+") as file:
     file.seek(-10, 2)
     byte = file.read(1)[0]
     file.seek(-10, 2)
     file.write(bytes([byte ^ 1]))
   with pytest.raises(ValueError, match="2.tfrecord: record 3 .*0. is corrupt"):
-    source.take([9])
+    source.take([9], step=0)
 
 
 def test_no_record_at_all(tmp_path):
   path = write_records(tmp_path / "empty", make_features(0))
   with pytest.raises(ValueError, match="no record in .*empty"):
-    records_module.RecordSource([path], SPECS)
+    records.RecordSource([path], SPECS)
 
 
 @pytest.mark.parametrize(
   ("specs", "words"),
   [
-    ([input_pipeline.FeatureSpec("input_ids", 8)], "4 int64_list .*, not 8"),
-    ([input_pipeline.FeatureSpec("spans", 1)], "no feature 'spans'.*weights"),
-    ([input_pipeline.FeatureSpec("label", 1, "float32")], "0 float_list"),
+    ([features.FeatureSpec("input_ids", (8,))], "4 int64_list .*, not 8"),
+    ([features.FeatureSpec("spans", (1,))], "no feature 'spans'.*weights"),
+    ([features.FeatureSpec("label", (1,), "float32")], "0 float_list"),
   ],
 )
 def test_records_of_another_kind_are_explained(three_files, specs, words):
-  source = records_module.RecordSource(three_files, tuple(specs))
+  source = records.RecordSource(three_files, tuple(specs))
   with pytest.raises(ValueError, match=f"1.tfrecord: record 0 .*{words}"):
-    source.take([5, 6])
+    source.take([5, 6], step=0)
 
 
 LIMITED = (
-  input_pipeline.FeatureSpec("input_ids", 4, "int64", 13, "vocab_size in x"),
-  input_pipeline.FeatureSpec("weights", 2, "float32"),
-  input_pipeline.FeatureSpec("label", 1),
+  features.FeatureSpec("input_ids", (4,), "int32", 13, "vocab_size in x"),
+  features.FeatureSpec("weights", (2,), "float32"),
+  features.FeatureSpec("label", (1,)),
 )
 
 
 def test_values_out_of_range_are_named_with_what_was_expected(three_files):
   """Record 9 holds the ids 9 to 12, the last one allowed."""
-  source = records_module.RecordSource(three_files, LIMITED)
-  assert source.take([9])["input_ids"].max() == 12
+  source = records.RecordSource(three_files, LIMITED)
+  assert source.take([9], step=0)["input_ids"].max() == 12
   source.specs = (dataclasses.replace(LIMITED[0], limit=12), *LIMITED[1:])
   words = (
     r"2.tfrecord: record 3 \(counting from 0\) has 12 in 'input_ids', not "
   )
   words += r"0 to 11 \(vocab_size in x\); .*--skip_bad_records"
   with pytest.raises(ValueError, match=words):
-    source.take([0, 9])
+    source.take([0, 9], step=0)
 
 
 @pytest.mark.parametrize("value", [-1, 13, 2**32 + 5, -(2**63)])
 def test_no_integer_becomes_another_one(tmp_path, value):
   """2**32 + 5 would be 5 in a batch."""
-  features = {**make_features(2)}
-  features["input_ids"] = features["input_ids"].copy()
-  features["input_ids"][1, 2] = value
-  path = write_records(tmp_path / "a", features)
-  source = records_module.RecordSource([path], LIMITED)
+  values = make_features(2)
+  values["input_ids"][1, 2] = value
+  path = write_records(tmp_path / "a", values)
+  source = records.RecordSource([path], LIMITED)
   with pytest.raises(
     ValueError, match=f"record 1 .*has {value} in 'input_ids'"
   ):
-    source.take([0, 1])
+    source.take([0, 1], step=0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_are_finite(tmp_path, value):
-  features = make_features(1)
-  path = write_records(tmp_path / "a", {**features, "weights": [[0, value]]})
-  source = records_module.RecordSource([path], LIMITED)
+  values = {**make_features(1), "weights": [[0, value]]}
+  path = write_records(tmp_path / "a", values)
+  source = records.RecordSource([path], LIMITED)
   with pytest.raises(ValueError, match="in 'weights', not finite numbers"):
-    source.take([0])
+    source.take([0], step=0)
 
 
 def test_a_record_that_tensorflow_cannot_even_quote_is_named(tmp_path):
   """Its error holds the record, and is no UTF-8."""
   path = str(tmp_path / "noise")
-  with records_module.RecordWriter(path) as writer:
+  with record_writer.RecordWriter(path) as writer:
     writer.write(b"\xff\x00noise")
-  source = records_module.RecordSource([path], SPECS)
+  source = records.RecordSource([path], SPECS)
   with pytest.raises(ValueError, match="noise: record 0 .* no feature"):
-    source.take([0])
+    source.take([0], step=0)
 
 
 # Bad records left out
@@ -433,11 +477,11 @@ def edit(path, offset, new_bytes):
 
 
 def skip(paths, specs=LIMITED, known=None):
-  return records_module.RecordSource(paths, specs, known, skip_bad_records=True)
+  return records.RecordSource(paths, specs, known, skip_bad_records=True)
 
 
 def labels_of(source):
-  return source.take(np.arange(len(source)))["label"][:, 0].tolist()
+  return source.take(np.arange(len(source)), step=0)["label"][:, 0].tolist()
 
 
 def record_size(path, count):
@@ -490,7 +534,7 @@ def test_records_of_another_kind_are_left_out(three_files, tmp_path):
   other = write_records(
     tmp_path / "other",
     {"x": np.zeros([7, 1], int)},
-    (input_pipeline.FeatureSpec("x", 1),),
+    (features.FeatureSpec("x", (1,)),),
   )
   text = tmp_path / "text"
   text.write_text("no records, but some text " * 100)
@@ -512,7 +556,7 @@ def test_values_out_of_range_are_left_out(three_files):
 
 
 def test_if_every_record_is_bad_that_is_an_error(three_files):
-  specs = (input_pipeline.FeatureSpec("spans", 1),)
+  specs = (features.FeatureSpec("spans", (1,)),)
   with pytest.raises(ValueError, match="none of the 10 records .*'spans'.*fla"):
     skip(three_files, specs)
 
@@ -523,8 +567,8 @@ def test_bad_records_change_nothing_else(
   three_files, monkeypatch, block_size, chunk
 ):
   """Whatever is read together, and in which order."""
-  monkeypatch.setattr(order_module, "BLOCK_RECORDS", block_size)
-  monkeypatch.setattr(records_module, "_INDEX_CHUNK_BYTES", max(chunk, 12))
+  monkeypatch.setattr(order, "BLOCK_RECORDS", block_size)
+  monkeypatch.setattr(records, "_INDEX_CHUNK_BYTES", max(chunk, 12))
   size = record_size(three_files[0], 5)
   for place in (0, 3):
     edit(three_files[0], place * size + 20, b"\xff\xff")
@@ -533,20 +577,22 @@ def test_bad_records_change_nothing_else(
   expected = [1, 2, 4, 5, 7, 8, 9]
   assert len(source) == len(expected)
   for number in (6, 0, 3, 5, 1, 4, 2):
-    assert source.take([number])["label"].tolist() == [[expected[number]]]
+    assert source.take([number], step=0)["label"].tolist() == [
+      [expected[number]]
+    ]
 
 
 def test_what_is_bad_is_kept_with_the_index(three_files, tmp_path, monkeypatch):
   edit(three_files[0], 30, b"\xff\xff")
   index = str(tmp_path / "index.npz")
   first = skip(three_files)
-  records_module.save_index(index, first)
-  known = records_module.load_index(index)
+  records.save_index(index, first)
+  known = records.load_index(index)
 
   looked = []
-  find = records_module._find_bad_records
+  find = records._find_bad_records
   monkeypatch.setattr(
-    records_module,
+    records,
     "_find_bad_records",
     lambda path, *rest: looked.append(path) or find(path, *rest),
   )
@@ -560,9 +606,9 @@ def test_what_is_bad_is_kept_with_the_index(three_files, tmp_path, monkeypatch):
   assert labels_of(skip(three_files, specs, known)) == list(range(1, 9))
   assert looked == three_files
   # And to who wants an error, a list of bad records is no excuse.
-  strict = records_module.RecordSource(three_files, LIMITED, known)
+  strict = records.RecordSource(three_files, LIMITED, known)
   with pytest.raises(ValueError, match="record 0 .* is corrupt"):
-    strict.take([0])
+    strict.take([0], step=0)
 
 
 def test_an_index_without_bad_records_is_as_it_was(three_files, tmp_path):
@@ -575,30 +621,49 @@ def test_an_index_without_bad_records_is_as_it_was(three_files, tmp_path):
     arrays[f"sizes_{i}"] = np.full(count, stat.length // count)
   index = str(tmp_path / "index.npz")
   np.savez_compressed(index, about=json.dumps(about), **arrays)
-  known = records_module.load_index(index)
-  source = records_module.RecordSource(three_files, SPECS, known)
-  assert all(source._index[path] is known[path] for path in three_files)
+  known = records.load_index(index)
+  source = records.RecordSource(three_files, SPECS, known)
+  assert all(source.index[path] is known[path] for path in three_files)
   assert labels_of(source) == list(range(10))
+
+
+def read_arrays(path):
+  """What np.load finds in an .npz file, by name."""
+  with np.load(path) as arrays:
+    return {name: arrays[name].tolist() for name in arrays}
+
+
+def test_an_index_of_an_earlier_version_holds(testdata, tmp_path, monkeypatch):
+  """Made before an index was a RecordIndex, and left as it is."""
+  shutil.copytree(testdata / "record_index", tmp_path, dirs_exist_ok=True)
+  monkeypatch.chdir(tmp_path)
+  os.utime("records.tfrecord", ns=(10**18, 10**18))
+  known = records.load_index("record_index.npz")
+  source = skip(["records.tfrecord"], known=known)
+  assert source.index["records.tfrecord"] is known["records.tfrecord"]
+  assert labels_of(source) == [0, 1, 3, 4, 5]
+  records.save_index("again.npz", source)
+  assert read_arrays("again.npz") == read_arrays("record_index.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 no zip"])
 def test_a_damaged_index_is_made_again(tmp_path, capsys, content):
   path = tmp_path / "index.npz"
   path.write_bytes(content)
-  assert records_module.load_index(str(path)) == {}
+  assert records.load_index(str(path)) == {}
   assert f"{path} is damaged and is made again" in capsys.readouterr().out
 
 
 # Order
 
 
-def order(num_records=10, batch_size=4, seed=1, block_size=1 << 14):
-  return order_module.TrainingOrder(num_records, batch_size, seed, block_size)
+def make_order(num_records=10, batch_size=4, seed=1, block_size=1 << 14):
+  return order.TrainingOrder(num_records, batch_size, seed, block_size)
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 100])
 def test_every_epoch_holds_every_record_once(block_size):
-  an_order = order(block_size=block_size)
+  an_order = make_order(block_size=block_size)
   stream = np.concatenate([an_order.batch(step) for step in range(15)])
   for epoch in np.split(stream, 6):
     assert sorted(epoch) == list(range(10))
@@ -606,27 +671,30 @@ def test_every_epoch_holds_every_record_once(block_size):
 
 
 def test_any_step_can_be_had_without_those_before():
-  forwards = [order().batch(step).tolist() for step in range(20)]
-  backwards = order()
+  forwards = [make_order().batch(step).tolist() for step in range(20)]
+  backwards = make_order()
   assert [
     backwards.batch(step).tolist() for step in reversed(range(20))
   ] == forwards[::-1]
 
 
 def test_seeds_differ_and_repeat():
-  assert order(seed=1).batch(0).tolist() == order(seed=1).batch(0).tolist()
   assert (
-    order(100, seed=1).batch(0).tolist() != order(100, seed=2).batch(0).tolist()
+    make_order(seed=1).batch(0).tolist() == make_order(seed=1).batch(0).tolist()
+  )
+  assert (
+    make_order(100, seed=1).batch(0).tolist()
+    != make_order(100, seed=2).batch(0).tolist()
   )
 
 
 def test_the_order_is_pinned():
   """A change here would silently reorder every run that is resumed."""
-  assert order().batch(0).tolist() == [2, 0, 1, 4]
+  assert make_order().batch(0).tolist() == [2, 0, 1, 4]
 
 
 def test_batches_stay_within_a_block_and_blocks_are_permuted():
-  an_order = order(num_records=1000, batch_size=10, block_size=100)
+  an_order = make_order(num_records=1000, batch_size=10, block_size=100)
   blocks = [set(an_order.batch(step) // 100) for step in range(100)]
   assert all(len(block) == 1 for block in blocks)
   sequence = [block.pop() for block in blocks[::10]]
@@ -635,7 +703,7 @@ def test_batches_stay_within_a_block_and_blocks_are_permuted():
 
 
 def test_a_batch_larger_than_the_data_repeats_it():
-  counts = collections.Counter(order(num_records=3, batch_size=9).batch(0))
+  counts = collections.Counter(make_order(num_records=3, batch_size=9).batch(0))
   assert counts == {0: 3, 1: 3, 2: 3}
 
 
@@ -647,8 +715,8 @@ def mixed_lengths(count, longest=120):
 
 
 def length_order(count, batch_size=8, seed=1):
-  return order_module.LengthGroupedOrder(
-    order(count, batch_size, seed, count), mixed_lengths(count)
+  return order.LengthGroupedOrder(
+    make_order(count, batch_size, seed, count), mixed_lengths(count)
   )
 
 
@@ -703,19 +771,18 @@ def test_batches_of_a_group_do_not_overlap_in_length():
 
 def test_a_batch_across_epochs_is_that_of_the_plain_order():
   """100 sequences are 12 batches of 8 and a half."""
-  by_length, plain = length_order(100), order(100, 8, 1, 100)
+  by_length, plain = length_order(100), make_order(100, 8, 1, 100)
   assert by_length.batch(12).tolist() == plain.batch(12).tolist()
   assert by_length.batch(11).tolist() != plain.batch(11).tolist()
 
 
 def test_many_steps_have_six_shapes_at_most():
   lengths = mixed_lengths(1003)
-  source = make_sequence_source(
-    lengths, sequences_module.bucket_lengths(lengths, 128)
-  )
-  an_order = order_module.training_order(source, 8, seed=3)
+  source = make_sequence_source(lengths, sequences.bucket_lengths(lengths, 128))
+  an_order = order.training_order(source, 8, seed=3)
   shapes = collections.Counter(
-    source.take(an_order.batch(step))["input_ids"].shape for step in range(500)
+    source.take(an_order.batch(step), step)["input_ids"].shape
+    for step in range(500)
   )
   assert set(shapes) == {(8, length) for length in source.bucket_lengths}
   assert 2 < len(shapes) <= 6
@@ -728,36 +795,42 @@ def test_many_steps_have_six_shapes_at_most():
 def test_training_is_by_length_only_where_shapes_differ():
   lengths = mixed_lengths(40)
   source = make_sequence_source(lengths, (64, 120))
-  by_length = order_module.training_order(source, 4, seed=5)
-  assert isinstance(by_length, order_module.LengthGroupedOrder)
-  assert source.variable_features == input_pipeline.SEQUENCE_FEATURES
+  by_length = order.training_order(source, 4, seed=5)
+  assert isinstance(by_length, order.LengthGroupedOrder)
+  assert [x.name for x in source.specs if x.varies] == [
+    "input_ids",
+    "input_mask",
+    "segment_ids",
+  ]
   source = make_sequence_source(lengths, (120,))
-  assert source.variable_features == ()
-  plain = order_module.training_order(source, 4, seed=5)
-  assert isinstance(plain, order_module.TrainingOrder)
+  assert not features.vary(source.specs)
+  plain = order.training_order(source, 4, seed=5)
+  assert isinstance(plain, order.TrainingOrder)
   for an_order in (plain, by_length.order):
-    assert an_order.batch(7).tolist() == order(40, 4, 5, 40).batch(7).tolist()
+    assert (
+      an_order.batch(7).tolist() == make_order(40, 4, 5, 40).batch(7).tolist()
+    )
 
 
 def test_inference_takes_the_shortest_first():
   lengths = [9, 3, 9, 4, 3]
   source = make_sequence_source(lengths, (8, 16))
-  assert order_module.inference_order(source).tolist() == [1, 4, 3, 0, 2]
+  assert order.inference_order(source).tolist() == [1, 4, 3, 0, 2]
   source = make_sequence_source(lengths, (16,))
-  assert order_module.inference_order(source).tolist() == [0, 1, 2, 3, 4]
+  assert order.inference_order(source).tolist() == [0, 1, 2, 3, 4]
 
 
 # Evaluation batches
 
 
 def test_sequential_batches_cover_everything_once():
-  batches = list(order_module.sequential_batches(10, 4))
+  batches = list(order.sequential_batches(10, 4))
   assert [batch.tolist() for batch in batches] == [
     [0, 1, 2, 3],
     [4, 5, 6, 7],
     [8, 9],
   ]
-  assert len(list(order_module.sequential_batches(10, 4, 2))) == 2
+  assert len(list(order.sequential_batches(10, 4, 2))) == 2
 
 
 def test_padding_adds_rows_without_weight():
@@ -765,7 +838,7 @@ def test_padding_adds_rows_without_weight():
     "input_ids": np.array([[1], [2]]),
     "masked_lm_weights": np.ones([2, 3], np.float32),
   }
-  padded = order_module.pad_batch(batch, 4)
+  padded = order.pad_batch(batch, 4)
   assert padded["input_ids"].tolist() == [[1], [2], [2], [2]]
   assert padded["example_weights"].tolist() == [1, 1, 0, 0]
   assert padded["masked_lm_weights"].sum() == 6

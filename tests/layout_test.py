@@ -136,5 +136,36 @@ def test_importing_a_script_defines_no_flag(name):
   assert defined == []
 
 
+def functions_of(name):
+  nodes = ast.walk(parse(path_of(name)))
+  return [node for node in nodes if isinstance(node, ast.FunctionDef)]
+
+
+def imports_inside(function):
+  """Our modules that a function itself imports."""
+  return [x for x in imports_of(ast.walk(function)) if is_ours(x)]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SCRIPTS)))
+def test_no_function_imports_our_modules(name):
+  importing = [x.name for x in functions_of(name) if imports_inside(x)]
+  assert importing == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_has_one_block_of_imports_that_cost_tensorflow(name):
+  importing = [x.name for x in functions_of(name) if imports_inside(x)]
+  assert len(importing) <= 1
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_scripts_functions_fit_on_a_screen(name):
+  """45 lines, the docstring not counted."""
+  for function in functions_of(name):
+    docstring = ast.get_docstring(function, clean=False) or ""
+    lines = function.end_lineno - function.lineno - docstring.count("\n")
+    assert lines <= 45, function.name
+
+
 def test_the_package_is_this_checkout():
   assert importlib.util.find_spec(PACKAGE.name).origin.startswith(str(ROOT))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import modeling
 import tokenization
-from bert_keras3.data import sequences as sequences_module
+from bert_keras3.data import sequences
 from bert_keras3.serving import export as model_export
 from bert_keras3.serving import litert
 from bert_keras3.tasks import squad_decoding
@@ -67,8 +67,9 @@ def make_source():
     (rng.integers(len(VOCAB), size=length).tolist(), length // 2)
     for length in range(1, 21)
   ]
-  sequences = sequences_module.Sequences(packed)
-  return sequences_module.SequenceSource(sequences, {}, (8, 16, MAX_SEQ_LENGTH))
+  return sequences.SequenceSource(
+    sequences.Sequences(packed), {}, (8, 16, MAX_SEQ_LENGTH)
+  )
 
 
 def export(kind, model, place, source=None):
@@ -76,7 +77,7 @@ def export(kind, model, place, source=None):
   vocab_file = place / "vocab.txt"
   vocab_file.write_text("\n".join(VOCAB) + "\n")
   tokenizer = tokenization.FullTokenizer(str(vocab_file))
-  description = {
+  settings = {
     "labels": list("xyz"),
     "problem_type": "single_label",
     "long_text": "truncate",
@@ -89,12 +90,17 @@ def export(kind, model, place, source=None):
     "reader": {"decoding": squad_decoding.DecodingConfig()},
     "pretrainer": {},
   }
-  getattr(model_export, f"export_{kind}")(
+  write = {
+    "classifier": model_export.export_classifier,
+    "reader": model_export.export_squad,
+    "pretrainer": model_export.export_pretrainer,
+  }[kind]
+  write(
     path,
     model,
     tokenizer,
-    description,
-    litert=litert.Check(source),
+    settings,
+    check=litert.Check(source),
     **more[kind],
   )
   return path

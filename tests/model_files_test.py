@@ -115,7 +115,7 @@ def test_a_vocabulary_may_be_in_a_tokenizer_json(place):
   assert found == str(path)
   tokenizer = companions.open_tokenizer(found, True, modeling.BertConfig(4))
   assert tokenizer.encode("ab") == [3, 1]
-  run = output_directory.RunDirectory(weights + "/run", {}, [])
+  run = output_directory.OutputDirectory(weights + "/run", {}, [])
   run.copy_vocab(found)
   copied = tokenization.load_vocab(weights + "/run/vocab.txt")
   assert copied == {"[UNK]": 0, "##b": 1, "": 2, "a": 3}

@@ -127,8 +127,7 @@ def without_dropout(pretraining):
 def test_two_workers_train_what_one_does(without_dropout, tmp_path, on_nan):
   """Also if the numbers of one batch go wrong in one of them."""
   one, two = tmp_path / "one", tmp_path / "two"
-  # The first one made is looked at for its shape, so that this is step 4's.
-  end = "none" if on_nan == "stop" else "nan:batch:5"
+  end = "none" if on_nan == "stop" else "nan:batch:4"
   reliability_test.run(without_dropout, one, end, on_nan=on_nan)
   ends = ("none", end)
   first, second, _ = run(without_dropout, two, ends, on_nan=on_nan)
@@ -159,7 +158,7 @@ def test_two_workers_keep_the_same_best_weights(classification, tmp_path):
 def test_both_workers_stop_at_a_loss_that_is_no_number(
   without_dropout, tmp_path
 ):
-  ends = ("nan:batch:5", "none")
+  ends = ("nan:batch:4", "none")
   first, second, _ = run(without_dropout, tmp_path / "run", ends, (1, 1))
   for text in (first, second):
     assert "error: step 4: the loss is nan, the gradie" in last_sentence(text)
@@ -225,14 +224,14 @@ def test_workers_that_lose_each_other_go_on_when_started_again(
   run(pretraining, whole)
 
   # One is killed. The counts are of batches, made a little ahead of the steps.
-  ends, statuses = ("none", "kill:batch:12"), (1, KILLED)
+  ends, statuses = ("none", "kill:batch:11"), (1, KILLED)
   first, _, addresses = run(pretraining, parts, ends, statuses)
   assert "error: after step " in last_sentence(first)
   assert f": {addresses[1]} has ended or stands" in last_sentence(first)
   assert AGAIN in last_sentence(first)
 
   # One lives, but its data do not come. Neither worker gets on.
-  ends, statuses = ("none", "stuck:batch:9"), (1, 1)
+  ends, statuses = ("none", "stuck:batch:8"), (1, 1)
   first, second, addresses = run(
     pretraining, parts, ends, statuses, worker_timeout=5
   )
@@ -242,12 +241,12 @@ def test_workers_that_lose_each_other_go_on_when_started_again(
     assert sentence in last_sentence(text)
 
   # The chief stands still, and cannot answer TensorFlow's heartbeats.
-  ends, statuses = ("stop:batch:5", "none"), (KILLED, 1)
+  ends, statuses = ("stop:batch:4", "none"), (KILLED, 1)
   _, second, addresses = run(pretraining, parts, ends, statuses)
   assert f": {addresses[0]} has ended or stands" in last_sentence(second)
 
   # One is asked to stop: all do, at the same step, and the chief has saved.
-  ends, statuses = ("none", "term:batch:3"), (STOPPED, STOPPED)
+  ends, statuses = ("none", "term:batch:2"), (STOPPED, STOPPED)
   first, second, _ = run(pretraining, parts, ends, statuses)
   step = newest(parts).rsplit("-", 1)[1]
   end = f"at step {step} and saved; the same command continues from there"

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import modeling
 import optimization
+from bert_keras3.data import features
 from bert_keras3.training import devices
 from bert_keras3.training import loop
 
@@ -291,7 +292,8 @@ def golden_trainer(folder, model, num_warmup_steps, init_lr=1e-3):
     for step in range(30):
       yield {name: arrays[name][step % 5] for name in arrays}
 
-  iterator = iter(devices.distribute_batches(strategy, batches, 1))
+  specs = features.specs_of({name: arrays[name][0] for name in arrays})
+  iterator = iter(devices.distribute_batches(strategy, batches, specs, 8, 1))
   return trainer, iterator
 
 

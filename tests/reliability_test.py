@@ -210,7 +210,7 @@ def assert_same_run(actual, expected):
 def random_ends(kind, number):
   """Ends that a run meets whatever it has met before; each kind has its own."""
   generator = random.Random(kind)
-  last = {"batch": 10, "verify": 2, "rename": 4, "log": 2}
+  last = {"batch": 9, "verify": 2, "rename": 4, "log": 2}
   places = generator.sample(sorted(last), number)
   return [f"{place}:{generator.randint(1, last[place])}" for place in places]
 
@@ -219,17 +219,17 @@ def random_ends(kind, number):
 # written, between it and the log, and near the end.
 THOROUGH = {
   ("pretraining", 2, "bfloat16"): [
-    "batch:3",
+    "batch:2",
     "verify:1",
     "rename:2",
     "log:2",
-    "batch:11",
+    "batch:10",
   ],
   # The fourth file of the best weights is the index of the second ones.
-  ("classification", 1, "float32"): ["best:4", "batch:9", "rename:3", "log:3"],
-  ("reading", 2, "float32"): ["verify:2", "batch:8"],
+  ("classification", 1, "float32"): ["best:4", "batch:8", "rename:3", "log:3"],
+  ("reading", 2, "float32"): ["verify:2", "batch:7"],
   # Its loss scale goes on from where it was.
-  ("pretraining", 1, "float16"): ["batch:14"],
+  ("pretraining", 1, "float16"): ["batch:13"],
 }
 KINDS = ("pretraining", "classification", "reading")
 
@@ -267,7 +267,7 @@ def test_runs_of_several_seeds_go_on_with_the_one_that_was_killed(
   run(classification, whole, num_seeds=2)
   # The first seed's run stops before its 30 steps.
   assert newest(whole / "run_1").endswith("model.ckpt-24")
-  for end in ("batch:5", "verify:18"):
+  for end in ("batch:4", "verify:18"):
     run(classification, killed, f"kill:{end}", KILLED, num_seeds=2)
   assert newest(killed / "run_2") and not is_finished(killed / "run_2")
   run(classification, killed, num_seeds=2)
@@ -282,7 +282,7 @@ def test_runs_of_several_seeds_go_on_with_the_one_that_was_killed(
 def test_a_signal_saves_at_the_next_step(pretraining, tmp_path, name):
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
   run(pretraining, whole, log_every_steps=23)
-  said = run(pretraining, stopped, f"{name}:batch:9", 75, log_every_steps=23)
+  said = run(pretraining, stopped, f"{name}:batch:8", 75, log_every_steps=23)
   step = int(newest(stopped).rsplit("-", 1)[1])
   assert step % 5  # No step at which it would have saved anyway.
   signal_name = f"SIG{name.upper()}"

@@ -17,7 +17,7 @@ def data_file(tmp_path):
 
 
 def open_run(tmp_path, data_file, settings=SETTINGS, **options):
-  return output_directory.RunDirectory(
+  return output_directory.OutputDirectory(
     str(tmp_path / "out"), settings, [data_file], **options
   )
 
@@ -96,7 +96,7 @@ def test_changed_data_is_named(tmp_path, data_file):
 def test_data_that_is_gone_is_named(tmp_path, data_file):
   second = tmp_path / "second.tfrecord"
   second.write_bytes(b"more records")
-  output_directory.RunDirectory(
+  output_directory.OutputDirectory(
     str(tmp_path / "out"), SETTINGS, [data_file, str(second)]
   ).claim()
   with pytest.raises(ValueError, match="second.tfrecord is not what the run"):

@@ -15,10 +15,13 @@ import model_export_test
 import modeling
 import run_fill_mask
 import tokenization
+from bert_keras3.console import conversation
 from bert_keras3.console import start
 from bert_keras3.serving import export
 from bert_keras3.serving import mask_filling
+from bert_keras3.serving import mask_models
 from bert_keras3.serving import predictor
+from bert_keras3.training import configs
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
 
@@ -59,10 +62,16 @@ def write_model(model, path, leave_out=()):
   return str(path)
 
 
-def open_folder(folder, **options):
-  return mask_filling.from_checkpoint(
-    folder, do_lower_case=False, max_seq_length=12, **options
+def open_folder(
+  folder, max_seq_length=12, special_tokens_in_text="keep", batch_size=32
+):
+  config = configs.WeightsConfig(
+    init_checkpoint=folder,
+    do_lower_case=False,
+    max_seq_length=max_seq_length,
+    special_tokens_in_text=special_tokens_in_text,
   )
+  return mask_models.from_checkpoint(config, batch_size)
 
 
 @pytest.fixture(scope="module")
@@ -331,9 +340,9 @@ def test_heads_that_are_missing(model, tmp_path, left_out, task, others):
 
 
 def test_a_length_the_model_has_no_positions_for(folder):
-  assert mask_filling.from_checkpoint(folder).max_seq_length == 32
+  assert open_folder(folder, max_seq_length=None).max_seq_length == 32
   with pytest.raises(ValueError, match="--max_seq_length=33 exceeds"):
-    mask_filling.from_checkpoint(folder, max_seq_length=33)
+    open_folder(folder, max_seq_length=33)
 
 
 def test_an_export_answers_as_the_checkpoint_does(filler, export_dir):
@@ -394,7 +403,10 @@ def test_an_export_answers_as_its_own_signatures_do(export_dir):
   ],
 )
 def test_exports_that_are_of_no_use(export_dir, tmp_path, changes, words):
-  description = {**predictor.read_description(export_dir), **changes}
+  description = {
+    **predictor.read_description(export_dir).to_dict(),
+    **changes,
+  }
   path = tmp_path / predictor.DESCRIPTION_FILE
   path.parent.mkdir()
   path.write_text(json.dumps(description))
@@ -453,7 +465,7 @@ def make_config(**options):
 )
 def test_flags_that_do_not_go_together(options, given, words):
   with pytest.raises((ValueError, OSError), match=words):
-    run_fill_mask.check_flags(make_config(**options), given)
+    run_fill_mask.check_flags(make_config(**options, given=frozenset(given)))
 
 
 @pytest.mark.parametrize(
@@ -469,9 +481,9 @@ def test_the_models_own_files_are_not_overwritten(folder, name):
   config = make_config(
     init_checkpoint=folder, text=["[MASK]"], output_file=f"{folder}/{name}"
   )
-  run_fill_mask.check_flags(config, [])
+  run_fill_mask.check_flags(config)
   with pytest.raises(ValueError, match=f"/{name} is also .* an input; rename"):
-    run_fill_mask.open_model(config)
+    run_fill_mask.fill_masks(config, [])
 
 
 @pytest.mark.parametrize(
@@ -482,7 +494,7 @@ def test_an_exports_own_files_are_not_overwritten(export_dir, name):
     export_dir=export_dir, text=["[MASK]"], output_file=f"{export_dir}/{name}"
   )
   with pytest.raises(ValueError, match=f"/{name} is also .* an input; rename"):
-    run_fill_mask.check_flags(config, [])
+    run_fill_mask.check_flags(config)
 
 
 @pytest.mark.parametrize(
@@ -670,7 +682,7 @@ def test_a_conversation(filler, capsys):
     raise EOFError
 
   config = make_config(top_k=1)
-  run_fill_mask.converse(
+  conversation.answer_lines(
     lambda line: run_fill_mask.answer_line(config, filler, line), read_line
   )
   assert prompts == ["text: "] * 5
@@ -758,7 +770,7 @@ def test_masks_and_scores_equal_those_of_transformers(tmp_path):
     torch.nn.init.normal_(parameter, std=0.3)
   theirs.save_pretrained(tmp_path)
   (tmp_path / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
-  ours = mask_filling.from_checkpoint(str(tmp_path), do_lower_case=False)
+  ours = open_folder(str(tmp_path), max_seq_length=None)
 
   def ask_torch(tokens, segments):
     with torch.no_grad():

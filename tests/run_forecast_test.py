@@ -10,22 +10,24 @@ import pytest
 import tensorflow as tf
 
 import modeling
-import optimization
 import tokenization
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import order as order_module
+from bert_keras3.data import record_writer
 from bert_keras3.data import records
 from bert_keras3.data import sequences
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data
 from bert_keras3.tasks import data_summary
 from bert_keras3.tasks import squad_data
+from bert_keras3.training import configs
 from bert_keras3.training import devices as device_strategy
 from bert_keras3.training import dry_run
 from bert_keras3.training import loop
 from bert_keras3.training import memory_estimate
 from bert_keras3.training import monitor as monitor_module
 from bert_keras3.training import output_directory
-from bert_keras3.training import run
+from bert_keras3.training.run import open_run
 from bert_keras3.weights import checkpoints as checkpoint_io
 
 NUM_EXAMPLES = 40
@@ -48,7 +50,7 @@ def make_source(buckets=BUCKETS):
 
 def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
   strategy = device_strategy.make_strategy(
-    device_strategy.DeviceConfig(num_devices=num_devices)
+    configs.DeviceConfig(num_devices=num_devices)
   )
   config = modeling.BertConfig(
     VOCAB_SIZE,
@@ -62,16 +64,17 @@ def make_trainer(tmp_path, monitor=None, num_devices=1, policy=None, **options):
     model = modeling.BertClassifier(config, num_labels=2, dtype=policy)
   defaults = {
     "output_dir": str(tmp_path / "out"),
-    "schedule": optimization.LearningRateSchedule(1e-3, 12),
+    "learning_rate": 1e-3,
+    "num_train_steps": 12,
     "train_batch_size": 8,
     "save_checkpoints_steps": 5,
   }
-  training_config = loop.TrainingConfig(**{**defaults, **options})
+  training_config = configs.RunConfig(**{**defaults, **options})
   return loop.Trainer(strategy, model, training_config, monitor=monitor)
 
 
 def make_run(trainer):
-  return output_directory.RunDirectory(trainer.config.output_dir, {}, [])
+  return output_directory.OutputDirectory(trainer.config.output_dir, {}, [])
 
 
 def listing(folder):
@@ -193,7 +196,9 @@ def test_the_plan_is_what_a_run_writes(tmp_path):
   findings = dry_run.Findings()
   findings.planned_bytes = 0
   dry_run.plan_disk(findings, trainer, trainer.config.output_dir)
-  run.fit(make_run(trainer), trainer, make_source())
+  run = open_run(trainer.config, trainer.strategy, [])
+  run.build(modeling.BertClassifier, trainer.model.config, num_labels=2)
+  run.train(make_source())
   written = sum(
     size for path, (size, _) in listing(tmp_path).items() if ".data-" in path
   )
@@ -225,7 +230,7 @@ def test_a_monitor_keeps_the_best_model_as_well(tmp_path):
 
 
 def test_the_memory_estimate_follows_the_share_of_a_device(tmp_path):
-  batch = make_source().take(np.arange(8))
+  batch = make_source().take(np.arange(8), step=0)
   whole = memory_estimate.estimate_memory(make_trainer(tmp_path), batch)
   accumulating = make_trainer(tmp_path, gradient_accumulation_steps=4)
   devices = make_trainer(tmp_path, num_devices=2)
@@ -271,7 +276,7 @@ def test_unknown_memory_is_no_problem(tmp_path, monkeypatch, capsys):
   trainer = make_trainer(tmp_path)
   monkeypatch.setattr(memory_estimate, "available_memory", lambda device: None)
   findings = dry_run.Findings()
-  batch = make_source().take(np.arange(8))
+  batch = make_source().take(np.arange(8), step=0)
   assert dry_run.check_memory(findings, trainer, batch)
   assert findings.problems == []
   assert "memory, available: unknown" in capsys.readouterr().out
@@ -316,9 +321,7 @@ def test_a_containers_limit_counts(monkeypatch, files, expected):
 def test_the_time_is_that_of_a_step_times_the_steps(
   tmp_path, monkeypatch, capsys
 ):
-  trainer = make_trainer(
-    tmp_path, schedule=optimization.LearningRateSchedule(1e-3, 9000)
-  )
+  trainer = make_trainer(tmp_path, num_train_steps=9000)
   trainer.step = 1000
   measure = dry_run.measure_steps
   readings = iter([100.0, 110.0])
@@ -360,7 +363,7 @@ def test_the_longest_sequences_and_typical_ones_are_tried(
 ):
   trainer = make_trainer(
     tmp_path,
-    schedule=optimization.LearningRateSchedule(1e-3, num_train_steps),
+    num_train_steps=num_train_steps,
   )
   source = make_source()
   warmup, measured = dry_run.choose_batches(trainer, source)
@@ -368,7 +371,7 @@ def test_the_longest_sequences_and_typical_ones_are_tried(
   assert len(measured) == dry_run.MEASURED_STEPS
 
   def shapes(batches):
-    return [source.take(x)["input_ids"].shape for x in batches]
+    return [source.take(x, step=0)["input_ids"].shape for x in batches]
 
   assert shapes(warmup)[0] == (8, 32)
   # No shape is compiled while time is taken.
@@ -402,7 +405,7 @@ def test_a_loss_that_is_no_number_is_told(tmp_path, capsys, on_nan):
 def test_a_bad_record_among_the_first_is_a_problem(tmp_path):
   trainer, source = make_trainer(tmp_path), make_source()
 
-  def fail(numbers):
+  def fail(numbers, step):
     raise ValueError("record 7 is bad")
 
   source.take = fail
@@ -457,7 +460,7 @@ def write_records(path, bad=()):
   ids = np.ones([40, 8], int)
   ids[list(bad)] = VOCAB_SIZE
   features = {spec.name: np.ones([40, spec.length], int) for spec in SPECS}
-  with records.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(
       {**features, "input_ids": ids}, SPECS
     ):
@@ -488,9 +491,9 @@ def test_of_many_records_a_sample_of_all_files_is_checked(
   taken = []
 
   class Source(records.RecordSource):
-    def take(self, numbers):
+    def take(self, numbers, step):
       taken.append(numbers)
-      return super().take(numbers)
+      return super().take(numbers, step)
 
   source = Source(paths, SPECS)
   source.block_size = 4
@@ -524,7 +527,7 @@ def make_tokenizer(tmp_path):
 def test_lengths_are_those_before_anything_is_cut(tmp_path, long_text):
   rng = np.random.default_rng(0)
   examples = [
-    classifier_data.InputExample(
+    tables.InputExample(
       str(i),
       " ".join(rng.choice(WORDS, num_a)),
       " ".join(rng.choice(WORDS, num_b)) or None,
@@ -533,7 +536,7 @@ def test_lengths_are_those_before_anything_is_cut(tmp_path, long_text):
     for i, (num_a, num_b) in enumerate(rng.integers(0, 20, [40, 2]))
   ]
   tokenizer = make_tokenizer(tmp_path)
-  task = classifier_data.own_task("csv", classifier_data.Layout(0, label=1))
+  task = classifier_data.own_task("csv", tables.Layout(0, label=1))
   task = dataclasses.replace(task, labels=("x", "y"))
 
   def lengths(max_seq_length):

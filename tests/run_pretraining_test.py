@@ -15,14 +15,13 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import modeling
-import optimization
 import run_pretraining
 from bert_keras3.data import features as input_pipeline
 from bert_keras3.data import order as order_module
+from bert_keras3.data import record_writer
 from bert_keras3.data import records as records_module
 from bert_keras3.serving import predictor
-from bert_keras3.tasks import pretraining_records
-from bert_keras3.training import devices as device_strategy
+from bert_keras3.tasks import pretraining
 from bert_keras3.training import loop
 from bert_keras3.weights import checkpoints
 from run_forecast_test import listing
@@ -45,7 +44,7 @@ def write_records(path, count=40, length=16, predictions=3, vocab_size=60):
     "next_sentence_labels": rng.integers(0, 2, [count, 1]),
   }
   specs = input_pipeline.pretraining_features(length, predictions)
-  with records_module.RecordWriter(str(path)) as writer:
+  with record_writer.RecordWriter(str(path)) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   return str(path)
@@ -79,28 +78,17 @@ def config(tmp_path):
     max_predictions_per_seq=3,
     do_train=True,
     do_eval=True,
-    init_checkpoint=None,
-    eval_batch_size=8,
-    max_eval_steps=100,
-    overwrite_output_dir=False,
-    dry_run=False,
+    learning_rate=1e-3,
+    num_train_steps=12,
+    num_warmup_steps=3,
+    train_batch_size=8,
+    save_checkpoints_steps=5,
+    log_every_steps=4,
   )
 
 
-def pretrain(config, settings=None, devices=None, **training):
-  defaults = {
-    "output_dir": config.output_dir,
-    "schedule": optimization.LearningRateSchedule(1e-3, 12, 3),
-    "train_batch_size": 8,
-    "save_checkpoints_steps": 5,
-    "log_every_steps": 4,
-  }
-  run_pretraining.pretrain(
-    config,
-    device_strategy.DeviceConfig(**(devices or {})),
-    loop.TrainingConfig(**{**defaults, **training}),
-    settings or {"seed": training.get("seed", 0)},
-  )
+def pretrain(config, **options):
+  run_pretraining.pretrain(dataclasses.replace(config, **options))
 
 
 def final_weights(config):
@@ -193,12 +181,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 
 def test_another_run_is_refused_and_overwritten_only_when_asked(config):
-  pretrain(config, settings={"learning_rate": 1})
-  with pytest.raises(ValueError, match=r"--learning_rate=1 \(now 2\)"):
-    pretrain(config, settings={"learning_rate": 2})
-  overwriting = dataclasses.replace(config, overwrite_output_dir=True)
-  pretrain(overwriting, settings={"learning_rate": 2})
-  assert manifest(config)["settings"] == {"learning_rate": 2}
+  pretrain(config, learning_rate=1e-4)
+  with pytest.raises(ValueError, match=r"--learning_rate=0.0001 \(now 0.001\)"):
+    pretrain(config)
+  pretrain(config, overwrite_output_dir=True)
+  assert manifest(config)["settings"]["learning_rate"] == 1e-3
 
 
 def test_training_starts_from_a_checkpoint(config, capsys):
@@ -208,7 +195,7 @@ def test_training_starts_from_a_checkpoint(config, capsys):
     init_checkpoint=config.output_dir,
     output_dir=config.output_dir + "-2",
   )
-  pretrain(second, schedule=optimization.LearningRateSchedule(0.0, 1))
+  pretrain(second, learning_rate=0.0, num_train_steps=1, num_warmup_steps=0)
   assert "newly initialised" not in capsys.readouterr().out
   first, weights = final_weights(config), final_weights(second)
   assert all((first[name] == weights[name]).all() for name in first)
@@ -237,10 +224,7 @@ def test_a_dry_run_checks_and_writes_nothing(config, tmp_path, capsys):
 def test_a_dry_run_of_an_overwrite_deletes_nothing(config):
   pretrain(config)
   before = sorted(os.listdir(config.output_dir))
-  pretrain(
-    dataclasses.replace(config, dry_run=True, overwrite_output_dir=True),
-    settings={"learning_rate": 2},
-  )
+  pretrain(config, dry_run=True, overwrite_output_dir=True, learning_rate=2.0)
   assert sorted(os.listdir(config.output_dir)) == before
 
 
@@ -328,7 +312,7 @@ def test_a_config_in_the_output_dir_stays_as_it_is(config):
 
 def test_a_run_of_upstream_is_continued(config, capsys):
   """Its directory has checkpoints with slots, and no manifest."""
-  pretrain(config, schedule=optimization.LearningRateSchedule(1e-3, 12, 3))
+  pretrain(config)
   for name in os.listdir(config.output_dir):
     if "ckpt-12" in name or name in ("run_manifest.json", "model.ckpt-10.json"):
       os.remove(os.path.join(config.output_dir, name))
@@ -364,10 +348,7 @@ def test_a_record_that_is_corrupt_stops_training_with_its_number(
   with pytest.raises(
     ValueError, match=r"long.tfrecord: record 300 .*is corrupt"
   ):
-    pretrain(
-      dataclasses.replace(config, input_file=path),
-      schedule=optimization.LearningRateSchedule(1e-3, 60),
-    )
+    pretrain(config, input_file=path, num_train_steps=60, num_warmup_steps=0)
 
 
 def bad_copy(path, bad_records, name="bad"):
@@ -376,12 +357,12 @@ def bad_copy(path, bad_records, name="bad"):
   source = records_module.RecordSource([path], specs)
   bad_path = path.replace("train", name)
   (junk,) = input_pipeline.serialize_examples(
-    {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", 1),)
+    {"x": np.zeros([1, 1], int)}, (input_pipeline.FeatureSpec("x", (1,)),)
   )
   records = source.read(range(len(source)))
   for place in bad_records:
     records.insert(place, junk)
-  with records_module.RecordWriter(bad_path) as writer:
+  with record_writer.RecordWriter(bad_path) as writer:
     for record in records:
       writer.write(record)
   with open(bad_path, "ab") as file:
@@ -403,7 +384,6 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
     do_eval=True,
     skip_bad_records=True,
   )
-  settings = {"seed": 0, "skip_bad_records": True}
   save = checkpoints.CheckpointDirectory.save
 
   def save_and_stop(self, *args):
@@ -414,7 +394,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
   with monkeypatch.context() as patch:
     patch.setattr(checkpoints.CheckpointDirectory, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-      pretrain(config, settings)
+      pretrain(config)
   output = capsys.readouterr().out
   assert "4 of 44 records are bad and left out\n" in output
   assert "bad.tfrecord: record 3 (counting from 0) has no feature" in output
@@ -426,7 +406,7 @@ def test_bad_records_are_left_out_as_if_they_had_never_been(
     "_find_bad_records",
     lambda path, *rest: scanned.append(path) or find(path, *rest),
   )
-  pretrain(config, settings)
+  pretrain(config)
   assert scanned == []
   output = capsys.readouterr().out
   assert "resuming at step 5" in output
@@ -449,24 +429,27 @@ def test_bad_records_among_the_first_stop_a_run_before_it_begins(config):
 
 def test_whether_bad_records_are_skipped_is_part_of_a_run(config):
   """One that began before there was the flag did not skip any."""
-  settings = {"seed": 0}
-  pretrain(config, settings)
-  pretrain(config, {**settings, "skip_bad_records": False})
-  assert "skip_bad_records" in run_pretraining.SETTINGS
+  pretrain(config)
+  path = f"{config.output_dir}/run_manifest.json"
+  content = manifest(config)
+  del content["settings"]["skip_bad_records"]
+  with open(path, "w") as file:
+    json.dump(content, file)
+  pretrain(config)
   with pytest.raises(ValueError, match=r"--skip_bad_records=False \(now True"):
-    pretrain(config, {**settings, "skip_bad_records": True})
+    pretrain(config, skip_bad_records=True)
 
 
 def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
   """Checked where it is read: the first records of the file are right."""
   order = order_module.TrainingOrder(400, 8, 0)
   place = int(order.batch(14).max())
-  assert place > pretraining_records.NUM_CHECKED_RECORDS
+  assert place > pretraining.NUM_CHECKED_RECORDS
   path = str(tmp_path / "long.tfrecord")
   specs = input_pipeline.pretraining_features(16, 3)
   features = {spec.name: np.ones([400, spec.length], int) for spec in specs}
   features["masked_lm_positions"][place, 1] = 16
-  with records_module.RecordWriter(path) as writer:
+  with record_writer.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(features, specs):
       writer.write(record)
   words = (
@@ -474,10 +457,7 @@ def test_a_bad_record_leaves_the_checkpoints_before_it(config, tmp_path):
   )
   words += r"not 0 to 15 \(--max_seq_length\)"
   with pytest.raises(ValueError, match=words):
-    pretrain(
-      dataclasses.replace(config, input_file=path),
-      schedule=optimization.LearningRateSchedule(1e-3, 40),
-    )
+    pretrain(config, input_file=path, num_train_steps=40, num_warmup_steps=0)
   assert checkpoints.latest(config.output_dir).endswith("model.ckpt-10")
   assert not manifest(config)["finished"]
 
@@ -486,7 +466,7 @@ def test_a_loss_that_explodes_stops_the_run_and_keeps_checkpoints(config):
   with pytest.raises(
     ValueError, match="the loss is nan, .*records .*--learning_rate"
   ):
-    pretrain(config, schedule=optimization.LearningRateSchedule(1e30, 12, 6))
+    pretrain(config, learning_rate=1e30, num_warmup_steps=6)
   assert not manifest(config)["finished"]
 
 
@@ -523,7 +503,7 @@ def test_two_devices_train_the_same(config):
     with open(config.bert_config_file, "w") as file:
       json.dump(changed, file)
   pretrain(one)
-  pretrain(config, devices={"num_devices": 2})
+  pretrain(config, num_devices=2)
   expected, found = final_weights(one), final_weights(config)
   for name in expected:
     # The keys' bias has no gradient but rounding noise.
@@ -588,8 +568,8 @@ def test_the_file_that_differs_from_the_others_is_named(
 
 def test_records_of_another_task_are_explained(config, tmp_path):
   path = str(tmp_path / "other.tfrecord")
-  specs = (input_pipeline.FeatureSpec("label_ids", 1),)
-  with records_module.RecordWriter(path) as writer:
+  specs = (input_pipeline.FeatureSpec("label_ids", (1,)),)
+  with record_writer.RecordWriter(path) as writer:
     for record in input_pipeline.serialize_examples(
       {"label_ids": np.zeros([2, 1], int)}, specs
     ):

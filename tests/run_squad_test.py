@@ -1,6 +1,5 @@
 """Whole runs of run_squad: files, scores, thresholds, caches, conversations."""
 
-import functools
 import json
 import os
 import signal
@@ -13,16 +12,15 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  Its ops are in the exports.
 
 import modeling
-import optimization
 import run_squad
 from bert_keras3.console import conversation
 from bert_keras3.serving import predictor
-from bert_keras3.tasks import fine_tuning
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_results
-from bert_keras3.training import devices as device_strategy
-from bert_keras3.training import evaluation
-from bert_keras3.training import loop
+from bert_keras3.tasks import squad_scores
+from bert_keras3.training import devices
+from bert_keras3.training.run import open_run
+from bert_keras3.weights import companions
 from run_classifier_test import answer_elsewhere
 from run_forecast_test import listing
 
@@ -122,27 +120,17 @@ def make_config(folder, **options):
     "n_best_size": 20,
     "max_answer_length": 3,
     "num_train_epochs": 8.0,
-  }
-  return run_squad.SquadConfig(**{**defaults, **options})
-
-
-def run(folder, training=None, devices=None, **options):
-  """Runs with a config's `options`; returns the results."""
-  config = make_config(folder, **options)
-  defaults = {
-    "output_dir": config.output_dir,
-    "schedule": optimization.LearningRateSchedule(1e-2, 0),
+    "learning_rate": 1e-2,
     "train_batch_size": 8,
     "log_every_steps": 50,
     "adam_bias_correction": True,
   }
-  names = ("do_lower_case", "num_train_epochs", *run_squad.SETTINGS)
-  return run_squad.answer_questions(
-    config,
-    device_strategy.DeviceConfig(**(devices or {})),
-    loop.TrainingConfig(**{**defaults, **(training or {})}),
-    {name: getattr(config, name) for name in names},
-  )
+  return run_squad.SquadConfig(**{**defaults, **options})
+
+
+def run(folder, **options):
+  """Runs with a config's `options`; returns the results."""
+  return run_squad.answer_questions(make_config(folder, **options))
 
 
 def version_2(folder):
@@ -248,7 +236,7 @@ def test_patience_keeps_the_best_step(folder):
   results = run(
     folder,
     **NEW_RUN,
-    training={"eval_steps": 30},
+    eval_steps=30,
     early_stopping_patience=2,
     num_train_epochs=40.0,
   )
@@ -337,7 +325,7 @@ def test_answers_do_not_depend_on_batches_and_replicas(
     folder,
     do_predict=True,
     predict_batch_size=batch_size,
-    devices={"num_devices": replicas},
+    num_devices=replicas,
   )
   found = read_json(folder, "nbest_predictions.json")
   for qas_id, entries in expected.items():
@@ -363,7 +351,7 @@ def trained_weights(folder, name, num_micro_batches):
     do_train=True,
     output_dir=str(folder / name),
     num_train_epochs=1.0,
-    training={"gradient_accumulation_steps": num_micro_batches},
+    gradient_accumulation_steps=num_micro_batches,
   )
   reader = tf.train.load_checkpoint(str(folder / name / "bert_model.ckpt"))
   return {
@@ -373,15 +361,13 @@ def trained_weights(folder, name, num_micro_batches):
 
 def test_padding_keeps_its_logits_only_if_all_is_padded(folder):
   run(folder, do_train=True)
-  config = make_config(folder, pad_to_max_length=True)
-  setup = fine_tuning.open_model(config, device_strategy.DeviceConfig())
-  run_of_it = fine_tuning.open_run(setup, config, {}, [])
-  job = run_squad.Job(config, setup, run_of_it)
-  questions = run_squad.open_questions(job)
-  step = evaluation.prediction_step(
-    fine_tuning.make_model(setup, config, 0, modeling.BertSpanLabeler)
-  )
-  arguments = (setup.strategy, step, questions.source, 8)
+  config = make_config(folder, do_predict=True, pad_to_max_length=True)
+  strategy = devices.make_strategy(config)
+  pretrained = companions.open_pretrained(config, config.output_dir)
+  padded = open_run(config, strategy, [])
+  questions = squad_results.open_data(padded, pretrained).questions
+  padded.build(modeling.BertSpanLabeler, pretrained.bert_config)
+  arguments = (padded, questions.source, 8)
   padding = np.arange(20) >= questions.windows.sequences.lengths[:, np.newaxis]
   assert padding.any()
   for logits in squad_results.predict_logits(*arguments, keep_padding=True):
@@ -431,20 +417,19 @@ def test_windows_are_made_once_for_the_same_files_and_flags(
 # Killed -----------------------------------------------------------------------
 
 KILL_WHILE_WRITING = """
-import os, signal, sys
-import tensorflow as tf
+import io, os, signal, sys
+from bert_keras3.data import files
 from bert_keras3.tasks import squad_decoding, squad_results
 from bert_keras3.training import output_directory
 
-write = tf.io.gfile.GFile.write
+class DyingFile(io.FileIO):
+  def write(self, content):
+    if content:
+      super().write(content[: len(content) // 2])
+      os.kill(os.getpid(), signal.SIGKILL)
 
-def write_half(self, content):
-  write(self, content[: len(content) // 2])
-  self.flush()
-  os.kill(os.getpid(), signal.SIGKILL)
-
-tf.io.gfile.GFile.write = write_half
-run = output_directory.RunDirectory(sys.argv[1], {}, [])
+files.open = DyingFile
+run = output_directory.OutputDirectory(sys.argv[1], {}, [])
 decoded = squad_decoding.Decoded({"q": "new"}, {"q": []}, {"q": 1.0}, {})
 squad_results.write_predictions(run, decoded)
 """
@@ -461,6 +446,8 @@ def test_a_killed_prediction_leaves_no_half_written_json(tmp_path):
   assert result.returncode == -signal.SIGKILL
   for path in tmp_path.glob("*.json"):
     assert json.loads(path.read_text()) == {"q": "old"}
+  (half,) = tmp_path.glob("*.incomplete-*")
+  assert half.stat().st_size
 
 
 # Flags ------------------------------------------------------------------------
@@ -542,7 +529,7 @@ def test_evaluate_only_scores_2_0_with_null_odds(folder, capsys):
   odds = {x["id"]: float(x["is_impossible"]) for x in questions}
   for name, values in (("texts", texts), ("odds", odds)):
     (folder / f"{name}.json").write_text(json.dumps(values))
-  results = run_squad.evaluate_file(
+  results = squad_scores.evaluate_file(
     make_config(
       folder,
       predict_file=str(folder / "dev2.json"),
@@ -742,7 +729,9 @@ def test_an_old_output_dir_is_exported_and_asked(folder, capsys):
   assert (result["answer"], result["start"], result["end"]) == ("RED", 17, 20)
   assert result["answers"][0]["probability"] == result["probability"]
   talk(
-    functools.partial(run_squad.read_exported_answer, model),
+    lambda context, question: conversation.format_answers(
+      context, run_squad.ask_export(model, context, question)
+    ),
     ["The  cat is", "very RED.", "", "What color?"],
   )
   out = capsys.readouterr().out

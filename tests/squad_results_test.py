@@ -4,7 +4,7 @@ import pytest
 
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_decoding
-from bert_keras3.tasks import squad_results
+from bert_keras3.tasks import squad_scores
 
 
 def make_example(qas_id, answers, question="Who is it?"):
@@ -29,7 +29,7 @@ def test_answers_of_1_1_get_its_figures():
   examples = [make_example("a", ["red", "a red"]), make_example("b", ["blue"])]
   decoded = make_decoded({"a": "The red.", "b": "blue green"}, {})
   # b: precision 1/2, recall 1.
-  assert squad_results.score_decoded(examples, decoded) == {
+  assert squad_scores.score_decoded(examples, decoded) == {
     "exact_match": 50.0,
     "f1": pytest.approx(100 * (1 + 2 / 3) / 2),
   }
@@ -37,7 +37,7 @@ def test_answers_of_1_1_get_its_figures():
 
 def test_an_unanswerable_question_makes_it_2_0():
   examples = [make_example("a", ["red"]), make_example("b", [])]
-  found = squad_results.score(examples, {"a": "red", "b": "blue"})
+  found = squad_scores.score(examples, {"a": "red", "b": "blue"})
   assert (found["exact"], found["HasAns_exact"], found["NoAns_exact"]) == (
     50,
     100,
@@ -47,7 +47,7 @@ def test_an_unanswerable_question_makes_it_2_0():
 
 def test_2_0_can_be_asked_for():
   examples = [make_example("a", ["red"])]
-  found = squad_results.score(examples, {"a": "red"}, is_version_2=True)
+  found = squad_scores.score(examples, {"a": "red"}, is_version_2=True)
   assert found == {
     "exact": 100,
     "f1": 100,
@@ -61,15 +61,15 @@ def test_2_0_can_be_asked_for():
 def test_best_thresholds_are_of_answers_not_yet_emptied():
   examples = [make_example("a", ["red"]), make_example("b", [])]
   decoded = make_decoded({"a": "red", "b": "blue"}, {"a": 1.0, "b": 2.0})
-  emptied = squad_results.with_threshold(decoded, 0.0)
+  emptied = squad_scores.with_threshold(decoded, 0.0)
   assert emptied.predictions == {"a": "", "b": ""}
-  found = squad_results.score_decoded(examples, emptied)
+  found = squad_scores.score_decoded(examples, emptied)
   assert (found["exact"], found["best_exact"]) == (50, 100)
-  threshold = squad_results.find_threshold(examples, emptied)
+  threshold = squad_scores.find_threshold(examples, emptied)
   assert threshold == found["best_f1_thresh"] == 1.0
-  best = squad_results.with_threshold(emptied, threshold)
+  best = squad_scores.with_threshold(emptied, threshold)
   assert best.predictions == {"a": "red", "b": ""}
-  assert squad_results.score_decoded(examples, best)["exact"] == 100
+  assert squad_scores.score_decoded(examples, best)["exact"] == 100
 
 
 # Summary ----------------------------------------------------------------------
@@ -83,9 +83,9 @@ def test_summary_counts_by_kind_of_question():
     make_example("d", ["red"], "Name it."),
   ]
   texts = {"a": "red", "b": "blue", "c": "red red", "d": "red"}
-  results = squad_results.score(examples, texts)
+  results = squad_scores.score(examples, texts)
   # c: precision 1/2, recall 1.
-  assert squad_results.summarize(examples, texts, results) == (
+  assert squad_scores.summarize(examples, texts, results) == (
     "questions          number    exact       F1\n"
     "all                     4    50.00    66.67\n"
     "  who                   2    50.00    83.33\n"
@@ -103,9 +103,9 @@ def test_summary_of_2_0():
   decoded = make_decoded(
     {"a": "red", "b": "blue", "c": "blue"}, {"a": -1.5, "b": -2.0, "c": 3.0}
   )
-  decoded = squad_results.with_threshold(decoded, -1.5)
-  results = squad_results.score_decoded(examples, decoded)
-  assert squad_results.summarize(examples, decoded.predictions, results) == (
+  decoded = squad_scores.with_threshold(decoded, -1.5)
+  results = squad_scores.score_decoded(examples, decoded)
+  assert squad_scores.summarize(examples, decoded.predictions, results) == (
     "questions          number    exact       F1\n"
     "all                     3    66.67    66.67\n"
     "  answered              1   100.00   100.00\n"
@@ -118,8 +118,8 @@ def test_summary_of_2_0():
 
 def test_summary_leaves_out_questions_without_prediction():
   examples = [make_example("a", ["red"]), make_example("b", ["red"], "Why?")]
-  results = squad_results.score(examples, {"a": "red"})
-  text = squad_results.summarize(examples, {"a": "red"}, results)
+  results = squad_scores.score(examples, {"a": "red"})
+  text = squad_scores.summarize(examples, {"a": "red"}, results)
   assert "why" not in text
   assert "all                     2    50.00    50.00\n" in text
 
@@ -142,12 +142,12 @@ def test_files_that_are_none(tmp_path, content, kind, words):
   is_bytes = isinstance(content, bytes)
   path.write_bytes(content if is_bytes else content.encode())
   with pytest.raises(ValueError, match=f"x.json {words}"):
-    squad_results.read_by_question(str(path), kind)
+    squad_scores.read_by_question(str(path), kind)
 
 
 def test_files_that_are(tmp_path):
   path = tmp_path / "x.json"
   path.write_text('{"a": "\\u00e9", "b": ""}')
-  assert squad_results.read_by_question(str(path), str) == {"a": "é", "b": ""}
+  assert squad_scores.read_by_question(str(path), str) == {"a": "é", "b": ""}
   path.write_text('{"a": 1, "b": -0.5}')
-  assert squad_results.read_by_question(str(path), float) == {"a": 1, "b": -0.5}
+  assert squad_scores.read_by_question(str(path), float) == {"a": 1, "b": -0.5}

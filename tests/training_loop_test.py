@@ -12,7 +12,9 @@ import tensorflow as tf
 
 import modeling
 import optimization
+from bert_keras3.data import features
 from bert_keras3.data import order as order_module
+from bert_keras3.data import sources
 from bert_keras3.training import devices
 from bert_keras3.training import evaluation
 from bert_keras3.training import loop
@@ -29,19 +31,24 @@ STEPS = 10
 
 
 class ArraySource:
-  """In-memory records with the interface of features.RecordSource."""
+  """Examples in memory, all of one length: a sources.Source."""
 
+  lengths = None
+  bucket_lengths = ()
   block_size = 1 << 14
-  variable_features = ()
 
   def __init__(self, arrays):
     self.arrays = arrays
+    self.specs = features.specs_of(arrays)
 
   def __len__(self):
     return len(self.arrays["input_ids"])
 
-  def take(self, numbers):
+  def take(self, numbers, step):
     return {name: values[numbers] for name, values in self.arrays.items()}
+
+  def locate(self, number):
+    return sources.Location(None, number)
 
 
 @pytest.fixture(scope="module")
@@ -285,10 +292,14 @@ def test_the_scale_leaves_the_gradient_norm_alone(folder, source, replicas):
   norms = []
   for precision in ("float32", "float16"):
     trainer = make_trainer(folder, replicas=replicas, precision=precision)
-    batch = source.take(np.arange(8))
+    batch = source.take(np.arange(8), step=0)
     iterator = iter(
       devices.distribute_batches(
-        trainer.strategy, lambda batch=batch: iter([batch] * 3), 1
+        trainer.strategy,
+        lambda batch=batch: iter([batch] * 3),
+        source.specs,
+        batch_size=8,
+        num_micro_batches=1,
       )
     )
     norms.append(trainer.train_steps(iterator, 1)["gradient_norm"])
@@ -302,9 +313,11 @@ def test_an_overflow_skips_the_update_and_halves_the_scale(
   trainer = make_trainer(folder, precision="float16")
   trainer.loss_scale.restore({"scale": 2.0**60, "good_steps": 5.0})
   before = {k: v.numpy() for k, v in trainer._state().items()}
-  batch = source.take(np.arange(8))
+  batch = source.take(np.arange(8), step=0)
   iterator = iter(
-    devices.distribute_batches(trainer.strategy, lambda: iter([batch] * 5), 1)
+    devices.distribute_batches(
+      trainer.strategy, lambda: iter([batch] * 5), source.specs, 8, 1
+    )
   )
   trainer.train_steps(iterator, 2)
   assert trainer.step == 2
@@ -352,9 +365,11 @@ def test_the_log_reports_means_of_each_interval(folder, source, tmp_path):
 
 def losses_of_steps(trainer, source):
   order = order_module.TrainingOrder(len(source), 8, trainer.config.seed)
-  batches = [source.take(order.batch(step)) for step in range(STEPS)]
+  batches = [source.take(order.batch(step), step) for step in range(STEPS)]
   iterator = iter(
-    devices.distribute_batches(trainer.strategy, lambda: iter(batches), 1)
+    devices.distribute_batches(
+      trainer.strategy, lambda: iter(batches), source.specs, 8, 1
+    )
   )
   return np.array(
     [trainer.train_steps(iterator, 1)["loss"] for _ in range(STEPS)]
@@ -423,7 +438,7 @@ def test_the_loss_key_is_upstreams_mean_of_batch_means(folder, source):
   found = evaluate(trainer, source, batch_size=16)
   losses = []
   for numbers in (range(16), range(16, 32), range(32, 40)):
-    batch = source.take(np.array(numbers))
+    batch = source.take(np.array(numbers), step=0)
     outputs = trainer.model(batch)
     sums = trainer.model.loss_sums(outputs, batch)
     weights = trainer.model.loss_weights(batch)
@@ -433,7 +448,7 @@ def test_the_loss_key_is_upstreams_mean_of_batch_means(folder, source):
 
 def test_evaluation_stops_after_max_batches(folder, source):
   trainer = make_trainer(folder)
-  first = ArraySource(source.take(np.arange(16)))
+  first = ArraySource(source.take(np.arange(16), step=0))
   assert evaluate(trainer, source, 8, max_batches=2) == evaluate(
     trainer, first, 8
   )
@@ -543,10 +558,10 @@ def train_on(folder, source, directory, positions):
   order = trainer._order(source)
 
   def batches():
-    return (source.take(order.batch(position)) for position in positions)
+    return (source.take(order.batch(x), x) for x in positions)
 
   return trainer, lambda: iter(
-    devices.distribute_batches(trainer.strategy, batches, 1)
+    devices.distribute_batches(trainer.strategy, batches, source.specs, 8, 1)
   )
 
 

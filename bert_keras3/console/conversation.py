@@ -4,10 +4,22 @@ import contextlib
 
 # Characters of the text to show on both sides of an answer.
 SHOWN_CONTEXT = 60
-
-
 # Answers to show beside the best one.
 SHOWN_OTHERS = 2
+
+
+def talk(find_answers):
+  """Answers questions that are typed in, until the input ends.
+
+  Args:
+    find_answers: function of (context, question) that returns what
+      `format_answers` takes.
+  """
+
+  def answer(context, question):
+    return format_answers(context, find_answers(context, question))
+
+  converse(answer, input)
 
 
 def converse(answer, read_line):
@@ -26,8 +38,23 @@ def converse(answer, read_line):
   print()
 
 
+def answer_lines(answer, read_line):
+  """Reads lines of text and prints answers, until the input ends.
+
+  Args:
+    answer: function of a line that returns what to print.
+    read_line: function of a prompt that returns a line or raises EOFError.
+  """
+  with contextlib.suppress(EOFError):
+    while True:
+      line = read_line("text: ").strip()
+      if line:
+        print(answer(line))
+  print()
+
+
 def read_text(read_line):
-  """Lines up to an empty one, those before the first left out."""
+  """Reads lines up to an empty one; empty lines before them do not count."""
   lines = []
   while not lines or lines[-1]:
     line = read_line("").rstrip()

@@ -8,45 +8,51 @@ import tempfile
 import traceback
 
 from absl import app
-from absl import flags
+from absl import flags as absl_flags
 from absl import logging
 
+from bert_keras3.console import flags
 from bert_keras3.training import signals
+
+# Flags are listed under the script that calls `run`, not under this module.
+absl_flags.disclaim_key_flags()
 
 _PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Beside the package, where an installation has other projects' files as well.
 _ROOT_MODULES = ("modeling", "optimization", "tokenization")
 
 
-def run(main, define_flags):
-  """Defines a script's flags, parses the command line and calls `main()`.
+def run(main, config_class):
+  """Defines a script's flags, parses the command line and calls `main`.
 
   Exits with status 1 after one sentence on stderr when the user made a mistake,
   with signals.EXIT_STATUS when a run was asked to stop.
 
   Args:
-    main: function without arguments.
-    define_flags: function without arguments that calls `flags.DEFINE_*`.
+    main: function of a config.
+    config_class: subclass of fields.Config, whose fields are the flags.
   """
   if main.__module__ != "__main__":
     # A console script's sys.argv[0] is a path absl knows no flags of, and its
     # __main__ has no docstring to show.
     sys.argv[0] = main.__module__
     sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
-  define_flags()
-  app.run(lambda argv: _report_mistakes(main, argv))
+  flags.define(config_class)
+  app.run(lambda argv: _report_mistakes(main, config_class, argv))
 
 
-def _report_mistakes(main, argv):
+def _report_mistakes(main, config_class, argv):
   script = os.path.splitext(os.path.basename(argv[0]))[0]
+  config = None
   try:
     if len(argv) > 1:
       raise ValueError(
         f"unexpected argument {argv[1]!r}; every option starts with --"
       )
-    main()
+    config = flags.read(config_class)
+    main(config)
   except signals.Interrupted as stop:
-    _end(f"{script}: {stop}{_explain_overwriting()}", signals.EXIT_STATUS)
+    _end(f"{script}: {stop}{_explain_overwriting(config)}", signals.EXIT_STATUS)
   except KeyboardInterrupt:
     _end(f"{script}: stopped by SIGINT", 128 + signal.SIGINT)
   except BrokenPipeError:
@@ -72,9 +78,9 @@ def _end(sentence, status):
   sys.exit(status)
 
 
-def _explain_overwriting():
-  """What to say to a stopped run whose command would delete it."""
-  if "overwrite_output_dir" in flags.FLAGS and flags.FLAGS.overwrite_output_dir:
+def _explain_overwriting(config):
+  """Warns that the same command with this flag would delete the run."""
+  if getattr(config, "overwrite_output_dir", False):
     return ", without --overwrite_output_dir, which would delete this run"
   return ""
 
@@ -106,7 +112,7 @@ def is_users_mistake(error):
 def _is_ours(path, module_globals):
   """Whether a file is of the package, or of the root files it comes with."""
   folder, name = os.path.split(path)
-  if folder.startswith(_PACKAGE_DIR):
+  if os.path.join(folder, "").startswith(os.path.join(_PACKAGE_DIR, "")):
     return True
   is_script = any(x is sys.modules[__name__] for x in module_globals.values())
   is_root_file = is_script or os.path.splitext(name)[0] in _ROOT_MODULES

@@ -1,18 +1,15 @@
-"""Records in, records out, and the order in which training sees them.
+"""Features of examples: declared once, and encoded as records.
 
-A feature set is declared once, as a tuple of `FeatureSpec`; serialising,
-parsing and padding are derived from it. Training order is a pure function of
-(seed, epoch, position), computed over an index of the records, so any step's
-batch can be had without reading what came before it.
+A feature set is a tuple of `FeatureSpec`. Writing, parsing (`parsing.py`),
+padding and the signature of a data set of batches are derived from it.
 """
 
 import dataclasses
+import math
 
 import numpy as np
-import tensorflow as tf
-from google.protobuf.message import DecodeError
 
-# Features with a number per token.
+# Features with a number per token, in the order in which models take them.
 SEQUENCE_FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 
@@ -21,26 +18,46 @@ SEQUENCE_FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-  """One feature of a record: `length` numbers of `dtype`, padded with 0.
+  """Declares one feature of an example.
 
-  Floats are finite. Integers are 0 to `limit` - 1 if there is a limit, and
-  `limited_by` says where it comes from.
+  Floats are finite. Integers are 0 to `limit` - 1 if there is a limit.
+
+  Attributes:
+    name: str.
+    shape: of an example, in a batch; None for an axis that is as long as the
+      batch's bucket. Only features of a fixed shape can be written as records.
+    dtype: of a batch. Ids are int32, which XLA and TPUs want; records hold all
+      integers as int64, all others as float32.
+    limit: int or None.
+    limited_by: where the limit comes from, for errors.
+    padding: value of what fills an example up to its shape.
   """
 
   name: str
-  length: int
-  dtype: str = "int64"  # or "float32", the two kinds a record can hold
+  shape: tuple[int | None, ...]
+  dtype: str = "int32"
   limit: int | None = None
   limited_by: str = ""
+  padding: int = 0
 
   @property
-  def batch_dtype(self):
-    """Type in a batch: ids travel as int32, which XLA and TPUs want."""
-    return np.int32 if self.dtype == "int64" else np.float32
+  def length(self):
+    """How many numbers a record holds."""
+    return math.prod(self.shape)
 
-  def is_wrong(self, values):
-    """Which of an array of values a record cannot have, as an array of bool."""
-    if self.dtype == "float32":
+  @property
+  def record_dtype(self):
+    """The type of a record's numbers: "int64" or "float32"."""
+    return "float32" if np.issubdtype(self.dtype, np.floating) else "int64"
+
+  @property
+  def varies(self):
+    """Whether batches of different examples may have different shapes."""
+    return None in self.shape
+
+  def find_wrong(self, values):
+    """Marks the values that a record cannot have: an array of bool."""
+    if self.record_dtype == "float32":
       return ~np.isfinite(values)
     if self.limit is None:
       return np.zeros(np.shape(values), bool)
@@ -49,10 +66,39 @@ class FeatureSpec:
   @property
   def expected(self):
     """What values it has, in words."""
-    if self.dtype == "float32":
+    if self.record_dtype == "float32":
       return "finite numbers"
     reason = f" ({self.limited_by})" if self.limited_by else ""
     return f"0 to {self.limit - 1}{reason}"
+
+
+def vary(specs):
+  """Whether batches with these features may have different shapes."""
+  return any(spec.varies for spec in specs)
+
+
+def specs_of(arrays):
+  """Declares features by the arrays that hold them.
+
+  Args:
+    arrays: dict from name to an array [examples, ...].
+
+  Returns:
+    Tuple of FeatureSpec.
+  """
+  return tuple(
+    FeatureSpec(name, values.shape[1:], values.dtype.name)
+    for name, values in arrays.items()
+  )
+
+
+def sequence_features(length):
+  """The features of a token sequence.
+
+  Args:
+    length: tokens, padding included; None where it differs from batch to batch.
+  """
+  return tuple(FeatureSpec(name, (length,)) for name in SEQUENCE_FEATURES)
 
 
 def pretraining_features(
@@ -73,25 +119,25 @@ def pretraining_features(
   """
   tokens = vocab_size, f"vocab_size in {config_file}"
   segments = type_vocab_size, f"type_vocab_size in {config_file}"
-  places = max_seq_length, "--max_seq_length"
-  num_masked = max_predictions_per_seq
+  positions = max_seq_length, "--max_seq_length"
+  sequence, masked = (max_seq_length,), (max_predictions_per_seq,)
   return (
-    FeatureSpec("input_ids", max_seq_length, "int64", *tokens),
-    FeatureSpec("input_mask", max_seq_length, "int64", 2),
-    FeatureSpec("segment_ids", max_seq_length, "int64", *segments),
-    FeatureSpec("masked_lm_positions", num_masked, "int64", *places),
-    FeatureSpec("masked_lm_ids", num_masked, "int64", *tokens),
-    FeatureSpec("masked_lm_weights", num_masked, "float32"),
-    FeatureSpec("next_sentence_labels", 1, "int64", 2),
+    FeatureSpec("input_ids", sequence, "int32", *tokens),
+    FeatureSpec("input_mask", sequence, "int32", 2),
+    FeatureSpec("segment_ids", sequence, "int32", *segments),
+    FeatureSpec("masked_lm_positions", masked, "int32", *positions),
+    FeatureSpec("masked_lm_ids", masked, "int32", *tokens),
+    FeatureSpec("masked_lm_weights", masked, "float32"),
+    FeatureSpec("next_sentence_labels", (1,), "int32", 2),
   )
 
 
 def classifier_features(max_seq_length):
   """Features of run_classifier.py's records, as upstream writes them."""
   return (
-    *(FeatureSpec(name, max_seq_length) for name in SEQUENCE_FEATURES),
-    FeatureSpec("label_ids", 1),
-    FeatureSpec("is_real_example", 1),
+    *sequence_features(max_seq_length),
+    FeatureSpec("label_ids", (1,)),
+    FeatureSpec("is_real_example", (1,)),
   )
 
 
@@ -99,16 +145,13 @@ def squad_features(max_seq_length, is_training):
   """Features of run_squad.py's records, in upstream's order."""
   names = ("start_positions", "end_positions", "is_impossible")
   return (
-    FeatureSpec("unique_ids", 1),
-    *(FeatureSpec(name, max_seq_length) for name in SEQUENCE_FEATURES),
-    *(FeatureSpec(name, 1) for name in names if is_training),
+    FeatureSpec("unique_ids", (1,)),
+    *sequence_features(max_seq_length),
+    *(FeatureSpec(name, (1,)) for name in names if is_training),
   )
 
 
-# Sequences in memory ----------------------------------------------------------
-
-
-# Writing ----------------------------------------------------------------------
+# Encoding ---------------------------------------------------------------------
 
 
 def serialize_examples(features, specs):
@@ -119,7 +162,7 @@ def serialize_examples(features, specs):
   Fields come in the order of `specs`, so equal inputs give equal bytes.
 
   Args:
-    features: dict from name to an array [records, spec.length].
+    features: dict from name to an array [records, *spec.shape].
     specs: tuple of FeatureSpec.
 
   Returns:
@@ -134,7 +177,7 @@ def serialize_examples(features, specs):
 def _encode_column(values, spec):
   """The map entry of one feature, for every record: a list of bytes."""
   values = np.asarray(values).reshape([-1, spec.length])
-  if spec.dtype == "float32":
+  if spec.record_dtype == "float32":
     list_field, payloads = 2, _float_payloads(values)
   else:
     list_field, payloads = 3, _varint_payloads(values)
@@ -144,7 +187,7 @@ def _encode_column(values, spec):
 
 
 class _HeadOfLength(dict):
-  """What precedes a payload of some length, remembered: rows share lengths.
+  """Bytes that precede a payload, by its length; made once for each length.
 
   Args:
     fields: numbers of the fields that it lies in, the outermost first.
@@ -194,12 +237,12 @@ def _varint_payloads(values):
   width = max(1, -(-largest.bit_length() // 7))
   encoded = np.empty([*values.shape, width], np.uint8)
   is_used = np.ones(encoded.shape, bool)
-  for place in range(width):
-    rest = values >> (7 * place)
-    if place:
-      is_used[:, :, place] = rest > 0
+  for i in range(width):
+    rest = values >> (7 * i)
+    if i:
+      is_used[:, :, i] = rest > 0
     # The top bit says that another byte follows.
-    encoded[:, :, place] = rest.astype(np.uint8) | (rest > 0x7F) * np.uint8(128)
+    encoded[:, :, i] = rest.astype(np.uint8) | (rest > 0x7F) * np.uint8(128)
   if width > 1:
     # Three times faster than indexing with a boolean array.
     encoded = np.compress(is_used.ravel(), encoded.ravel())
@@ -211,115 +254,3 @@ def _split(stream, lengths):
   return [
     stream[start:end] for start, end in zip([0, *ends], ends, strict=False)
   ]
-
-
-# Reading by offset ------------------------------------------------------------
-
-
-# What is where in a file ------------------------------------------------------
-
-
-# Parsing ----------------------------------------------------------------------
-
-
-def parse_examples(serialized, specs):
-  """Parses serialized Examples into arrays [batch, spec.length].
-
-  Values are not looked at; `find_problem` does.
-
-  Raises:
-    ValueError: a record lacks a feature of `specs` or has it in another length
-      or type.
-  """
-  parsed = _parse(serialized, specs)
-  if parsed is None:
-    for number, record in enumerate(serialized):
-      problem = find_problem(record, specs)
-      if problem:
-        raise ValueError(f"example {number} (counting from 0) {problem}")
-  return _as_batch(parsed, specs)
-
-
-def _parse(serialized, specs):
-  """Int64 and float32 arrays, None if a record has not the form of `specs`."""
-  kinds = {
-    spec.name: tf.io.FixedLenFeature([spec.length], tf.as_dtype(spec.dtype))
-    for spec in specs
-  }
-  records = tf.constant(serialized, shape=[len(serialized)], dtype=tf.string)
-  try:
-    parsed = tf.io.parse_example(records, kinds)
-  # The latter where TensorFlow quotes a record that is no UTF-8.
-  except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
-    return None
-  return {name: values.numpy() for name, values in parsed.items()}
-
-
-def parse_valid(serialized, specs):
-  """As `parse_examples`, None if a record is not all that `specs` say."""
-  parsed = _parse(serialized, specs)
-  if parsed is None:
-    return None
-  # Before they become int32: 2**32 + 5 is no 5.
-  if any(spec.is_wrong(parsed[spec.name]).any() for spec in specs):
-    return None
-  return _as_batch(parsed, specs)
-
-
-def _as_batch(parsed, specs):
-  return {
-    spec.name: parsed[spec.name].astype(spec.batch_dtype) for spec in specs
-  }
-
-
-def find_problem(serialized, specs):
-  """Says how a record differs from `specs`, or returns None if it does not."""
-  parsed = _parse([serialized], specs)
-  if parsed is None:
-    problem = describe_mismatch(serialized, specs)
-    return problem or "is no tf.train.Example"
-  for spec in specs:
-    values = parsed[spec.name][0]
-    wrong = values[spec.is_wrong(values)]
-    if wrong.size:
-      return f"has {wrong[0]} in {spec.name!r}, not {spec.expected}"
-  return None
-
-
-def feature_lengths(serialized, kind="int64_list"):
-  """How many values of a kind each feature of a record holds, by name.
-
-  Empty for what is no tf.train.Example.
-  """
-  try:
-    example = tf.train.Example.FromString(serialized)
-  except DecodeError:
-    return {}
-  return {
-    name: len(getattr(feature, kind).value)
-    for name, feature in example.features.feature.items()
-  }
-
-
-def describe_mismatch(serialized, specs):
-  """Says how a record's form differs from `specs`, or returns None."""
-  for spec in specs:
-    kind = "float_list" if spec.dtype == "float32" else "int64_list"
-    lengths = feature_lengths(serialized, kind)
-    if spec.name not in lengths:
-      return (
-        f"has no feature {spec.name!r}; it was made for another task "
-        f"(its features: {', '.join(sorted(lengths)) or 'none'})"
-      )
-    if lengths[spec.name] != spec.length:
-      return (
-        f"has {lengths[spec.name]} {kind} values in {spec.name!r}, not "
-        f"{spec.length}"
-      )
-  return None
-
-
-# Writing small files ----------------------------------------------------------
-
-
-# Order ------------------------------------------------------------------------

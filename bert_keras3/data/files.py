@@ -1,8 +1,18 @@
-"""Files: finding inputs, checking outputs, writing whole ones."""
+"""Files: finding inputs, checking outputs, writing whole ones, reading JSON.
+
+Paths are local or remote, with a scheme such as "gs://". Local ones do without
+TensorFlow, whose import takes seconds.
+"""
 
 import contextlib
 import glob
+import json
 import os
+import secrets
+
+import tokenization
+
+# Finding and checking ---------------------------------------------------------
 
 
 def find_files(flag, patterns):
@@ -20,7 +30,7 @@ def find_files(flag, patterns):
   """
   files = []
   for pattern in patterns.split(","):
-    find = _gfile().glob if "://" in pattern else glob.glob
+    find = _gfile().glob if is_remote(pattern) else glob.glob
     matches = sorted(find(pattern))
     if not matches:
       raise FileNotFoundError(
@@ -41,7 +51,7 @@ def check_output_files(flag, output_files, input_files):
   inputs = set(map(os.path.realpath, input_files))
   for path in output_files:
     directory = os.path.dirname(path) or "."
-    if "://" not in path and not os.access(directory, os.W_OK):
+    if not is_remote(path) and not os.access(directory, os.W_OK):
       raise NotADirectoryError(
         f"--{flag}={path}: {directory} is no directory that can be written to; "
         "create it or choose another"
@@ -56,11 +66,38 @@ def check_output_files(flag, output_files, input_files):
       )
 
 
+def write_into(folder, name, content):
+  """Writes a whole file into a folder, which is made if it is missing."""
+  if not is_remote(folder):
+    os.makedirs(folder, exist_ok=True)
+  write_atomically(os.path.join(folder, name), content)
+
+
+def is_remote(path):
+  """Whether a path has a scheme, so that only TensorFlow can read it."""
+  return "://" in os.fspath(path)
+
+
+def file_size(path):
+  """Bytes of a file, local or remote."""
+  if is_remote(path):
+    return _gfile().stat(path).length
+  return os.path.getsize(path)
+
+
+def exists(path):
+  """Whether there is a file or directory, local or remote."""
+  return _gfile().exists(path) if is_remote(path) else os.path.exists(path)
+
+
 def _gfile():
   """TensorFlow's file functions, which reach remote paths; costs its import."""
   import tensorflow as tf
 
   return tf.io.gfile
+
+
+# Writing ----------------------------------------------------------------------
 
 
 def write_atomically(path, content):
@@ -71,12 +108,12 @@ def write_atomically(path, content):
     content: str or bytes.
   """
   with open_atomically(path) as writer:
-    writer.write(content)
+    writer.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def open_atomically(path):
-  """A file to write that appears under its name only when complete.
+  """Opens a file that appears under its name only when complete.
 
   An exception inside the block removes what was written.
 
@@ -84,15 +121,114 @@ def open_atomically(path):
     path: where, local or remote.
 
   Yields:
-    _gfile().GFile; its `write` takes bytes, and str as UTF-8.
+    A file whose `write` takes bytes.
   """
-  temporary_path = f"{path}.incomplete-{os.getpid()}"
-  try:
-    with _gfile().GFile(temporary_path, "wb") as writer:
-      writer.write(b"")  # Only this creates the file.
+  with replacing(path) as temporary_path:
+    open_file = _gfile().GFile if is_remote(path) else open
+    with open_file(temporary_path, "wb") as writer:
+      writer.write(b"")  # Only this creates a remote file.
       yield writer
+
+
+@contextlib.contextmanager
+def replacing(path):
+  """Gives a name to write to; what is there in the end is renamed to `path`.
+
+  An exception inside the block deletes it instead.
+
+  Args:
+    path: of a file, local or remote; it may exist.
+
+  Yields:
+    str, the path of a file that does not exist, in the same directory.
+  """
+  temporary_path = temporary_name(path)
+  try:
+    yield temporary_path
   except BaseException:
-    if _gfile().exists(temporary_path):
-      _gfile().remove(temporary_path)
+    if exists(temporary_path):
+      remove = _gfile().remove if is_remote(path) else os.remove
+      remove(temporary_path)
     raise
-  _gfile().rename(temporary_path, path, overwrite=True)
+  if is_remote(path):
+    _gfile().rename(temporary_path, path, overwrite=True)
+  else:
+    os.replace(temporary_path, path)
+
+
+@contextlib.contextmanager
+def replacing_directory(path):
+  """As `replacing`, for a directory, which is whole or not there.
+
+  A directory of that name makes way when the new one is complete.
+
+  Args:
+    path: of the directory, local or remote.
+
+  Yields:
+    str, the path of a directory to make.
+  """
+  # With a slash at its end the new directory would lie in the old one.
+  path = path.rstrip("/")
+  gfile = _gfile()
+  temporary_path = temporary_name(path)
+  try:
+    yield temporary_path
+  except BaseException:
+    if gfile.exists(temporary_path):
+      gfile.rmtree(temporary_path)
+    raise
+  old_path = f"{path}.old-{os.getpid()}"
+  is_old = gfile.exists(path)
+  if is_old:
+    gfile.rename(path, old_path)
+  gfile.rename(temporary_path, path)
+  if is_old:
+    gfile.rmtree(old_path)
+
+
+def temporary_name(path):
+  """A name beside `path` that no other process or thread gives.
+
+  A run deletes the files of such names that a killed one has left.
+  """
+  return f"{path}.incomplete-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+# JSON -------------------------------------------------------------------------
+
+
+def read_json(path, damage="{path} is not valid JSON: {problem}"):
+  """Reads a JSON file.
+
+  Args:
+    path: local or remote.
+    damage: sentence for a file that is not JSON, of `path` and `problem`.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    OSError: there is, but it cannot be read.
+    ValueError: it is not JSON.
+  """
+  with tokenization.open_bytes(path) as reader:
+    content = reader.read()
+  try:
+    return parse_json(content)
+  except ValueError as error:
+    raise ValueError(damage.format(path=path, problem=error)) from error
+
+
+def parse_json(content):
+  """Decodes JSON.
+
+  Args:
+    content: str or bytes.
+
+  Raises:
+    ValueError: it is not JSON, not UTF-8, nested too deeply, or holds an
+      integer of over 4,300 digits.
+  """
+  try:
+    return json.loads(content)
+  except RecursionError as error:
+    raise ValueError(str(error)) from error

@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from bert_keras3.data import features
+
 # Records permuted together. At 1 kB a record two cached blocks take 32 MB.
 BLOCK_RECORDS = 1 << 14
 
@@ -11,6 +13,10 @@ BLOCK_RECORDS = 1 << 14
 # Batches whose examples are sorted by length among each other: enough for
 # little padding, few enough for random batches.
 BATCHES_PER_GROUP = 50
+
+
+# 0 for rows that only fill a batch, 1 for all others.
+EXAMPLE_WEIGHTS = features.FeatureSpec("example_weights", (), "float32")
 
 
 class TrainingOrder:
@@ -113,16 +119,16 @@ class LengthGroupedOrder:
 
 
 def training_order(source, batch_size, seed):
-  """The order in which to train on a source, by length if lengths differ."""
+  """The order in which to train on a Source, by length if shapes differ."""
   order = TrainingOrder(len(source), batch_size, seed, source.block_size)
-  if not source.variable_features:
+  if not features.vary(source.specs):
     return order
   return LengthGroupedOrder(order, source.lengths)
 
 
 def inference_order(source):
-  """int array [records]: the shortest first, if lengths differ."""
-  if not source.variable_features:
+  """Numbers a Source's examples, the shortest first if shapes differ."""
+  if not features.vary(source.specs):
     return np.arange(len(source))
   return np.argsort(source.lengths, kind="stable")
 
@@ -155,14 +161,20 @@ def pad_batch(batch, size):
     size: rows wanted.
 
   Returns:
-    The dict with `size` rows each, copies of the last one added (valid input
-    for any model), and float32 `example_weights` [size], 0 for those. Masked-LM
-    weights of added rows are 0 too.
+    Dict of `padded_features`, `size` rows each: copies of the last row are
+    added (valid input for any model), whose `example_weights` are 0, and their
+    masked-LM weights too.
   """
   rows = len(next(iter(batch.values())))
-  take = np.minimum(np.arange(size), rows - 1)
-  padded = {name: values[take] for name, values in batch.items()}
-  padded["example_weights"] = (np.arange(size) < rows).astype(np.float32)
+  chosen = np.minimum(np.arange(size), rows - 1)
+  padded = {name: values[chosen] for name, values in batch.items()}
+  is_real = np.arange(size) < rows
+  padded[EXAMPLE_WEIGHTS.name] = is_real.astype(EXAMPLE_WEIGHTS.dtype)
   if "masked_lm_weights" in padded:
     padded["masked_lm_weights"][rows:] = 0
   return padded
+
+
+def padded_features(specs):
+  """The features of a batch that `pad_batch` has filled."""
+  return (*specs, EXAMPLE_WEIGHTS)

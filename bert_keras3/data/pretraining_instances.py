@@ -15,6 +15,8 @@ import numpy as np
 import tqdm
 
 import tokenization
+from bert_keras3.data import fields
+from bert_keras3.data import files
 from bert_keras3.data import word_stream
 
 # Of the tokens chosen, 80 % become [MASK], 10 % stay, 10 % become any token of
@@ -41,20 +43,31 @@ _SECONDS_PER_PROGRESS_LINE = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """How records are made: the flags of the same names.
+class DataConfig(fields.Config):
+  """How records are made.
 
   Raises:
     ValueError: no record can be made so.
   """
 
-  max_seq_length: int = 128
-  max_predictions_per_seq: int = 20
-  random_seed: int = 12345
-  dupe_factor: int = 10
-  masked_lm_prob: float = 0.15
-  short_seq_prob: float = 0.1
-  do_whole_word_mask: bool = False
+  max_seq_length: int = fields.flag(
+    128, "Tokens of a record, [CLS] and [SEP] included."
+  )
+  max_predictions_per_seq: int = fields.flag(
+    20, "The most tokens masked in a record."
+  )
+  random_seed: int = fields.flag(12345, "Another seed, other records.")
+  dupe_factor: int = fields.flag(
+    10, "How often the text is gone through, masked differently."
+  )
+  masked_lm_prob: float = fields.flag(0.15, "Share of the tokens to mask.")
+  short_seq_prob: float = fields.flag(
+    0.1,
+    "Share of the documents cut into shorter records than there is room for.",
+  )
+  do_whole_word_mask: bool = fields.flag(
+    False, "Whether all pieces of a word are masked, or none."
+  )
 
   def __post_init__(self):
     if self.max_seq_length < _SPECIAL_TOKENS + 2:
@@ -83,15 +96,6 @@ class DataConfig:
         f"--short_seq_prob={self.short_seq_prob} is not a probability; pass a"
         " number from 0 to 1"
       )
-
-
-def file_size(path):
-  """Returns the bytes of a local file, None of another."""
-  if "://" in path:
-    import tensorflow as tf
-
-    return tf.io.gfile.stat(path).length
-  return os.path.getsize(path)
 
 
 class Documents(typing.NamedTuple):
@@ -146,14 +150,14 @@ def read_documents(input_files, tokenizer):
 
 
 def _stripped_lines(input_files):
-  total = sum(map(file_size, input_files))
+  total = sum(map(files.file_size, input_files))
   lines = itertools.chain.from_iterable(
     map(tokenization.read_lines, input_files)
   )
   with Progress("Reading text", total, "B") as progress:
-    while some := list(itertools.islice(lines, _LINES_PER_PROGRESS)):
-      yield from map(str.strip, some)
-      progress.update(len("\n".join(some).encode()) + 1)
+    while chunk := list(itertools.islice(lines, _LINES_PER_PROGRESS)):
+      yield from map(str.strip, chunk)
+      progress.update(len("\n".join(chunk).encode()) + 1)
 
 
 def _as_numpy(values):
@@ -364,7 +368,7 @@ class _Planner:
     which truncation can bring about.
     """
     marks = self._continues_word[slice(*a)] + self._continues_word[slice(*b)]
-    begins = [0, *(place for place in range(1, length) if not marks[place])]
+    begins = [0, *(i for i in range(1, length) if not marks[i])]
     words = list(map(range, begins, [*begins[1:], length]))
     self._stream.shuffle(words)
     masked = []
@@ -387,7 +391,7 @@ class _Planner:
     limit = len(self._vocab_ids)
     shift = 32 - limit.bit_length()
     replacements = [self._mask_id] * count
-    for place in range(count):
+    for i in range(count):
       if is_mask[position]:
         position += 2
       elif flips[position + 2]:
@@ -395,10 +399,10 @@ class _Planner:
         while (number := words[position] >> shift) >= limit:
           position += 1
         position += 1
-        replacements[place] = self._vocab_ids[number]
+        replacements[i] = self._vocab_ids[number]
       else:
         position += 4
-        replacements[place] = _UNCHANGED
+        replacements[i] = _UNCHANGED
     stream.position = position
     return replacements
 
@@ -447,7 +451,7 @@ class TrainingInstances(collections.abc.Sequence):
     """The features of records `first` to `last` - 1.
 
     Returns:
-      Dict from the names of `input_pipeline.pretraining_features` to arrays
+      Dict from the names of `features.pretraining_features` to arrays
       [records, length of the feature], padded with 0.
     """
     rows = self._plan.order[first:last]
@@ -480,10 +484,10 @@ class TrainingInstances(collections.abc.Sequence):
 
   def _masked_features(self, rows, ranges, input_ids):
     """Features of the masked tokens; puts replacements into `input_ids`."""
-    places, replacements, is_used = self._masked_by_place(rows)
+    tokens, replacements, is_used = self._masked_in_order(rows)
     a_length = (ranges[:, 1] - ranges[:, 0])[:, np.newaxis]
     # [CLS] precedes A, and [SEP] as well B.
-    positions = (places + 1 + (places >= a_length)) * is_used
+    positions = (tokens + 1 + (tokens >= a_length)) * is_used
     labels = np.take_along_axis(input_ids, positions, axis=1)
     replaced = np.where(replacements == _UNCHANGED, labels, replacements)
     row, slot = np.nonzero(is_used)
@@ -494,8 +498,13 @@ class TrainingInstances(collections.abc.Sequence):
       "masked_lm_weights": is_used.astype(np.float32),
     }
 
-  def _masked_by_place(self, rows):
-    """Places and replacements, sorted by place, and which slots are used."""
+  def _masked_in_order(self, rows):
+    """Finds the masked tokens of records, in the order of the text.
+
+    Returns:
+      Three arrays [records, max_predictions_per_seq]: numbers of tokens, A's
+      and B's counted on; ids that replace them; which slots are used.
+    """
     plan = self._plan
     begins = plan.masked_ends[rows, np.newaxis]
     source = begins + np.arange(self.config.max_predictions_per_seq)

@@ -1,19 +1,20 @@
 """TFRecord files, read by offset: the index, the checks, the damage."""
 
 import collections
+import dataclasses
 import hashlib
 import io
 import json
-import os
 import struct
 
-import google_crc32c
 import numpy as np
 import tensorflow as tf
 
-from bert_keras3.data import features
 from bert_keras3.data import files
 from bert_keras3.data import order
+from bert_keras3.data import parsing
+from bert_keras3.data import record_writer
+from bert_keras3.data import sources
 
 # Framing of a TFRecord: uint64 length, its masked CRC, the data, its CRC.
 _HEADER_BYTES = 12
@@ -34,41 +35,12 @@ _SEARCH_CHUNK_BYTES = 1 << 20
 SHOWN_BAD_RECORDS = 5
 
 
-class RecordWriter:
-  """Writes a TFRecord file that appears under its name only when complete.
-
-      with RecordWriter(path) as writer:
-        writer.write(serialized)
-
-  An exception inside the block removes what was written.
-  """
-
-  def __init__(self, path):
-    self.path = path
-    self._temporary_path = f"{path}.incomplete-{os.getpid()}"
-    self._writer = tf.io.TFRecordWriter(self._temporary_path)
-
-  def write(self, serialized):
-    """Appends one record (`bytes`)."""
-    self._writer.write(serialized)
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, error_type, error, trace):
-    self._writer.close()
-    if error_type is None:
-      tf.io.gfile.rename(self._temporary_path, self.path, overwrite=True)
-    else:
-      tf.io.gfile.remove(self._temporary_path)
-
-
 class RecordSource:
   """Random access to the records of many TFRecord files, parsed.
 
-  Records are numbered through all files in the order given, bad ones that are
-  skipped not counted. Where a record is named, its number is that within its
-  file, from 0.
+  A `sources.Source`. Records are numbered through all files in the order given,
+  bad ones that are skipped not counted. Where a record is named, its number is
+  that within its file, from 0.
 
   Args:
     paths: list of TFRecord files, local or remote.
@@ -79,6 +51,7 @@ class RecordSource:
       not as `specs` say, and leave them out.
 
   Attributes:
+    index: dict from path to RecordIndex.
     bad_records: int, how many are left out.
     problems: list of str, what is wrong with the first few of each file.
 
@@ -88,32 +61,34 @@ class RecordSource:
       no record that can be used.
   """
 
+  # Records are padded already.
+  lengths = None
+  bucket_lengths = ()
+
   def __init__(self, paths, specs, known_index=None, skip_bad_records=False):
     self.paths = list(paths)
     self.specs = specs
     self.block_size = order.BLOCK_RECORDS
-    self.variable_features = ()  # Records are padded already.
     known_index = known_index or {}
     checked = specs if skip_bad_records else None
-    self._index = {
-      path: _file_entry(path, known_index.get(path), checked)
+    self.index = {
+      path: _index_file(path, known_index.get(path), checked)
       for path in self.paths
     }
-    entries = [self._index[path] for path in self.paths]
-    self._offsets = [_offsets(entry["sizes"]) for entry in entries]
+    indexes = [self.index[path] for path in self.paths]
+    self._offsets = [_offsets(index.sizes) for index in indexes]
     # Numbers, within each file, of the records that are used.
     self._used = [
-      np.delete(np.arange(len(entry["sizes"])), entry["bad"])
-      for entry in entries
+      np.delete(np.arange(len(index.sizes)), index.bad) for index in indexes
     ]
     counts = [len(used) for used in self._used]
     self._first_record = np.concatenate([[0], np.cumsum(counts)])
     self._blocks = collections.OrderedDict()
-    self.bad_records = sum(len(x["bad"]) for x in self._index.values())
+    self.bad_records = sum(len(x.bad) for x in self.index.values())
     self.problems = [
       f"{path}: {problem}"
-      for path, entry in self._index.items()
-      for problem in entry["problems"]
+      for path, index in self.index.items()
+      for problem in index.problems
     ]
     if not len(self):
       self._refuse()
@@ -133,37 +108,33 @@ class RecordSource:
   def __len__(self):
     return int(self._first_record[-1])
 
-  def take(self, record_numbers):
-    """Reads some records.
-
-    Args:
-      record_numbers: int array [batch].
-
-    Returns:
-      Dict from feature name to an array [batch, spec.length].
+  def take(self, numbers, step):
+    """Reads and parses the records of a batch, see `sources.Source`.
 
     Raises:
       ValueError: a record is damaged or not as `specs` say; names file and
         number, and what was expected.
     """
-    serialized = self.read(record_numbers)
-    batch = features.parse_valid(serialized, self.specs)
+    del step
+    serialized = self.read(numbers)
+    batch = parsing.parse_valid(serialized, self.specs)
     if batch is None:
-      places = [self.locate(int(number)) for number in record_numbers]
-      self._raise_for(serialized, places)
+      self._raise_for(serialized, map(self.locate, numbers))
     return batch
 
-  def read(self, record_numbers):
+  def read(self, numbers):
     """Returns the records' bytes, checked against their CRC."""
-    return [self._record(int(number)) for number in record_numbers]
+    return [self._record(int(number)) for number in numbers]
 
-  def locate(self, record_number):
-    """Returns (path, number of the record within that file, from 0)."""
+  def locate(self, number):
+    """Finds a record's file, and its number within that file."""
     file_number = int(
-      np.searchsorted(self._first_record, record_number, side="right") - 1
+      np.searchsorted(self._first_record, number, side="right") - 1
     )
-    place = record_number - int(self._first_record[file_number])
-    return self.paths[file_number], int(self._used[file_number][place])
+    used_number = int(number - self._first_record[file_number])
+    return sources.Location(
+      self.paths[file_number], int(self._used[file_number][used_number])
+    )
 
   def head(self, path, count):
     """Reads the first `count` records of a file, and nothing else.
@@ -174,13 +145,15 @@ class RecordSource:
     Raises:
       ValueError: one is damaged.
     """
-    number = self.paths.index(path)
-    count = min(count, len(self._used[number]))
-    if not count:
+    file_number = self.paths.index(path)
+    used = self._used[file_number][:count].tolist()
+    if not used:
       return []
-    places = self._used[number][:count].tolist()
-    pairs = zip(self._read_used(number, 0, count), places, strict=True)
-    return [_check_crc(data, path, place) for data, place in pairs]
+    records = self._read_used(file_number, 0, len(used))
+    for data, number in zip(records, used, strict=True):
+      if not _is_intact(data):
+        _refuse_checksum(sources.Location(path, number))
+    return [data[:-_FOOTER_BYTES] for data in records]
 
   def check_head(self, path, records):
     """Compares what `head` returned with `specs`.
@@ -188,9 +161,9 @@ class RecordSource:
     Raises:
       ValueError: a record is not as they say; names file and number.
     """
-    if features.parse_valid(records, self.specs) is None:
-      used = self._used[self.paths.index(path)]
-      self._raise_for(records, [(path, place) for place in used.tolist()])
+    if parsing.parse_valid(records, self.specs) is None:
+      used = self._used[self.paths.index(path)].tolist()
+      self._raise_for(records, [sources.Location(path, x) for x in used])
 
   def _record(self, number):
     block_number = number // self.block_size
@@ -200,39 +173,41 @@ class RecordSource:
         self._blocks.popitem(last=False)
       self._blocks[block_number] = self._read_block(block_number)
     data = self._blocks[block_number][number % self.block_size]
-    return _check_crc(data, *self.locate(number))
+    if not _is_intact(data):
+      _refuse_checksum(self.locate(number))
+    return data[:-_FOOTER_BYTES]
 
   def _read_block(self, block_number):
     """The records of a block, each followed by its CRC."""
     start = block_number * self.block_size
     end = min(start + self.block_size, len(self))
     records = []
-    for number, used in enumerate(self._used):
-      first = int(self._first_record[number])
+    for file_number, used in enumerate(self._used):
+      first = int(self._first_record[file_number])
       low, high = max(start - first, 0), min(end - first, len(used))
       if low < high:
-        records.extend(self._read_used(number, low, high))
+        records.extend(self._read_used(file_number, low, high))
     return records
 
   def _read_used(self, file_number, low, high):
     """Used records `low` to `high` - 1 of a file, each followed by its CRC."""
-    places = self._used[file_number][low:high]
-    first, last = places[0], places[-1]
+    used = self._used[file_number][low:high]
+    first, last = used[0], used[-1]
     offsets = self._offsets[file_number][first : last + 2]
     records = _read_records(self.paths[file_number], offsets)
-    return [records[place] for place in (places - first).tolist()]
+    return [records[number] for number in (used - first).tolist()]
 
-  def _raise_for(self, serialized, places):
+  def _raise_for(self, serialized, locations):
     """Raises ValueError for the first record that is not as `specs` say.
 
     Args:
       serialized: list of bytes.
-      places: list of (path, number within the file), not shorter.
+      locations: iterable of their Locations, not shorter.
     """
-    for record, (path, place) in zip(serialized, places, strict=False):
-      problem = features.find_problem(record, self.specs)
+    for record, (path, number) in zip(serialized, locations, strict=False):
+      problem = parsing.find_problem(record, self.specs)
       if problem:
-        raise ValueError(f"{path}: {_name(place)} {problem}; {_REMEDY}")
+        raise ValueError(f"{path}: {_name(number)} {problem}; {_REMEDY}")
 
 
 _REMEDY = "create the file again, or leave it out with --skip_bad_records"
@@ -241,26 +216,21 @@ _REMEDY = "create the file again, or leave it out with --skip_bad_records"
 _BAD_CHECKSUM = "is corrupt (its checksum does not match)"
 
 
-def _name(place):
-  return f"record {place} (counting from 0)"
-
-
-def _masked_crc(data):
-  crc = google_crc32c.value(data)
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+def _name(number):
+  return f"record {number} (counting from 0)"
 
 
 def _is_intact(data):
   """Whether the CRC that follows a record is its own."""
-  crc = struct.pack("<I", _masked_crc(data[:-_FOOTER_BYTES]))
+  crc = record_writer.CHECKSUM.pack(
+    record_writer.masked_crc(data[:-_FOOTER_BYTES])
+  )
   return data[-_FOOTER_BYTES:] == crc
 
 
-def _check_crc(data, path, place):
-  """The record without its CRC; ValueError if that is another's."""
-  if not _is_intact(data):
-    raise ValueError(f"{path}: {_name(place)} {_BAD_CHECKSUM}; {_REMEDY}")
-  return data[:-_FOOTER_BYTES]
+def _refuse_checksum(location):
+  path, number = location
+  raise ValueError(f"{path}: {_name(number)} {_BAD_CHECKSUM}; {_REMEDY}")
 
 
 def _offsets(sizes):
@@ -278,45 +248,69 @@ def _read_records(path, offsets):
   ]
 
 
-def save_index(path, *sources):
-  """Keeps what is known of sources' files, to spare a next run the scan.
+# The index of a file ----------------------------------------------------------
 
-  An .npz file with the size of every record and the numbers of the bad ones.
+
+@dataclasses.dataclass(frozen=True)
+class RecordIndex:
+  """What is known of a TFRecord file.
+
+  Attributes:
+    bytes: the file's size.
+    mtime: when it was changed, in nanoseconds.
+    checked: a hash of the specs that all records were compared with; "" if no
+      record was looked at.
+    problems: list of str, what is wrong with the first bad records.
+    sizes: int64 [all records], bytes of each, framing included.
+    bad: int64 [bad records], their numbers.
   """
-  index = {k: v for source in sources for k, v in source._index.items()}
-  arrays = ("sizes", "bad")
-  about = {
-    file: {name: entry[name] for name in entry if name not in arrays}
-    for file, entry in index.items()
-  }
+
+  bytes: int
+  mtime: int
+  checked: str
+  problems: list
+  sizes: np.ndarray
+  bad: np.ndarray
+
+
+# The fields that an index file holds as arrays; the others are JSON.
+_ARRAYS = ("sizes", "bad")
+
+
+def save_index(path, *record_sources):
+  """Keeps the indexes of sources' files, to spare a next run the scan.
+
+  Args:
+    path: of an .npz file.
+    *record_sources: RecordSources.
+  """
+  about, arrays = {}, {}
+  indexes = {k: v for x in record_sources for k, v in x.index.items()}
+  for i, (file, index) in enumerate(indexes.items()):
+    fields = dict(vars(index))
+    arrays.update({f"{name}_{i}": fields.pop(name) for name in _ARRAYS})
+    about[file] = fields
   content = io.BytesIO()
-  np.savez_compressed(
-    content,
-    about=json.dumps(about),
-    **{
-      f"{name}_{i}": entry[name]
-      for i, entry in enumerate(index.values())
-      for name in arrays
-    },
-  )
+  np.savez_compressed(content, about=json.dumps(about), **arrays)
   files.write_atomically(path, content.getvalue())
 
 
 def load_index(path):
-  """Reads what `save_index` wrote.
+  """Reads the file that `save_index` wrote.
 
-  Empty if there is nothing, or if it is damaged, which is printed: the files
-  are scanned again then.
+  Returns:
+    Dict from path to RecordIndex. Empty if there is no file, or if it is
+    damaged, which is printed: the record files are scanned again then.
   """
   if not tf.io.gfile.exists(path):
     return {}
   try:
     with tf.io.gfile.GFile(path, "rb") as reader:
-      content = np.load(io.BytesIO(reader.read()))
-    about = json.loads(str(content["about"]))
+      arrays = np.load(io.BytesIO(reader.read()))
+    about = json.loads(str(arrays["about"]))
     return {
-      file: _known_entry(entry, content, i)
-      for i, (file, entry) in enumerate(about.items())
+      file: _read_index(fields, arrays, i)
+      for i, (file, fields) in enumerate(about.items())
     }
   # A damaged zip file makes zipfile and NumPy raise almost anything.
   except Exception as error:
@@ -324,37 +318,34 @@ def load_index(path):
     return {}
 
 
-def _known_entry(entry, content, number):
-  sizes = content[f"sizes_{number}"]
-  if sizes.sum() != entry["bytes"]:
-    raise ValueError(f"its sizes do not add up to {entry['bytes']}")
-  # Both came later than the first indexes.
-  bad = content.get(f"bad_{number}", np.zeros(0, np.int64))
-  return {"checked": "", "problems": [], **entry, "sizes": sizes, "bad": bad}
+def _read_index(fields, arrays, number):
+  sizes = arrays[f"sizes_{number}"]
+  if sizes.sum() != fields["bytes"]:
+    raise ValueError(f"its sizes do not add up to {fields['bytes']}")
+  # The first versions knew of no bad records.
+  bad = arrays.get(f"bad_{number}", np.zeros(0, np.int64))
+  later = {"checked": "", "problems": []}
+  return RecordIndex(**{**later, **fields}, sizes=sizes, bad=bad)
 
 
-def _file_entry(path, known, specs):
-  """What is to be known of a file.
+def _index_file(path, known, specs):
+  """Finds a file's records, and the bad ones among them.
 
   Args:
     path: the file.
-    known: an earlier entry, or None.
-    specs: what every record is compared with, to leave out bad ones; None to
+    known: an earlier RecordIndex, which is returned if it still holds; or None.
+    specs: every record is compared with them, to leave out bad ones; None to
       look at no record, and to refuse a file that is not whole.
 
   Returns:
-    Dict of `bytes` and `mtime`, of the file; `checked`, a hash of specs; the
-    arrays `sizes`, of all records, and `bad`, numbers of records; `problems`,
-    list of str.
+    RecordIndex.
   """
   try:
     stat = tf.io.gfile.stat(path)
     if stat.is_directory:
       raise IsADirectoryError(f"{path} is a directory; name record files")
-    entry = {"bytes": stat.length, "mtime": stat.mtime_nsec, "checked": ""}
-    if specs:
-      entry["checked"] = hashlib.sha256(repr(specs).encode()).hexdigest()
-    if known and {key: known.get(key) for key in entry} == entry:
+    state = (stat.length, stat.mtime_nsec, _fingerprint(specs))
+    if known and (known.bytes, known.mtime, known.checked) == state:
       return known
     sizes, problems = _scan_record_sizes(path, stat.length, bool(specs))
     if specs:
@@ -366,8 +357,24 @@ def _file_entry(path, known, specs):
     ) from error
   bad = sorted(problems)
   shown = [f"{_name(x)} {problems[x]}" for x in bad[:SHOWN_BAD_RECORDS]]
-  bad = np.array(bad, np.int64)
-  return {**entry, "sizes": sizes, "bad": bad, "problems": shown}
+  return RecordIndex(*state, shown, sizes, np.array(bad, np.int64))
+
+
+def _fingerprint(specs):
+  """A hash of all that makes a record a bad one; "" without specs."""
+  if not specs:
+    return ""
+  # Written as earlier versions did, so that their indexes hold.
+  fields = [
+    f"FeatureSpec(name={x.name!r}, length={x.length}, dtype={x.record_dtype!r},"
+    f" limit={x.limit}, limited_by={x.limited_by!r})"
+    for x in specs
+  ]
+  text = f"({', '.join(fields)}{',' * (len(fields) == 1)})"
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+# Scanning ---------------------------------------------------------------------
 
 
 def _scan_record_sizes(path, file_bytes, skips=False):
@@ -414,7 +421,7 @@ def _record_size(chunk, start):
   if len(header) < _HEADER_BYTES:
     return None
   length, crc = struct.unpack("<QI", header)
-  if _masked_crc(header[:8]) != crc:
+  if record_writer.masked_crc(header[:8]) != crc:
     return None
   return _HEADER_BYTES + length + _FOOTER_BYTES
 
@@ -432,10 +439,10 @@ def _find_header(reader, start, file_bytes):
     # Records are shorter than 4 GB, and padding is no empty record.
     is_zero = np.stack([data[i : i + count] == 0 for i in range(8)])
     possible = is_zero[4:].all(axis=0) & ~is_zero[:4].all(axis=0)
-    for place in np.flatnonzero(possible).tolist():
-      size = _record_size(chunk, place)
-      if size is not None and start + place + size <= file_bytes:
-        return start + place
+    for offset in np.flatnonzero(possible).tolist():
+      size = _record_size(chunk, offset)
+      if size is not None and start + offset + size <= file_bytes:
+        return start + offset
     start += count
   return file_bytes
 
@@ -477,10 +484,10 @@ def _find_wrong(records, specs):
     specs: what they are compared with.
   """
   serialized = [record for _, record in records]
-  if not records or features.parse_valid(serialized, specs) is not None:
+  if not records or parsing.parse_valid(serialized, specs) is not None:
     return
   if len(records) == 1:
-    yield records[0][0], features.find_problem(serialized[0], specs)
+    yield records[0][0], parsing.find_problem(serialized[0], specs)
     return
   middle = len(records) // 2
   yield from _find_wrong(records[:middle], specs)
@@ -488,7 +495,7 @@ def _find_wrong(records, specs):
 
 
 def _stretches(offsets, unreadable):
-  """Yields first and end of records to be read together, all but some."""
+  """Yields (first, end) of readable records, which are read together."""
   low = 0
   for high in [*sorted(unreadable), len(offsets) - 1]:
     while low < high:

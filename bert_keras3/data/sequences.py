@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from bert_keras3.data import features
+from bert_keras3.data import sources
 
 # Shapes that batches of mixed lengths may have. XLA compiles each of them.
 MAX_BUCKETS = 6
@@ -29,6 +30,21 @@ def truncate_pair(num_a, num_b, max_seq_length):
   room = max_seq_length - 3
   keep_b = min(num_b, max(room // 2, room - num_a))
   return min(num_a, room - keep_b), keep_b
+
+
+def truncate_texts(tokens_a, tokens_b, max_seq_length):
+  """Truncates two texts as `truncate_pair` says.
+
+  Args:
+    tokens_a: list of the first text's tokens.
+    tokens_b: list of the second one's; empty without one.
+    max_seq_length: tokens they may take when packed.
+
+  Returns:
+    Two lists, what is kept of each.
+  """
+  keep_a, keep_b = truncate_pair(len(tokens_a), len(tokens_b), max_seq_length)
+  return tokens_a[:keep_a], tokens_b[:keep_b]
 
 
 def pack_pair(tokens_a, tokens_b, cls_id, sep_id):
@@ -85,26 +101,34 @@ class Sequences:
     return self.flat_ids[start : start + self.lengths[number]]
 
   def pad(self, numbers, length):
-    """Some sequences as int32 [batch, length], with mask and segments.
+    """Pads sequences to one length.
+
+    Args:
+      numbers: of the sequences, in any order and more than once.
+      length: tokens, no fewer than the longest has.
 
     Returns:
-      Dict of `input_ids`, `input_mask` and `segment_ids`.
+      Dict of `features.sequence_features`, int32 [batch, length].
     """
     numbers = np.asarray(numbers)
     positions = np.arange(length)
     is_token = positions < self.lengths[numbers, np.newaxis]
-    is_second = positions >= self.num_first[numbers, np.newaxis]
-    where = self.starts[numbers, np.newaxis] + positions
-    where = np.where(is_token, where, 0)
+    indices = self.starts[numbers, np.newaxis] + positions
+    values = {
+      "input_ids": self.flat_ids[np.where(is_token, indices, 0)],
+      "input_mask": 1,
+      "segment_ids": positions >= self.num_first[numbers, np.newaxis],
+    }
     return {
-      "input_ids": np.where(is_token, self.flat_ids[where], 0).astype(np.int32),
-      "input_mask": is_token.astype(np.int32),
-      "segment_ids": (is_token & is_second).astype(np.int32),
+      spec.name: np.where(is_token, values[spec.name], spec.padding).astype(
+        spec.dtype, copy=False
+      )
+      for spec in features.sequence_features(length)
     }
 
 
 class SequenceSource:
-  """Sequences with their labels, padded batch by batch.
+  """Sequences with their labels, padded batch by batch; a `sources.Source`.
 
   Args:
     sequences: Sequences.
@@ -119,14 +143,17 @@ class SequenceSource:
   def __init__(self, sequences, columns, bucket_lengths):
     self.sequences = sequences
     self.columns = columns
+    self.lengths = sequences.lengths
     self.bucket_lengths = tuple(bucket_lengths)
+    # With one bucket all batches have the same shape.
+    length = None if len(bucket_lengths) > 1 else self.bucket_lengths[0]
+    self.specs = (
+      *features.sequence_features(length),
+      *features.specs_of(columns),
+    )
     # All of them are in memory: a permutation may mix them all.
     self.block_size = len(sequences)
-    # With one bucket all batches have the same shape, and any order is as good.
-    self.variable_features = (
-      features.SEQUENCE_FEATURES if len(bucket_lengths) > 1 else ()
-    )
-    longest = int(sequences.lengths.max(initial=0))
+    longest = int(self.lengths.max(initial=0))
     if longest > self.bucket_lengths[-1]:
       raise ValueError(
         f"a sequence of {longest} tokens does not fit into "
@@ -136,18 +163,18 @@ class SequenceSource:
   def __len__(self):
     return len(self.sequences)
 
-  @property
-  def lengths(self):
-    """int32 [sequences], tokens of each."""
-    return self.sequences.lengths
-
-  def take(self, numbers):
-    """The batch of some sequences, by their numbers."""
+  def take(self, numbers, step):
+    """Pads the sequences of a batch, see `sources.Source`."""
+    del step
     longest = self.lengths[numbers].max()
     bucket = np.searchsorted(self.bucket_lengths, longest)
     batch = self.sequences.pad(numbers, self.bucket_lengths[bucket])
     columns = {name: values[numbers] for name, values in self.columns.items()}
     return {**batch, **columns}
+
+  def locate(self, number):
+    """Gives the number alone: no file is known of a sequence."""
+    return sources.Location(None, number)
 
 
 def bucket_lengths(lengths, max_seq_length, max_buckets=MAX_BUCKETS):

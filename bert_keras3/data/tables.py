@@ -16,6 +16,7 @@ import re
 import numpy as np
 
 import tokenization
+from bert_keras3.data import files
 
 # Rows of a file that could not be used are listed up to this many.
 SHOWN_BAD_ROWS = 5
@@ -88,9 +89,8 @@ def _read_jsonl(path):
   """One JSON object a line."""
   for number, line in _universal_lines(path):
     try:
-      fields = json.loads(line)
-    # A JSONDecodeError, or an integer of over 4,300 digits, or [[[[[...
-    except (ValueError, RecursionError) as error:
+      fields = files.parse_json(line)
+    except ValueError as error:
       fields = BadRow(f"not valid JSON ({error})")
     if not isinstance(fields, (dict, BadRow)):
       fields = BadRow("not a JSON object")

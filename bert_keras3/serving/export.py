@@ -1,38 +1,35 @@
 """Trained models as SavedModels that take text.
 
-    export.export_classifier("models/stars/1", model, source, ...)
+    settings = {"labels": ["1", "5"], "max_seq_length": 128, ...}
+    export_classifier("models/stars/1", model, tokenizer, settings, False)
 
 A SavedModel holds weights, vocabulary and tokenizer; `tensorflow` and
-`tensorflow_text` are all it takes to run one. What it is, says
-`assets.extra/model.json`.
+`tensorflow_text` are all it takes to run one. `assets.extra/model.json` says
+what it is: see predictor.ExportDescription.
 """
 
 import importlib.metadata
-import json
 import os
 
 import tensorflow as tf
 
+from bert_keras3.data import files
 from bert_keras3.serving import graph_classifier
 from bert_keras3.serving import graph_encoder
 from bert_keras3.serving import graph_squad
 from bert_keras3.serving import graph_tokenization
-from bert_keras3.serving import litert as litert_export
+from bert_keras3.serving import litert
 from bert_keras3.serving import predictor
 
 # Tokens for each mask of a text.
 MASK_TOP_K = 10
 # Kept as one token by models that fill them, whatever else is.
 MASK = "[MASK]"
-
-_TEXTS = tf.TensorSpec([None], tf.string)
-_IDS = tf.TensorSpec([None, None], tf.int32)
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
-_MASKED_SEQUENCES = (*_SEQUENCES, "masked_lm_positions")
+_PACKAGES = ("tensorflow", "tensorflow_text", "keras")
 
 
 class _Export(tf.Module):
-  """What is saved: the parts of a graph, and the weights that it reads.
+  """Holds what is saved: the parts of a graph, and the weights that it reads.
 
   The weights are copies, in no strategy. Keras's model itself is not saved: its
   own functions would be saved with it.
@@ -44,122 +41,126 @@ class _Export(tf.Module):
     for ours, theirs in zip(copy.weights, model.weights, strict=True):
       ours.assign(theirs.numpy())
     self.weights = [weight.value for weight in copy.weights]
-    # Functions are not saved, but what they do is.
+    # Functions are not saved, but the graphs that they make are.
     self.call = lambda batch: copy(batch, training=False)
+    self.call_on_ids = lambda *ids: self.call(_batch(*ids))
     self.encode = lambda batch: copy.encode(batch, False, None)
     self.parts = []
 
 
 def export_classifier(
-  export_dir, model, tokenizer, description, has_pairs, litert=None
+  export_dir, model, tokenizer, settings, has_pairs, check=None
 ):
   """Exports a modeling.BertClassifier.
 
   Signatures: `serving_default` takes `text`, and `text_pair` if there are
   pairs; `tokens` takes `input_ids`, `input_mask` and `segment_ids`. Both return
-  what graph_classifier.GraphClassifier.from_logits does.
+  the outputs of graph_classifier.GraphClassifier.from_logits.
 
   Args:
     export_dir: directory to make, local or remote.
     model: the model.
     tokenizer: its tokenization.FullTokenizer.
-    description: dict for model.json; its `labels`, `problem_type`,
-      `max_seq_length` and `long_text` are used.
+    settings: dict of fields of predictor.ExportDescription and of further
+      settings; `labels`, `problem_type`, `max_seq_length` and `long_text` are
+      used.
     has_pairs: whether the task is about pairs of texts.
-    litert: litert_export.Check to add LiteRT files with, or None.
+    check: litert.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
   """
+  inputs = dict(predictor.KINDS["classifier"].signatures)
+  if not has_pairs:
+    inputs["serving_default"] = ("text",)
+  description = _describe("classifier", settings, inputs)
   root = _Export(model)
   classifier = graph_classifier.GraphClassifier(
     _graph_tokenizer(tokenizer, tokenizer.special_tokens),
     lambda batch: root.call(batch)["logits"],
-    description["labels"],
-    description["problem_type"],
-    description["max_seq_length"],
-    description["long_text"],
+    description.labels,
+    description.problem_type,
+    description.max_seq_length,
+    description.long_text,
     tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"]),
   )
   root.parts.append(classifier)
-  names = ["text", "text_pair"] if has_pairs else ["text"]
-  signatures = {
-    "serving_default": _on_texts(classifier.classify, names),
-    "tokens": _on_tokens(classifier.classify_tokens),
+  functions = {
+    "serving_default": classifier.classify,
+    "tokens": classifier.classify_tokens,
   }
-  _save(root, signatures, export_dir, "classifier", description)
-  numbers = _on_tokens(lambda *ids: root.call(_batch(*ids)))
-  _add_litert(root, numbers, export_dir, tokenizer, litert)
+  _save(root, functions, export_dir, description)
+  numbers = _make_signature(root.call_on_ids, predictor.SEQUENCES)
+  _add_litert(root, numbers, export_dir, tokenizer, check)
 
 
-def export_reader(
-  export_dir, model, tokenizer, description, decoding, litert=None
-):
+def export_squad(export_dir, model, tokenizer, settings, decoding, check=None):
   """Exports a modeling.BertSpanLabeler.
 
-  Signatures: `serving_default` takes `question` and `context` and returns what
-  graph_squad.GraphReader.answer does; `tokens` returns `start_logits` and
-  `end_logits`.
+  Signatures: `serving_default` takes `question` and `context` and returns the
+  outputs of graph_squad.GraphAnswerFinder.answer; `tokens` returns
+  `start_logits` and `end_logits`.
 
   Args:
     export_dir: directory to make, local or remote.
     model: the model.
     tokenizer: its tokenization.FullTokenizer.
-    description: dict for model.json; its `max_seq_length`, `doc_stride` and
-      `max_query_length` are used.
+    settings: dict of fields of predictor.ExportDescription and of further
+      settings; `max_seq_length`, `doc_stride` and `max_query_length` are used.
     decoding: squad_decoding.DecodingConfig.
-    litert: litert_export.Check to add LiteRT files with, or None.
+    check: litert.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
   """
+  description = _describe("reader", settings)
   root = _Export(model)
 
   def compute_logits(batch):
     outputs = root.call(batch)
     return outputs["start_logits"], outputs["end_logits"]
 
-  reader = graph_squad.GraphReader(
+  finder = graph_squad.GraphAnswerFinder(
     _graph_tokenizer(tokenizer, tokenizer.special_tokens),
     compute_logits,
     graph_squad.WindowingConfig(
-      description["max_seq_length"],
-      description["doc_stride"],
-      description["max_query_length"],
+      description.max_seq_length,
+      description.doc_stride,
+      description.max_query_length,
     ),
     decoding,
     tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"]),
   )
-  root.parts.append(reader)
-  signatures = {
-    "serving_default": _on_texts(reader.answer, ["question", "context"]),
-    "tokens": _on_tokens(lambda *ids: root.call(_batch(*ids))),
-  }
-  _save(root, signatures, export_dir, "reader", description)
-  _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
+  root.parts.append(finder)
+  functions = {"serving_default": finder.answer, "tokens": root.call_on_ids}
+  signatures = _save(root, functions, export_dir, description)
+  _add_litert(root, signatures["tokens"], export_dir, tokenizer, check)
 
 
-def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
+def export_pretrainer(export_dir, model, tokenizer, settings, check=None):
   """Exports a modeling.BertPretrainer.
 
   Signatures: `serving_default` takes `text` and fills its `[MASK]`s, see
-  graph_encoder.GraphMaskFiller; `pair` takes `text` and `text_pair` and says
+  graph_encoder.GraphMaskFiller; `pair` takes `text` and `text_pair` and returns
   whether one follows the other; `encode` takes `text`, `tokens` ids, and both
-  return what graph_encoder.GraphEncoder does; `predict` takes ids and int32
-  `masked_lm_positions` [batch, predictions] and returns what the model does.
-  `[MASK]` is one token in all of their texts. For those who tokenize in Python
-  the export also has the vocabulary.
+  return the outputs of graph_encoder.GraphEncoder; `predict` takes ids and
+  int32 `masked_lm_positions` [batch, predictions] and returns the model's
+  outputs. `[MASK]` is one token in all of their texts. For those who tokenize
+  in Python the export also has the vocabulary.
 
   Args:
     export_dir: directory to make, local or remote.
     model: the model.
     tokenizer: its tokenization.FullTokenizer.
-    description: dict for model.json; its `max_seq_length` is used.
-    litert: litert_export.Check to add LiteRT files with, or None.
+    settings: dict of fields of predictor.ExportDescription and of further
+      settings; `max_seq_length` is used.
+    check: litert.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
   """
+  casing = tokenizer.basic_tokenizer.table.do_lower_case
+  description = _describe("pretrainer", {"do_lower_case": casing, **settings})
   root = _Export(model)
   special_tokens = tokenizer.special_tokens or [MASK]
   encoder = _graph_encoder(root, tokenizer, description, special_tokens)
@@ -167,56 +168,57 @@ def export_pretrainer(export_dir, model, tokenizer, description, litert=None):
   tokens = [tokenizer.inv_vocab.get(number, "") for number in range(size)]
   filler = graph_encoder.GraphMaskFiller(encoder, root.call, tokens, MASK_TOP_K)
   root.parts += [encoder, filler]
-  signatures = {
-    "serving_default": _on_texts(filler.fill_mask, ["text"]),
-    "pair": _on_texts(filler.score_pair, ["text", "text_pair"]),
-    "encode": _on_texts(encoder.encode, ["text"]),
-    "tokens": _on_tokens(encoder.encode_tokens),
-    "predict": _on_tokens(
-      lambda *ids: root.call(_batch(*ids)), _MASKED_SEQUENCES
-    ),
+  functions = {
+    "serving_default": filler.fill_mask,
+    "pair": filler.score_pair,
+    "encode": encoder.encode,
+    "tokens": encoder.encode_tokens,
+    "predict": root.call_on_ids,
   }
-  table = tokenizer.basic_tokenizer.table
-  description = {"do_lower_case": table.do_lower_case, **description}
-  files = {predictor.VOCAB_FILE: _vocab_lines(tokenizer)}
-  _save(root, signatures, export_dir, "pretrainer", description, files)
-  _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
+  texts = {predictor.VOCAB_FILE: _vocab_lines(tokenizer)}
+  signatures = _save(root, functions, export_dir, description, texts)
+  _add_litert(root, signatures["tokens"], export_dir, tokenizer, check)
 
 
-def export_encoder(export_dir, model, tokenizer, description, litert=None):
+def export_encoder(export_dir, model, tokenizer, settings, check=None):
   """Exports the encoder of a head model.
 
-  Signatures: `serving_default` takes `text`, `tokens` ids, and both return what
-  graph_encoder.GraphEncoder does.
+  Signatures: `serving_default` takes `text`, `tokens` ids, and both return the
+  outputs of graph_encoder.GraphEncoder.
 
   Args:
     export_dir: directory to make, local or remote.
     model: the model.
     tokenizer: its tokenization.FullTokenizer.
-    description: dict for model.json; its `max_seq_length` is used.
-    litert: litert_export.Check to add LiteRT files with, or None.
+    settings: dict of fields of predictor.ExportDescription and of further
+      settings; `max_seq_length` is used.
+    check: litert.Check to add LiteRT files with, or None.
 
   Raises:
     ValueError: the directory holds something that is no export.
   """
+  description = _describe("encoder", settings)
   root = _Export(model)
   encoder = _graph_encoder(
     root, tokenizer, description, tokenizer.special_tokens
   )
   root.parts.append(encoder)
-  signatures = {
-    "serving_default": _on_texts(encoder.encode, ["text"]),
-    "tokens": _on_tokens(encoder.encode_tokens),
+  functions = {
+    "serving_default": encoder.encode,
+    "tokens": encoder.encode_tokens,
   }
-  _save(root, signatures, export_dir, "encoder", description)
-  _add_litert(root, signatures["tokens"], export_dir, tokenizer, litert)
+  signatures = _save(root, functions, export_dir, description)
+  _add_litert(root, signatures["tokens"], export_dir, tokenizer, check)
+
+
+# Parts ------------------------------------------------------------------------
 
 
 def _graph_encoder(root, tokenizer, description, special_tokens):
   return graph_encoder.GraphEncoder(
     _graph_tokenizer(tokenizer, special_tokens),
     root.encode,
-    description["max_seq_length"],
+    description.max_seq_length,
     _special_ids(tokenizer),
   )
 
@@ -234,7 +236,7 @@ def _special_ids(tokenizer):
 
 
 def _vocab_lines(tokenizer):
-  """The vocabulary as a file that tokenization.load_vocab reads as the same.
+  """Writes the vocabulary so that tokenization.load_vocab reads it unchanged.
 
   A line whose token stands on a later line as well has no id of its own, and
   any token of a later line may take its place.
@@ -247,79 +249,82 @@ def _vocab_lines(tokenizer):
 
 
 def _batch(*ids):
-  """The features by name: those of a sequence, perhaps with positions."""
-  return dict(zip(_MASKED_SEQUENCES, ids, strict=False))
+  """Names the features of a sequence, and the positions if there are any."""
+  return dict(zip(predictor.MASKED_SEQUENCES, ids, strict=False))
 
 
-def _on_texts(function, names):
-  """A signature of strings [batch] with these names."""
-  specs = [tf.TensorSpec(_TEXTS.shape, _TEXTS.dtype, name) for name in names]
+def _make_signature(function, names):
+  """Makes a tf.function of ids [batch, length] and of strings [batch].
+
+  Args:
+    function: of tensors.
+    names: of its arguments, in their order.
+  """
+  specs = [
+    tf.TensorSpec([None, None], tf.int32, name)
+    if name in predictor.MASKED_SEQUENCES
+    else tf.TensorSpec([None], tf.string, name)
+    for name in names
+  ]
   return tf.function(function, input_signature=specs)
 
 
-def _on_tokens(function, names=_SEQUENCES):
-  """A signature of ids [batch, length] with the features' names."""
-  specs = [tf.TensorSpec(_IDS.shape, _IDS.dtype, x) for x in names]
-  return tf.function(function, input_signature=specs)
+def _describe(kind, settings, inputs=None):
+  """Makes the ExportDescription of a kind of model.
+
+  Args:
+    kind: a key of predictor.KINDS.
+    settings: dict of its fields, and of other keys for model.json.
+    inputs: the kind's own signatures if None.
+  """
+  inputs = inputs or predictor.KINDS[kind].signatures
+  return predictor.ExportDescription.from_dict(
+    {
+      "format": predictor.FORMAT_VERSION,
+      "kind": kind,
+      **settings,
+      "inputs": {name: list(names) for name, names in inputs.items()},
+      "versions": {x: importlib.metadata.version(x) for x in _PACKAGES},
+    }
+  )
 
 
-def _add_litert(root, function, export_dir, tokenizer, litert):
-  """Adds what `function` makes of ids as LiteRT files, if there is a Check."""
-  if litert:
+def _add_litert(root, function, export_dir, tokenizer, check):
+  """Adds the outputs of `function` as LiteRT files, if there is a Check."""
+  if check:
     size = len(tokenizer.vocab)
-    litert_export.add(export_dir, root.weights, function, size, litert)
+    litert.add(export_dir, root.weights, function, size, check)
 
 
 # Files ------------------------------------------------------------------------
 
 
-def _save(root, signatures, export_dir, kind, description, files=None):
+def _save(root, functions, export_dir, description, texts=None):
   """Writes a SavedModel and model.json; the directory is whole or not there.
 
   Args:
     root: tf.Module.
-    signatures: dict from name to tf.function.
-    export_dir: where.
-    kind: of model, for model.json.
-    description: dict, for model.json as well.
-    files: dict from name to text of what else there is to be.
+    functions: dict from a signature's name to a function of its inputs.
+    export_dir: where to.
+    description: predictor.ExportDescription.
+    texts: dict from the names of further files to their texts.
+
+  Returns:
+    Dict from name to tf.function, the signatures.
   """
   check_export_dir(export_dir)
-  # With a slash at its end the new directory would lie in the old one.
-  export_dir = export_dir.rstrip("/")
-  temporary = f"{export_dir}.incomplete-{os.getpid()}"
-  tf.saved_model.save(root, temporary, signatures=signatures)
-  content = _describe(signatures, kind, description)
-  content = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-  files = {predictor.DESCRIPTION_FILE: content, **(files or {})}
-  for name, text in files.items():
-    path = os.path.join(temporary, name)
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path, "w") as writer:
-      writer.write(text)
-  if tf.io.gfile.exists(export_dir):
-    old = f"{export_dir}.old-{os.getpid()}"
-    tf.io.gfile.rename(export_dir, old)
-    tf.io.gfile.rename(temporary, export_dir)
-    tf.io.gfile.rmtree(old)
-  else:
-    tf.io.gfile.rename(temporary, export_dir)
-
-
-def _describe(signatures, kind, description):
-  """What model.json says."""
-  inputs = {
-    name: [spec.name for spec in function.input_signature]
-    for name, function in signatures.items()
+  signatures = {
+    name: _make_signature(functions[name], names)
+    for name, names in description.inputs.items()
   }
-  packages = ("tensorflow", "tensorflow_text", "keras")
-  return {
-    "format": predictor.FORMAT_VERSION,
-    "kind": kind,
-    **description,
-    "inputs": inputs,
-    "versions": {name: importlib.metadata.version(name) for name in packages},
-  }
+  texts = {predictor.DESCRIPTION_FILE: description.to_json(), **(texts or {})}
+  with files.replacing_directory(export_dir) as directory:
+    tf.saved_model.save(root, directory, signatures=signatures)
+    for name, text in texts.items():
+      path = os.path.join(directory, name)
+      tf.io.gfile.makedirs(os.path.dirname(path))
+      files.write_atomically(path, text)
+  return signatures
 
 
 def check_export_dir(export_dir):
@@ -337,3 +342,16 @@ def check_export_dir(export_dir):
     f"--export_dir={export_dir} holds something else than an export; name "
     "another directory"
   )
+
+
+def check_export(config):
+  """Makes sure that --export_dir may be written, if there is to be an export.
+
+  Args:
+    config: configs.ExportConfig.
+
+  Raises:
+    ValueError: the directory holds something that is no export.
+  """
+  if config.do_export:
+    check_export_dir(config.export_dir)

@@ -9,11 +9,11 @@ texts by the same rules, with the same logits to show for it.
 
 import tensorflow as tf
 
+from bert_keras3.data import features
 from bert_keras3.serving import graph_tokenization
 
 # Between the labels of a text that has several.
 LABEL_SEPARATOR = ","
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
 
 
 class GraphClassifier(tf.Module):
@@ -78,7 +78,7 @@ class GraphClassifier(tf.Module):
   def classify_tokens(self, input_ids, input_mask, segment_ids):
     """The same for what is int32 [batch, length] already."""
     arrays = (input_ids, input_mask, segment_ids)
-    batch = dict(zip(_SEQUENCES, arrays, strict=True))
+    batch = dict(zip(features.SEQUENCE_FEATURES, arrays, strict=True))
     return self.from_logits(self._compute_logits(batch))
 
   def from_logits(self, logits):

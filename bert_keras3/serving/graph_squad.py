@@ -5,14 +5,14 @@ of `squad_data.make_windows`, the answers those of `squad_decoding.decode`, but
 for the text: it is cut out of the context where the answer's tokens are, and
 not searched for as upstream does.
 
-    reader = GraphReader(
+    finder = GraphAnswerFinder(
       graph_tokenization.GraphTokenizer("vocab.txt"),
       compute_logits,
       WindowingConfig(max_seq_length=384),
       squad_decoding.DecodingConfig(),
       special_ids=(101, 102),
     )
-    found = reader.answer(["who built it?"], ["It was built by them."])
+    found = finder.answer(["who built it?"], ["It was built by them."])
     found["answer"][0], found["probability"][0], found["start"][0]
 
 All windows of a batch are dealt with at once, and so are all their candidates
@@ -131,7 +131,7 @@ class _Layout(typing.NamedTuple):
   num_tokens: tf.Tensor
 
 
-class GraphReader(tf.Module):
+class GraphAnswerFinder(tf.Module):
   """Answers questions about texts, within a graph."""
 
   def __init__(
@@ -144,7 +144,7 @@ class GraphReader(tf.Module):
       compute_logits: function from a dict of `input_ids`, `input_mask` and
         `segment_ids`, int32 [windows, length], to (start logits, end logits),
         floats [windows, length]. To be saved, its variables must belong to what
-        is saved: to an attribute of the reader, for example.
+        is saved: to an attribute of the finder, for example.
       windowing: WindowingConfig.
       decoding: squad_decoding.DecodingConfig; `do_lower_case` is the
         tokenizer's affair here.

@@ -729,7 +729,7 @@ def _sums_before(ragged, values):
 def pack(first, second, max_seq_length, cls_id, sep_id):
   """Ids of texts, or of pairs of texts, to a model's input.
 
-  The sequences of `features.truncate_pair` and `pack_pair`: `[CLS] first
+  The sequences of `sequences.truncate_pair` and `pack_pair`: `[CLS] first
   [SEP]`, and `second [SEP]` where that has tokens.
 
   Args:
@@ -766,7 +766,7 @@ def pack(first, second, max_seq_length, cls_id, sep_id):
 
 
 def truncate_pair(first, second, max_seq_length):
-  """Cuts texts as `features.truncate_pair` does.
+  """Cuts texts as `sequences.truncate_pair` does.
 
   Args:
     first: int32 RaggedTensor [batch, (tokens)].

@@ -1,18 +1,19 @@
 """Exported models as LiteRT (once TensorFlow Lite) files, for devices.
 
-    litert.add("models/stars/1", weights, function, check)
+    litert.add("models/stars/1", weights, function, vocab_size, check)
 
     model = litert.LiteRtModel("models/stars/1/litert/model_int8.tflite")
     model(batch)["logits"]
 
-The files hold what a SavedModel's signature `tokens` computes, numbers only,
-for any batch size and length. Text is beyond LiteRT's built-in operations:
-tokenize before. int8 has its weights in 8 bits and computes the rest in float.
+The files compute the outputs of a SavedModel's signature `tokens`, as far as
+they are numbers, for any batch size and length. LiteRT has no built-in
+operations for text: tokenize before. int8 has its weights in 8 bits and
+computes the rest in float.
 """
 
+import collections.abc
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -23,7 +24,9 @@ import tensorflow as tf
 
 from bert_keras3.data import features
 from bert_keras3.data import files
-from bert_keras3.data import order as order_module
+from bert_keras3.data import order
+from bert_keras3.data import records
+from bert_keras3.data import sequences
 from bert_keras3.serving import predictor
 
 FILES = {
@@ -41,22 +44,32 @@ MAX_REASON = 300
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """What tells how much a conversion has lost.
+  """Holds examples and metrics that tell how much a conversion has lost.
 
   Attributes:
-    source: examples, as features.SequenceSource; None for random tokens.
+    source: examples; None for random tokens.
     score: function from pairs (record numbers, dict of outputs) of the whole
       source to a dict of metrics, or None.
     expected: the model's own metrics, if there is a score.
   """
 
-  source: object = None
-  score: object = None
+  source: records.RecordSource | sequences.SequenceSource | None = None
+  score: collections.abc.Callable | None = None
   expected: dict | None = None
 
 
+def make_check(config, source=None, score=None, expected=None):
+  """Makes the Check of an export, None if it has no LiteRT files.
+
+  Args:
+    config: configs.ExportConfig.
+    source, score, expected: see Check.
+  """
+  return Check(source, score, expected) if config.wants_litert else None
+
+
 class LiteRtModel:
-  """A LiteRT file, ready to run.
+  """Runs a LiteRT file.
 
   Args:
     content: path of the file, or its bytes.
@@ -83,13 +96,14 @@ class LiteRtModel:
 
   def predict(self, source, batch_size=BATCH_SIZE):
     """Yields (record numbers, dict of outputs) of a source, batch by batch."""
-    order = order_module.inference_order(source)
-    for numbers in order_module.sequential_batches(len(source), batch_size):
-      yield order[numbers], self(source.take(order[numbers]))
+    sorted_records = order.inference_order(source)
+    for places in order.sequential_batches(len(source), batch_size):
+      numbers = sorted_records[places]
+      yield numbers, self(source.take(numbers, step=0))
 
 
 def _interpreter_class():
-  """LiteRT's interpreter, or the one that TensorFlow still has."""
+  """Finds LiteRT's interpreter, or the one that TensorFlow still has."""
   try:
     from ai_edge_litert.interpreter import Interpreter
   except ImportError:
@@ -102,7 +116,7 @@ def _interpreter_class():
 
 
 def add(export_dir, weights, function, vocab_size, check):
-  """Adds LiteRT files to an export, and says what they lose.
+  """Adds LiteRT files to an export, and prints how exact they are.
 
   Sizes, deviations and metrics are printed, and kept in model.json as `litert`.
 
@@ -124,8 +138,7 @@ def add(export_dir, weights, function, vocab_size, check):
     files.write_atomically(path, content)
     report[name] = {"file": FILES[name], "bytes": len(content)}
   description = predictor.read_description(export_dir)
-  batches = _batches(check.source, vocab_size, description["max_seq_length"])
-  batches = list(batches)
+  batches = list(_batches(check.source, vocab_size, description.max_seq_length))
   try:
     for name, content in contents.items():
       model = LiteRtModel(content)
@@ -135,18 +148,13 @@ def add(export_dir, weights, function, vocab_size, check):
   if check.score:
     report["model"] = {"metrics": check.expected}
   _print(report)
-  _describe(export_dir, {**description, "litert": report})
-
-
-def _describe(export_dir, description):
-  """Writes model.json."""
-  text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+  description = dataclasses.replace(description, litert=report)
   path = os.path.join(export_dir, predictor.DESCRIPTION_FILE)
-  files.write_atomically(path, text)
+  files.write_atomically(path, description.to_json())
 
 
 def _convert(weights, function, export_dir):
-  """Dict from name to a file's bytes."""
+  """Converts a function to files: dict from precision to bytes."""
   root = tf.Module()
   root.weights = weights
   contents = {}
@@ -177,7 +185,7 @@ def _convert(weights, function, export_dir):
 
 
 def _measure(model, function, check, batches):
-  """What model.json says about a file's accuracy."""
+  """Measures the accuracy of a file for model.json."""
   differences, values = {}, {}
   for batch in batches:
     ids = [batch[x] for x in features.SEQUENCE_FEATURES]
@@ -195,7 +203,7 @@ def _measure(model, function, check, batches):
 
 
 def _batches(source, vocab_size, max_seq_length):
-  """A few batches of a source, spread over all of it, or of random tokens."""
+  """Yields a few batches, drawn from all of a source or of random tokens."""
   rng = np.random.default_rng(0)
   if source is None:
     for length in np.linspace(1, max_seq_length, NUM_BATCHES, dtype=int):
@@ -207,12 +215,12 @@ def _batches(source, vocab_size, max_seq_length):
   count = min(len(source), NUM_BATCHES * BATCH_SIZE)
   numbers = rng.choice(len(source), count, replace=False)
   for start in range(0, count, BATCH_SIZE):
-    batch = source.take(numbers[start : start + BATCH_SIZE])
+    batch = source.take(numbers[start : start + BATCH_SIZE], step=0)
     yield {x: batch[x] for x in features.SEQUENCE_FEATURES}
 
 
 def _print(report):
-  """A line for each file, and one for each of its numbers."""
+  """Prints a line for each file, and one for each of its numbers."""
   for name in FILES:
     entry = report[name]
     print(f"LiteRT {name}: {entry['file']}, {entry['bytes'] / 1e6:.1f} MB")
@@ -228,7 +236,7 @@ def _print(report):
 
 @contextlib.contextmanager
 def _quiet_stderr():
-  """Drops what native code writes; exceptions tell what matters."""
+  """Drops native code's messages; exceptions tell what matters."""
   sys.stderr.flush()
   stderr = os.dup(2)
   try:

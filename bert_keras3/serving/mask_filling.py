@@ -16,6 +16,8 @@ import os
 import numpy as np
 
 import tokenization
+from bert_keras3.data import features
+from bert_keras3.data import sequences
 from bert_keras3.serving import predictor
 
 MASK = "[MASK]"
@@ -23,7 +25,7 @@ MASK = "[MASK]"
 # masked-LM models have neither a next-sentence head nor the pooler below it.
 MASKED_LM = ("cls/predictions/",)
 NEXT_SENTENCE = ("cls/seq_relationship/", "bert/pooler/")
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids", "masked_lm_positions")
+_SEQUENCES = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
 
 
 class BadText(ValueError):
@@ -212,17 +214,13 @@ class MaskFiller:
     return [self._encode_one(_parts(text)) for text in texts]
 
   def _encode_one(self, parts):
-    from bert_keras3.data import sequences
-
     ids = [self._tokenizer.encode(text) for text in parts]
     first, second = (*ids, [])[:2]
-    kept = sequences.truncate_pair(len(first), len(second), self.max_seq_length)
-    packed, num_first = sequences.pack_pair(
-      first[: kept[0]], second[: kept[1]], self._cls, self._sep
-    )
+    kept = sequences.truncate_texts(first, second, self.max_seq_length)
+    packed, num_first = sequences.pack_pair(*kept, self._cls, self._sep)
     # Where the tokens of the first and of the second text begin.
     starts = (1, num_first)
-    ranges = [range(x, x + n) for x, n in zip(starts, kept, strict=True)]
+    ranges = [range(x, x + len(y)) for x, y in zip(starts, kept, strict=True)]
     return _Encoded(
       ids=np.array(packed, np.int32),
       num_first=num_first,
@@ -231,7 +229,7 @@ class MaskFiller:
         self._find_masks(row, places)
         for row, places in zip(ids, ranges, strict=False)
       ],
-      left_out=len(first) + len(second) - sum(kept),
+      left_out=len(first) + len(second) - sum(map(len, kept)),
     )
 
   def _find_masks(self, ids, places):
@@ -380,81 +378,13 @@ def _log_softmax(logits):
 # Opening ----------------------------------------------------------------------
 
 
-def from_checkpoint(
-  init_checkpoint,
-  bert_config_file=None,
-  vocab_file=None,
-  do_lower_case=True,
-  special_tokens_in_text="keep",
-  max_seq_length=None,
-  batch_size=32,
-):
-  """A `MaskFiller` with the weights of a checkpoint.
-
-  Args:
-    init_checkpoint: what checkpoints.resolve accepts.
-    bert_config_file: path, found beside the weights if None.
-    vocab_file: path, found beside the weights if None.
-    do_lower_case, special_tokens_in_text: see tokenization.FullTokenizer.
-    max_seq_length: tokens of a text or a pair at most; all that the model has
-      positions for if None.
-    batch_size: sequences that go through the model together.
-
-  Raises:
-    ValueError, OSError: a file is missing, or they do not fit each other. Heads
-      may be missing until they are needed.
-  """
-  import modeling
-  from bert_keras3.weights import companions
-
-  found = _find_files(init_checkpoint, bert_config_file, vocab_file)
-  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
-  tokenizer = companions.open_tokenizer(
-    found.vocab_file,
-    do_lower_case,
-    bert_config,
-    init_checkpoint,
-    special_tokens_in_text,
-  )
-  max_seq_length = max_seq_length or bert_config.max_position_embeddings
-  companions.check_length(max_seq_length, bert_config)
-  predict, missing = _load_pretrainer(bert_config, init_checkpoint)
-  return MaskFiller(tokenizer, predict, max_seq_length, batch_size, missing)
-
-
-def _find_files(init_checkpoint, bert_config_file, vocab_file):
-  """model_files.ModelFiles, once it is sure that there are weights."""
-  from bert_keras3.weights import checkpoints
-  from bert_keras3.weights import companions
-
-  checkpoints.resolve(init_checkpoint)
-  return companions.find(None, init_checkpoint, bert_config_file, vocab_file)
-
-
-def _load_pretrainer(bert_config, init_checkpoint):
-  """A `predict` for MaskFiller, and what the checkpoint did not have of it."""
-  import tensorflow as tf
-
-  import modeling
-  from bert_keras3.weights import checkpoints
-
-  model = modeling.BertPretrainer(bert_config)
-  weights = modeling.named_variables(model)
-  report = checkpoints.load_weights(weights, init_checkpoint)
-  specs = {x: tf.TensorSpec([None, None], tf.int32) for x in _SEQUENCES}
-  predict = tf.function(
-    lambda batch: model(batch, training=False), input_signature=[specs]
-  )
-  return predict, report.initialised
-
-
 def from_export(
   export_dir,
   special_tokens_in_text="keep",
   max_seq_length=None,
   batch_size=32,
 ):
-  """The same with an export of run_pretraining.py.
+  """Opens an export of run_pretraining.py as a `MaskFiller`.
 
   Args:
     export_dir: directory that was given as --export_dir.
@@ -469,7 +399,7 @@ def from_export(
   description = read_export(export_dir, max_seq_length)
   tokenizer = tokenization.FullTokenizer(
     os.path.join(export_dir, predictor.VOCAB_FILE),
-    description["do_lower_case"],
+    description.do_lower_case,
     special_tokens_in_text,
   )
   import tensorflow as tf
@@ -485,7 +415,7 @@ def from_export(
   return MaskFiller(
     tokenizer,
     predict,
-    max_seq_length or description["max_seq_length"],
+    max_seq_length or description.max_seq_length,
     batch_size,
   )
 
@@ -498,7 +428,7 @@ def list_export_files(export_dir):
 
 
 def read_export(export_dir, max_seq_length=None):
-  """What model.json of an export says, once it is seen to be of use here.
+  """Reads model.json of an export that has the heads of pretraining.
 
   Needs no TensorFlow.
 
@@ -506,24 +436,27 @@ def read_export(export_dir, max_seq_length=None):
     export_dir: directory that was given as --export_dir.
     max_seq_length: tokens of a text at most, or None for the export's.
 
+  Returns:
+    predictor.ExportDescription.
+
   Raises:
     FileNotFoundError: there is no export.
     ValueError: it is no model with the heads of pretraining, or an old one, or
       max_seq_length exceeds its own.
   """
   description = predictor.read_description(export_dir)
-  kind = description["kind"]
+  kind = description.kind
   if kind != "pretrainer":
     raise ValueError(
       f"{export_dir} holds a {kind}, which has no masked-LM head; name an "
       "export of run_pretraining.py"
     )
-  if "predict" not in description["inputs"]:
+  if "predict" not in description.inputs:
     raise ValueError(
       f"{export_dir} was exported by an older version, without what is needed "
       "here; export it again: run_pretraining.py --do_export"
     )
-  limit = description["max_seq_length"]
+  limit = description.max_seq_length
   if max_seq_length and max_seq_length > limit:
     raise ValueError(
       f"--max_seq_length={max_seq_length} exceeds that of {export_dir}; use "

@@ -8,29 +8,109 @@ Needs `tensorflow`, `tensorflow_text` and `tqdm`, and nothing else of this
 project.
 """
 
+import collections.abc
+import dataclasses
 import itertools
 import json
 import os
-import sys
 
 import tqdm
+
+from bert_keras3.data import files
 
 DESCRIPTION_FILE = "assets.extra/model.json"
 # Of models that fill masks.
 VOCAB_FILE = "assets.extra/vocab.txt"
-# Of model.json; to be raised when an old reader would misread a new file.
+# Of model.json; to be raised when old code would misread a new file.
 FORMAT_VERSION = 1
+# Inputs that are ids; all others are texts.
+SEQUENCES = ("input_ids", "input_mask", "segment_ids")
+MASKED_SEQUENCES = (*SEQUENCES, "masked_lm_positions")
+
+
+def _field(problem, **options):
+  """Declares a field with the words for a value of another type."""
+  return dataclasses.field(metadata={"problem": problem}, **options)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportDescription:
+  """Describes an export, as `model.json` does in one JSON object.
+
+  Attributes:
+    format: the FORMAT_VERSION of the code that wrote it.
+    kind: a key of KINDS.
+    task: name of the task that the model was trained for.
+    labels: list of str in the order of the logits, empty for regression.
+    problem_type: "single_label", "multi_label" or "regression".
+    do_lower_case: whether texts are lower-cased.
+    special_tokens_in_text: see tokenization.FullTokenizer.
+    max_seq_length: tokens of a sequence at most.
+    long_text: what becomes of longer texts, see classifier_data.LONG_TEXT.
+    doc_stride, max_query_length: see graph_squad.WindowingConfig.
+    settings: dict of the other keys, which are kept and not read.
+    inputs: dict from a signature's name to the list of its inputs' names.
+    versions: dict from name to version of the packages that wrote the export.
+    litert: dict of the sizes and the accuracy of the LiteRT files.
+  """
+
+  format: int = _field("its format is {value!r}, not a number")
+  kind: str = _field("its kind is {value!r}, not one of {kinds}")
+  task: str | None = None
+  labels: list | None = _field(
+    "its labels are {value!r}, not a list", default=None
+  )
+  problem_type: str | None = _field("it has no problem_type", default=None)
+  do_lower_case: bool | None = None
+  special_tokens_in_text: str | None = None
+  max_seq_length: int | None = None
+  long_text: str | None = None
+  doc_stride: int | None = None
+  max_query_length: int | None = None
+  settings: dict = dataclasses.field(default_factory=dict)
+  inputs: dict = _field("its inputs have no serving_default, a list of names")
+  versions: dict | None = None
+  litert: dict | None = None
+
+  @classmethod
+  def from_dict(cls, content):
+    """Makes a description of the object that model.json holds."""
+    names = {field.name for field in _json_fields()}
+    declared = {x: y for x, y in content.items() if x in names}
+    settings = {x: y for x, y in content.items() if x not in names}
+    return cls(**declared, settings=settings)
+
+  def to_dict(self):
+    """Returns the object that model.json holds; from_dict's inverse."""
+    content = {}
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name == "settings":
+        content.update(value)
+      elif value is not None:
+        content[field.name] = value
+    return content
+
+  def to_json(self):
+    """Returns the text of model.json."""
+    return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _json_fields():
+  """Returns the fields of ExportDescription that are keys of model.json."""
+  fields = dataclasses.fields(ExportDescription)
+  return [field for field in fields if field.name != "settings"]
 
 
 class Predictor:
-  """An exported model, loaded once.
+  """Answers texts with an exported model, which is loaded once.
 
   Args:
     export_dir: directory that was given as --export_dir.
     kind: what it should be, as model.json calls it; anything if None.
 
   Attributes:
-    description: dict, what model.json says.
+    description: ExportDescription.
     inputs: names of the texts that an example has.
 
   Raises:
@@ -41,11 +121,11 @@ class Predictor:
 
   def __init__(self, export_dir, kind=None):
     self.description = read_description(export_dir)
-    if kind not in (None, self.description["kind"]):
+    if kind not in (None, self.description.kind):
       raise ValueError(
-        f"{export_dir} holds a {self.description['kind']}, not a {kind}"
+        f"{export_dir} holds a {self.description.kind}, not a {kind}"
       )
-    self.inputs = self.description["inputs"]["serving_default"]
+    self.inputs = self.description.inputs["serving_default"]
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  The model's ops are in there.
 
@@ -84,7 +164,7 @@ class Predictor:
       total=len(rows),
       unit="text",
       leave=False,
-      disable=not (show_progress and sys.stderr.isatty()),
+      disable=None if show_progress else True,
     ) as bar:
       for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
@@ -95,7 +175,7 @@ class Predictor:
     return results
 
   def _texts(self, example):
-    """The tuple of an example's texts."""
+    """Returns the tuple of an example's texts."""
     if isinstance(example, str):
       example = (example,)
     if isinstance(example, dict):
@@ -118,15 +198,24 @@ class Predictor:
     }
     outputs = self._function(**texts)
     outputs = {name: value.numpy() for name, value in outputs.items()}
-    show = _SHOW[self.description["kind"]]
+    show = KINDS[self.description.kind].show
     return [
       show(self.description, {name: x[i] for name, x in outputs.items()})
       for i in range(len(rows))
     ]
 
 
+# The description --------------------------------------------------------------
+
+
 def read_description(export_dir):
-  """What model.json of an export says.
+  """Reads model.json of an export.
+
+  Args:
+    export_dir: directory that was given as --export_dir, local or remote.
+
+  Returns:
+    ExportDescription.
 
   Raises:
     FileNotFoundError: there is no export.
@@ -134,73 +223,69 @@ def read_description(export_dir):
     ValueError: it is of a newer format, or damaged.
   """
   path = os.path.join(export_dir, DESCRIPTION_FILE)
-  exists, open_file = os.path.exists, open
-  if "://" in path:
-    import tensorflow as tf
-
-    exists, open_file = tf.io.gfile.exists, tf.io.gfile.GFile
-  if not exists(path):
+  if not files.exists(path):
     raise FileNotFoundError(
       f"{export_dir} is no export: it has no {DESCRIPTION_FILE}; name a "
       "directory that was given as --export_dir"
     )
+  damage = "{path} is damaged ({problem}); export the model again"
   try:
-    with open_file(path, "rb") as reader:
-      description = json.loads(reader.read())
-    problem = _find_problem(description)
+    content = files.read_json(path, damage)
   except OSError as error:
     raise OSError(
       f"{path} cannot be read ({error}); export the model again"
     ) from error
-  except (ValueError, RecursionError) as error:
-    problem = f"not JSON: {error}"
+  problem = _find_problem(content)
   if problem:
-    raise ValueError(f"{path} is damaged ({problem}); export the model again")
-  if description["format"] > FORMAT_VERSION:
+    raise ValueError(damage.format(path=path, problem=problem))
+  if content["format"] > FORMAT_VERSION:
     raise ValueError(
       f"{export_dir} was exported by a newer version; install that one here"
     )
-  return description
+  return ExportDescription.from_dict(content)
 
 
-def _find_problem(description):
-  """What a description lacks to be used, None for nothing."""
-  if not isinstance(description, dict):
+def _find_problem(content):
+  """Finds what keeps a JSON value from being a description, None if nothing."""
+  if not isinstance(content, dict):
     return "not a JSON object"
-  version, kind = description.get("format"), description.get("kind")
-  if not isinstance(version, int):
-    return f"its format is {version!r}, not a number"
-  if version > FORMAT_VERSION:
+  version = content.get("format")
+  if isinstance(version, int) and version > FORMAT_VERSION:
     return None  # Its other parts may have changed.
-  if not isinstance(kind, str) or kind not in _SHOW:
-    return f"its kind is {kind!r}, not one of {', '.join(_SHOW)}"
-  inputs = description.get("inputs")
-  names = inputs.get("serving_default") if isinstance(inputs, dict) else None
+  fields = {field.name: field for field in _json_fields()}
+  for name, field in fields.items():
+    if not isinstance(content.get(name), field.type):
+      return _describe_problem(field, content)
+  if content["kind"] not in KINDS:
+    return _describe_problem(fields["kind"], content)
+  names = content["inputs"].get("serving_default")
   is_list = isinstance(names, list) and names
   if not is_list or not all(isinstance(name, str) for name in names):
-    return "its inputs have no serving_default, a list of names"
-  return _find_label_problem(description) if kind == "classifier" else None
-
-
-def _find_label_problem(description):
-  labels = description.get("labels")
-  if not isinstance(labels, list):
-    return f"its labels are {labels!r}, not a list"
-  if not isinstance(description.get("problem_type"), str):
-    return "it has no problem_type"
+    return _describe_problem(fields["inputs"], content)
+  for name in KINDS[content["kind"]].needs:
+    if content.get(name) is None:
+      return _describe_problem(fields[name], content)
   return None
+
+
+def _describe_problem(field, content):
+  """Says that the value of a field is none that it can have."""
+  problem = field.metadata.get("problem", "its {name} is {value!r}")
+  value = content.get(field.name)
+  return problem.format(name=field.name, value=value, kinds=", ".join(KINDS))
 
 
 # Tensors to Python ------------------------------------------------------------
 
 
 def _show_classifier(description, outputs):
+  """Returns `score`, or `label` and `probabilities`."""
   if "score" in outputs:
     return {"score": float(outputs["score"])}
-  labels = description["labels"]
+  labels = description.labels
   probabilities = outputs["probabilities"].tolist()
   label = outputs["label"].decode()
-  if description["problem_type"] == "multi_label":
+  if description.problem_type == "multi_label":
     pairs = zip(labels, outputs["logits"], strict=True)
     label = [name for name, logit in pairs if logit > 0]
   return {
@@ -209,7 +294,8 @@ def _show_classifier(description, outputs):
   }
 
 
-def _show_reader(description, outputs):
+def _show_answer(description, outputs):
+  """Returns the predicted answer, with all `answers` as dicts."""
   del description
   result = {
     "answer": outputs["answer"].decode(),
@@ -236,7 +322,8 @@ def _show_reader(description, outputs):
   return result
 
 
-def _show_pretrainer(description, outputs):
+def _show_masks(description, outputs):
+  """Returns the tokens for each of a text's `masks`."""
   del description
   return {
     "masks": [
@@ -254,15 +341,56 @@ def _show_pretrainer(description, outputs):
   }
 
 
-def _show_encoder(description, outputs):
+def _show_vectors(description, outputs):
+  """Returns `embedding` and `pooled_output` as lists."""
   del description
   names = ("embedding", "pooled_output")
   return {name: outputs[name].tolist() for name in names}
 
 
-_SHOW = {
-  "encoder": _show_encoder,
-  "classifier": _show_classifier,
-  "reader": _show_reader,
-  "pretrainer": _show_pretrainer,
+# Kinds ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """Says what models of one kind take and give.
+
+  Attributes:
+    signatures: dict from a signature's name to its inputs' names. Those of
+      MASKED_SEQUENCES are ids, others are texts.
+    show: function from an ExportDescription and one example's outputs, a dict
+      of arrays, to the dict that Predictor.predict returns.
+    needs: names of fields that its ExportDescription must have.
+  """
+
+  signatures: dict
+  show: collections.abc.Callable
+  needs: tuple = ()
+
+
+KINDS = {
+  "encoder": Kind(
+    {"serving_default": ("text",), "tokens": SEQUENCES}, _show_vectors
+  ),
+  # Models of single texts take no `text_pair`.
+  "classifier": Kind(
+    {"serving_default": ("text", "text_pair"), "tokens": SEQUENCES},
+    _show_classifier,
+    needs=("labels", "problem_type"),
+  ),
+  # Of SQuAD.
+  "reader": Kind(
+    {"serving_default": ("question", "context"), "tokens": SEQUENCES},
+    _show_answer,
+  ),
+  "pretrainer": Kind(
+    {
+      "serving_default": ("text",),
+      "pair": ("text", "text_pair"),
+      "encode": ("text",),
+      "tokens": SEQUENCES,
+      "predict": MASKED_SEQUENCES,
+    },
+    _show_masks,
+  ),
 }

@@ -14,12 +14,11 @@ import sys
 import numpy as np
 import tqdm
 
-from bert_keras3.data.tables import READERS as READERS
-from bert_keras3.data.tables import BadRow as BadRow
-from bert_keras3.data.tables import InputExample as InputExample
-from bert_keras3.data.tables import Layout as Layout
-from bert_keras3.data.tables import read_examples as read_examples
-from bert_keras3.weights import labels as labels_module
+from bert_keras3.data import files
+from bert_keras3.data import sequences
+from bert_keras3.data import tables
+from bert_keras3.weights.labels import format_labels
+from bert_keras3.weights.labels import read_labels
 
 PROBLEM_TYPES = ("single_label", "multi_label", "regression")
 LONG_TEXT = ("truncate", "head_tail", "sliding")
@@ -33,7 +32,7 @@ class DataFile:
   """One file of a task, in its data_dir."""
 
   name: str
-  layout: Layout
+  layout: tables.Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +60,22 @@ class Task:
       for files in self.files.values()
       for file in files
     )
+
+  def settings(self, config):
+    """Lists the flags that a model must share with those who use it.
+
+    An export needs all those that its graph is made of.
+
+    Args:
+      config: ClassifierConfig.
+    """
+    names = ["problem_type", "do_lower_case", "special_tokens_in_text"]
+    # A model trained on one file format may answer about another.
+    if self.name not in OWN_FORMATS:
+      names.append("task_name")
+    if config.do_export:
+      names += ["max_seq_length", "long_text", "text_b"]
+    return names
 
   def splits(self, kind):
     """Names of the splits of a kind, "dev" or "test"."""
@@ -90,7 +105,7 @@ def _glue(name, glue_name, train, test, labels=("0", "1"), **kwargs):
 
 
 def _mnli():
-  layout = Layout(8, 9, label=-1, row_id=0)
+  layout = tables.Layout(8, 9, label=-1, row_id=0)
   names = {
     "train": "train.tsv",
     "dev": "dev_matched.tsv",
@@ -110,14 +125,16 @@ def _mnli():
 
 def xnli(language="zh"):
   """XNLI in one of its 15 languages; upstream's was fixed to Chinese."""
-  train = Layout(
+  train = tables.Layout(
     0,
     1,
     label=2,
     renamed_labels=(("contradictory", "contradiction"),),
     counts_header_row=True,
   )
-  dev = Layout(6, 7, label=1, where=(0, language), counts_header_row=True)
+  dev = tables.Layout(
+    6, 7, label=1, where=(0, language), counts_header_row=True
+  )
   train_file = f"multinli/multinli.train.{language}.tsv"
   return Task(
     "xnli",
@@ -132,7 +149,7 @@ def xnli(language="zh"):
 
 def _clue(name, text_a, text_b=None, train=None, other=None, **kwargs):
   """A task in CLUE's JSON lines; `other` are DataFiles by split."""
-  layout = Layout(text_a, text_b, label="label", file_format="jsonl")
+  layout = tables.Layout(text_a, text_b, label="label", file_format="jsonl")
   layout = dataclasses.replace(layout, unlabeled=kwargs.pop("unlabeled", None))
   test = dataclasses.replace(layout, label=None, row_id="id")
   files = {
@@ -148,7 +165,9 @@ def _clue(name, text_a, text_b=None, train=None, other=None, **kwargs):
 
 
 def _toutiao_files():
-  layout = Layout(3, label=1, row_id=0, file_format="toutiao", has_header=False)
+  layout = tables.Layout(
+    3, label=1, row_id=0, file_format="toutiao", has_header=False
+  )
   return {
     split: DataFile(f"toutiao_category_{split}.txt", layout)
     for split in ("train", "dev", "test")
@@ -185,36 +204,38 @@ def own_task(file_format, layout, problem_type="single_label"):
 
 def _diagnostic_files():
   """GLUE's diagnostic set, under either name that it is published with."""
-  layout = Layout(1, 2, row_id=0)
+  layout = tables.Layout(1, 2, row_id=0)
   return tuple(DataFile(x, layout) for x in ("diagnostic.tsv", "AX.tsv"))
 
 
-_PAIR = Layout(1, 2, label=3, row_id=0)
+_PAIR = tables.Layout(1, 2, label=3, row_id=0)
 TASKS = {
   task.name: task
   for task in (
     _glue(
       "cola",
       "CoLA",
-      Layout(3, label=1, has_header=False),
-      Layout(1, row_id=0, counts_header_row=True),
+      tables.Layout(3, label=1, has_header=False),
+      tables.Layout(1, row_id=0, counts_header_row=True),
       metrics=("matthews_correlation", "accuracy"),
     ),
     _mnli(),
     _glue(
       "mrpc",
       "MRPC",
-      Layout(3, 4, label=0, counts_header_row=True),
-      Layout(3, 4, row_id=0, counts_header_row=True),
+      tables.Layout(3, 4, label=0, counts_header_row=True),
+      tables.Layout(3, 4, row_id=0, counts_header_row=True),
       metrics=F1_METRICS,
     ),
     xnli(),
-    _glue("sst-2", "SST-2", Layout(0, label=1), Layout(1, row_id=0)),
+    _glue(
+      "sst-2", "SST-2", tables.Layout(0, label=1), tables.Layout(1, row_id=0)
+    ),
     _glue(
       "sts-b",
       "STS-B",
-      Layout(7, 8, label=-1, row_id=0),
-      Layout(7, 8, row_id=0),
+      tables.Layout(7, 8, label=-1, row_id=0),
+      tables.Layout(7, 8, row_id=0),
       labels=(),
       problem_type="regression",
       metrics=CORRELATIONS,
@@ -222,8 +243,8 @@ TASKS = {
     _glue(
       "qqp",
       "QQP",
-      Layout(3, 4, label=5, row_id=0),
-      Layout(1, 2, row_id=0),
+      tables.Layout(3, 4, label=5, row_id=0),
+      tables.Layout(1, 2, row_id=0),
       metrics=F1_METRICS,
     ),
     _glue("qnli", "QNLI", _PAIR, _PAIR, labels=ENTAILMENT_LABELS),
@@ -263,7 +284,7 @@ def register(task, reader=None):
   """
   TASKS[task.name] = task
   if reader:
-    READERS[task.name] = reader
+    tables.READERS[task.name] = reader
 
 
 def find_task(name):
@@ -284,6 +305,61 @@ def find_task(name):
 
 def _task_key(name):
   return name.lower().replace("_", "").replace("-", "")
+
+
+def make_task(config):
+  """Makes the Task of the flags.
+
+  Args:
+    config: ClassifierConfig.
+
+  Raises:
+    ValueError: there is no such task, or a flag does not go with it.
+  """
+  name = config.task_name.lower()
+  if name == "xnli":
+    task = xnli(config.xnli_language)
+  elif name in OWN_FORMATS:
+    task = own_task(name, _own_layout(config), config.problem_type)
+  else:
+    task = find_task(name)
+  _check_problem_type(config, task)
+  return task
+
+
+def _own_layout(config):
+  label = config.label_column
+  if config.problem_type == "multi_label" and "," in label:
+    label = tuple(label.split(","))
+  return tables.Layout(
+    text_a=config.text_a,
+    text_b=config.text_b,
+    label=label,
+    row_id=config.id_column,
+    has_header=config.header,
+    label_separator=config.label_separator,
+  )
+
+
+def _check_problem_type(config, task):
+  """Refuses flags that would have no effect on a task.
+
+  Raises:
+    ValueError: there is one.
+  """
+  if config.problem_type not in ("single_label", task.problem_type):
+    raise ValueError(
+      f"--problem_type={config.problem_type} is for csv, tsv and jsonl; task "
+      f"{task.name} is {task.problem_type}"
+    )
+  if config.label_smoothing and task.problem_type != "single_label":
+    raise ValueError(
+      f"--label_smoothing has no meaning for {task.problem_type}; leave it out"
+    )
+  if config.class_weights and task.problem_type == "regression":
+    raise ValueError(
+      "--class_weights has no meaning for regression; leave it out"
+    )
 
 
 def find_file(task, split, data_dir):
@@ -374,7 +450,7 @@ def with_saved_labels(task, labels_file):
       "--init_checkpoint holds a labels.txt, or a config.json that names "
       "labels; train with --do_train first"
     )
-  labels = tuple(labels_module.read_labels(labels_file))
+  labels = tuple(read_labels(labels_file))
   if task.labels and set(task.labels) != set(labels):
     raise ValueError(
       f"--label_column names {', '.join(task.labels)}, but the model tells "
@@ -467,19 +543,17 @@ def tokenize_examples(
       by half.
 
   Returns:
-    (input_pipeline.Sequences, int32 [sequences], the example each belongs to).
+    (sequences.Sequences, int32 [sequences], the example each belongs to).
   """
-  from bert_keras3.data import sequences as sequences_module
-
   cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
   packed, owners = [], []
   for number, example in enumerate(_with_bar(examples)):
     tokens_a = tokenizer.encode(example.text_a)
     tokens_b = tokenizer.encode(example.text_b) if example.text_b else []
     for a, b in _FIT[long_text](tokens_a, tokens_b, max_seq_length):
-      packed.append(sequences_module.pack_pair(a, b, cls_id, sep_id))
+      packed.append(sequences.pack_pair(a, b, cls_id, sep_id))
       owners.append(number)
-  return sequences_module.Sequences(packed), np.array(owners, np.int32)
+  return sequences.Sequences(packed), np.array(owners, np.int32)
 
 
 def _with_bar(examples):
@@ -489,20 +563,11 @@ def _with_bar(examples):
 
 
 def _truncate(tokens_a, tokens_b, max_seq_length):
-  from bert_keras3.data import sequences as sequences_module
-
-  keep = sequences_module.truncate_pair(
-    len(tokens_a), len(tokens_b), max_seq_length
-  )
-  return [(tokens_a[: keep[0]], tokens_b[: keep[1]])]
+  return [sequences.truncate_texts(tokens_a, tokens_b, max_seq_length)]
 
 
 def _head_tail(tokens_a, tokens_b, max_seq_length):
-  from bert_keras3.data import sequences as sequences_module
-
-  keep = sequences_module.truncate_pair(
-    len(tokens_a), len(tokens_b), max_seq_length
-  )
+  keep = sequences.truncate_pair(len(tokens_a), len(tokens_b), max_seq_length)
   return [(_drop_middle(tokens_a, keep[0]), _drop_middle(tokens_b, keep[1]))]
 
 
@@ -543,7 +608,7 @@ class Split:
 
   examples: list  # of InputExample
   labels: np.ndarray  # as of `label_ids`
-  source: object  # input_pipeline.SequenceSource
+  source: sequences.SequenceSource
   owners: np.ndarray  # int32 [sequences], the example each belongs to
 
 
@@ -565,19 +630,149 @@ def make_split(
     long_text: one of LONG_TEXT, see `tokenize_examples`.
     pad_to_max_length: whether all batches are that long.
   """
-  from bert_keras3.data import sequences as sequences_module
-
-  sequences, owners = tokenize_examples(
+  tokenized, owners = tokenize_examples(
     examples, tokenizer, max_seq_length, long_text
   )
   labels = label_ids(examples, task.labels, task.problem_type)
   buckets = (max_seq_length,)
   if not pad_to_max_length:
-    buckets = sequences_module.bucket_lengths(sequences.lengths, max_seq_length)
-  source = sequences_module.SequenceSource(
-    sequences, {"label_ids": labels[owners]}, buckets
+    buckets = sequences.bucket_lengths(tokenized.lengths, max_seq_length)
+  source = sequences.SequenceSource(
+    tokenized, {"label_ids": labels[owners]}, buckets
   )
   return Split(examples, labels, source, owners)
 
 
-# Upstream's functions, for notebooks that call them ---------------------------
+# The data of a run ------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """All that a run reads.
+
+  Attributes:
+    task: Task with its labels.
+    splits: dict from name to Split, training first.
+    deciding_files: paths of the data that decides what weights training ends
+      with.
+  """
+
+  task: Task
+  splits: dict[str, Split]
+  deciding_files: list[str]
+
+  @property
+  def train(self):
+    """The Split to train on, None without training."""
+    return self.splits.get("train")
+
+  def of_kind(self, kind):
+    """Returns {name: Split} to evaluate on ("dev") or to predict ("test")."""
+    names = self.task.splits(kind)
+    return {name: self.splits[name] for name in names if name in self.splits}
+
+  def save_companions(self, pretrained, directory):
+    """Saves the vocabulary and the labels beside a model.
+
+    Args:
+      pretrained: companions.Pretrained.
+      directory: output_directory.OutputDirectory.
+    """
+    directory.copy_vocab(pretrained.files.vocab_file)
+    if self.task.labels:
+      directory.write("labels.txt", format_labels(self.task.labels))
+
+
+def open_data(config, pretrained):
+  """Finds, reads and tokenizes the files of a run.
+
+  Args:
+    config: ClassifierConfig.
+    pretrained: companions.Pretrained.
+
+  Returns:
+    Data.
+
+  Raises:
+    ValueError, OSError: a file is missing, or a row is not what it should be.
+  """
+  task = make_task(config)
+  found = _find_splits(config, task)
+  labels_file = pretrained.files.labels_file
+  task, examples = _read_splits(config, task, found, labels_file)
+  splits = {
+    name: make_split(
+      rows,
+      task,
+      pretrained.tokenizer,
+      config.max_seq_length,
+      config.long_text,
+      config.is_padded,
+    )
+    for name, rows in examples.items()
+  }
+  deciding = ("train", "dev") if config.is_monitored else ("train",)
+  paths = [found[name][0] for name in deciding if name in found]
+  return Data(task, splits, paths)
+
+
+def _find_splits(config, task):
+  """Finds the files to read.
+
+  Returns:
+    Dict from the name of a split to (path, Layout), training first.
+
+  Raises:
+    FileNotFoundError: one that is needed is not there.
+    ValueError: the task has none, or --data_dir is missing.
+  """
+  wanted = {
+    "train": (config.do_train, config.train_file, "train_file"),
+    "dev": (config.do_eval, config.eval_file, "eval_file"),
+    "test": (config.do_predict, config.predict_file, "predict_file"),
+  }
+  splits = {}
+  for split, (is_wanted, path, flag) in wanted.items():
+    if not is_wanted:
+      continue
+    if path:
+      layout = default_layout(task, split, path)
+      splits[split] = (files.find_files(flag, path)[0], layout)
+      continue
+    if not config.data_dir:
+      raise ValueError(f"pass --data_dir or --{flag}: there is nothing to read")
+    splits[split] = require_file(task, split, config.data_dir)
+    for other in task.splits(split):
+      file = find_file(task, other, config.data_dir)
+      if file:
+        splits[other] = file
+  return splits
+
+
+def _read_splits(config, task, found, labels_file):
+  """Reads the examples of all files; settles the task's labels.
+
+  Args:
+    config: ClassifierConfig.
+    task: Task.
+    found: what `_find_splits` returned.
+    labels_file: labels.txt of a trained model, or None.
+
+  Returns:
+    (Task with its labels, dict from split to list of InputExample).
+  """
+  examples = {}
+  if not config.do_train:
+    task = with_saved_labels(task, labels_file)
+  for split, (path, layout) in found.items():
+    examples[split] = tables.read_examples(
+      path,
+      layout,
+      split,
+      task.problem_type,
+      task.labels or None,
+      config.skip_bad_rows,
+    )
+    if split == "train":
+      task = with_training_labels(task, path, examples[split])
+  return task, examples

@@ -2,28 +2,33 @@
 
 import io
 import json
+import os
 import sys
 
 import numpy as np
 import tqdm
 
+from bert_keras3.data import files
 from bert_keras3.tasks import metrics as task_metrics
 from bert_keras3.training import evaluation
+from bert_keras3.training.monitor import Monitor
+from bert_keras3.training.results import format_results
 
 
-def predict_logits(strategy, step, split, batch_size):
-  """Runs a model on the examples of a file.
+def predict_logits(run, split, batch_size):
+  """Runs the model of a run on the examples of a file.
 
   Args:
-    strategy: tf.distribute strategy the model lives in.
-    step: what evaluation.prediction_step returned.
+    run: run.Run of a modeling.BertClassifier.
     split: classifier_data.Split.
     batch_size: global batch size.
 
   Returns:
     float32 [examples, num_labels], means over the windows of long texts.
   """
-  batches = evaluation.predict(strategy, step, split.source, batch_size)
+  batches = evaluation.predict(
+    run.strategy, run.prediction_step, split.source, batch_size
+  )
   return gather_logits(split, batches)
 
 
@@ -78,7 +83,7 @@ def evaluate(task, labels, logits, batch_size):
   }
 
 
-def collapse_warning(task, label_names, labels, logits):
+def collapse_warning(task, labels, logits):
   """What to tell the user of a model that knows one answer, else None."""
   if task.problem_type != "single_label":
     return None
@@ -86,20 +91,19 @@ def collapse_warning(task, label_names, labels, logits):
   if not task_metrics.is_collapsed(labels, predictions):
     return None
   return (
-    f"the model answers {label_names[predictions[0]]!r} to everything. If that "
+    f"the model answers {task.labels[predictions[0]]!r} to everything. If that "
     "does not pass in later evaluations, try --adam_bias_correction, a lower "
     "--learning_rate, more epochs or another --seed; --class_weights=balanced "
     "if one label is rare"
   )
 
 
-def write_report(run, task, label_names, labels, logits, suffix=""):
+def write_report(directory, task, labels, logits, suffix=""):
   """Writes the per-class report and the confusion matrix of an evaluation.
 
   Args:
-    run: output_directory.RunDirectory.
+    directory: output_directory.OutputDirectory.
     task: classifier_data.Task.
-    label_names: list of str, in the order of the logits.
     labels: array as of classifier_data.label_ids.
     logits: float32 [examples, num_labels].
     suffix: of the file names.
@@ -108,30 +112,29 @@ def write_report(run, task, label_names, labels, logits, suffix=""):
     return
   predictions = task_metrics.predict_labels(task.problem_type, logits)
   report = task_metrics.class_report(
-    task.problem_type, label_names, labels, predictions
+    task.problem_type, task.labels, labels, predictions
   )
-  run.write(f"eval_report{suffix}.txt", report)
+  directory.write(f"eval_report{suffix}.txt", report)
   if task.problem_type == "multi_label":
     return
-  matrix = task_metrics.confusion_matrix(len(label_names), labels, predictions)
-  table = task_metrics.format_confusion_matrix(label_names, matrix)
-  run.write(f"confusion_matrix{suffix}.tsv", table)
+  matrix = task_metrics.confusion_matrix(len(task.labels), labels, predictions)
+  table = task_metrics.format_confusion_matrix(task.labels, matrix)
+  directory.write(f"confusion_matrix{suffix}.tsv", table)
   image = io.BytesIO()
   try:
-    task_metrics.draw_confusion_matrix(label_names, matrix, image)
+    task_metrics.draw_confusion_matrix(task.labels, matrix, image)
   except ImportError:
     print("no confusion_matrix.png: matplotlib is not installed")
   else:
-    run.write(f"confusion_matrix{suffix}.png", image.getvalue())
+    directory.write(f"confusion_matrix{suffix}.png", image.getvalue())
 
 
-def write_predictions(run, task, label_names, examples, logits, split):
+def write_predictions(directory, task, examples, logits, split):
   """Writes test_results.tsv, predictions.jsonl and a GLUE submission.
 
   Args:
-    run: output_directory.RunDirectory.
+    directory: output_directory.OutputDirectory.
     task: classifier_data.Task.
-    label_names: list of str, in the order of the logits.
     examples: list of InputExample.
     logits: float32 [examples, num_labels].
     split: name of the task's split, for the file names.
@@ -140,20 +143,20 @@ def write_predictions(run, task, label_names, examples, logits, split):
   scores = task_metrics.probabilities(task.problem_type, logits)
   predictions = task_metrics.predict_labels(task.problem_type, logits)
   answers = [
-    _name_answer(task.problem_type, label_names, prediction)
+    _name_answer(task.problem_type, task.labels, prediction)
     for prediction in predictions
   ]
   # str of a float32, as upstream: its shortest text that reads back the same.
   rows = ["\t".join(map(str, row)) + "\n" for row in scores]
-  run.write(f"test_results{suffix}.tsv", "".join(rows))
+  directory.write(f"test_results{suffix}.tsv", "".join(rows))
   lines = [
-    _to_json(task.problem_type, label_names, *row)
+    _to_json(task.problem_type, task.labels, *row)
     for row in zip(examples, answers, scores, strict=True)
   ]
-  run.write(f"predictions{suffix}.jsonl", "".join(lines))
+  directory.write(f"predictions{suffix}.jsonl", "".join(lines))
   if split in task.submissions:
     text = _submission(task, examples, answers)
-    run.write(task.submissions[split], text)
+    directory.write(task.submissions[split], text)
 
 
 def _name_answer(problem_type, label_names, prediction):
@@ -192,6 +195,161 @@ def _submission(task, examples, answers):
     for example, answer in zip(examples, answers, strict=True)
   ]
   return "index\tprediction\n" + "".join(lines)
+
+
+# The parts of a run -----------------------------------------------------------
+
+
+def head_options(config, data):
+  """Returns the arguments of modeling.BertClassifier after its config.
+
+  Args:
+    config: ClassifierConfig.
+    data: classifier_data.Data.
+
+  Raises:
+    ValueError: --class_weights does not fit the labels.
+  """
+  num_labels = len(data.task.labels) or 1
+  weights = None
+  if data.train:
+    weights = class_weights(config.class_weights, data.train.labels, num_labels)
+  return {
+    "num_labels": num_labels,
+    "problem_type": data.task.problem_type,
+    "class_weights": weights,
+    "label_smoothing": config.label_smoothing,
+  }
+
+
+def make_monitor(run, data):
+  """Makes the Monitor that evaluates on the development set, or None.
+
+  Args:
+    run: run.Run of a modeling.BertClassifier.
+    data: classifier_data.Data.
+
+  Raises:
+    ValueError: early stopping is asked for, but no evaluation.
+  """
+  config, task = run.config, data.task
+  if not config.eval_steps:
+    return None
+  if not config.do_eval:
+    raise ValueError(
+      "--eval_steps and --early_stopping_patience need --do_eval"
+    )
+  split = data.splits["dev"]
+
+  def evaluate_now():
+    logits = predict_logits(run, split, config.eval_batch_size)
+    warn_if_collapsed(task, split, logits)
+    return evaluate(task, split.labels, logits, config.eval_batch_size)
+
+  return Monitor(
+    evaluate_now, f"eval_{task.metrics[0]}", config.early_stopping_patience
+  )
+
+
+def warn_if_collapsed(task, split, logits):
+  """Warns the user of a model that gives one answer only."""
+  warning = collapse_warning(task, split.labels, logits)
+  if warning:
+    print(f"warning: {warning}", file=sys.stderr)
+
+
+def evaluate_splits(run, data):
+  """Writes eval_results.txt and the reports of all development sets.
+
+  Args:
+    run: run.Run of a modeling.BertClassifier.
+    data: classifier_data.Data.
+
+  Returns:
+    Dict of the numbers of the first development set, empty if there is none.
+  """
+  batch_size = run.config.eval_batch_size
+  all_results = []
+  for name, split in data.of_kind("dev").items():
+    suffix = name.removeprefix("dev")
+    logits = predict_logits(run, split, batch_size)
+    results = evaluate(data.task, split.labels, logits, batch_size)
+    run.report(results, suffix)
+    write_report(run.directory, data.task, split.labels, logits, suffix)
+    run.directory.perform(warn_if_collapsed, data.task, split, logits)
+    all_results.append(results)
+  return all_results[0] if all_results else {}
+
+
+def predict_splits(run, data):
+  """Writes test_results.tsv, predictions.jsonl and a submission, of all sets.
+
+  Args: as those of `evaluate_splits`.
+  """
+  for name, split in data.of_kind("test").items():
+    logits = predict_logits(run, split, run.config.predict_batch_size)
+    directory = run.directory
+    write_predictions(directory, data.task, split.examples, logits, name)
+    count = len(split.examples)
+    run.tell(f"{count} predictions: {directory.path}/predictions*.jsonl")
+
+
+def outputs_to_score(run, data, results):
+  """Says how a conversion of the model is measured, for litert.make_check.
+
+  Args:
+    run: run.Run.
+    data: classifier_data.Data.
+    results: what `evaluate_splits` returned.
+
+  Returns:
+    () without results; else (source of the first development set, function from
+    pairs (record numbers, dict of outputs) to a dict of metrics, the metrics of
+    the model itself).
+  """
+  if not results:
+    return ()
+  split, *_ = data.of_kind("dev").values()
+  names = [x for x in results if x not in ("eval_loss", "loss")]
+
+  def score(batches):
+    logits = gather_logits(split, batches)
+    batch_size = run.config.eval_batch_size
+    scores = evaluate(data.task, split.labels, logits, batch_size)
+    return {name: scores[name] for name in names}
+
+  return split.source, score, {name: results[name] for name in names}
+
+
+# Several seeds ----------------------------------------------------------------
+
+
+def report_seeds(runs, output_dir, results):
+  """Prints and writes mean and standard deviation over the seeds.
+
+  Args:
+    runs: list of run.Run.
+    output_dir: directory of all of them.
+    results: list of dicts, one for each run.
+
+  Returns:
+    Dict of the means, or the results themselves of a single run.
+  """
+  if len(runs) == 1 or not results[0]:
+    return results[0]
+  summary = summarize_seeds(results)
+  first_seed = runs[0].config.seed
+  text = format_results(
+    {"num_seeds": len(results), "first_seed": first_seed, **summary}
+  )
+  runs[0].directory.perform(
+    files.write_atomically, os.path.join(output_dir, "eval_results.txt"), text
+  )
+  for name in results[0]:
+    values = "  ".join(f"{result[name]:.4f}" for result in results)
+    mean, deviation = summary[name], summary[f"{name}_sd"]
+    runs[0].tell(f"{name}: {mean:.4f} ± {deviation:.4f} over seeds ({values})")
+  return summary
 
 
 def summarize_seeds(results):

@@ -6,6 +6,47 @@ import numpy as np
 MAX_TRUNCATED = 0.2
 
 
+def tell_splits(findings, config, data, tokenizer):
+  """Tells how long the texts of a classifier are, and which labels come.
+
+  Args:
+    findings: dry_run.Findings.
+    config: ClassifierConfig.
+    data: classifier_data.Data.
+    tokenizer: tokenization.FullTokenizer.
+  """
+  for name, split in data.splits.items():
+    lengths = text_lengths(split, tokenizer)
+    tell_texts(findings, name, lengths, config.max_seq_length, config.long_text)
+  if data.train:
+    tell_labels(findings, "train", data.task.labels, data.train.labels)
+
+
+def tell_questions(findings, config, data):
+  """Tells how long the texts of questions are, and what windows lose.
+
+  Args:
+    findings: dry_run.Findings.
+    config: SquadConfig.
+    data: squad_results.Data.
+  """
+  windows = {
+    "train_file": data.train_windows,
+    "predict_file": data.questions and data.questions.windows,
+  }
+  for name in [name for name in windows if windows[name]]:
+    tell_windows(
+      findings,
+      name,
+      windows[name],
+      config.max_seq_length,
+      config.doc_stride,
+      config.max_query_length,
+    )
+  if data.train_windows:
+    tell_answers(findings, "train_file", data.train_windows)
+
+
 def text_lengths(split, tokenizer):
   """Tokens of examples before anything is cut.
 

@@ -1,150 +1,18 @@
 """Vectors and attention of a pretrained model, for lines of text."""
 
-import dataclasses
-
 import numpy as np
+import tensorflow as tf
 
-import tokenization
-from bert_keras3.data import files as files_module
-from bert_keras3.data import tables
-
-# Lines are sorted by length among so many batches, unless what they are to give
-# takes more than so many bytes.
-BATCHES_PER_CHUNK = 64
-
-
-CHUNK_BYTES = 1 << 28
-
-
-@dataclasses.dataclass(frozen=True)
-class InputExample:
-  """A line of the input: its number from 0, a text, and maybe a second one."""
-
-  unique_id: int
-  text_a: str
-  text_b: str | None = None
-
-  @property
-  def text(self):
-    """The line as it was read."""
-    if self.text_b is None:
-      return self.text_a
-    return f"{self.text_a} ||| {self.text_b}"
-
-
-@dataclasses.dataclass(frozen=True)
-class InputFeatures:
-  """Tokens of an example, and lists of ids that are padded."""
-
-  unique_id: int
-  tokens: list
-  input_ids: list
-  input_mask: list
-  input_type_ids: list
-
-
-def iterate_examples(input_file):
-  """Yields an InputExample for each line, blank ones included.
-
-  Raises:
-    ValueError, OSError: see tokenization.read_lines.
-  """
-  for number, line in enumerate(tokenization.read_lines(input_file)):
-    yield InputExample(number, *tables.split_pair(line))
-
-
-def read_examples(input_file):
-  """All of `iterate_examples`, as a list."""
-  return list(iterate_examples(input_file))
-
-
-def convert_examples_to_features(examples, seq_length, tokenizer):
-  """Tokenizes examples and pads them, for programs that use upstream's.
-
-  Args:
-    examples: list of InputExample.
-    seq_length: tokens of each, padding included.
-    tokenizer: tokenization.FullTokenizer.
-
-  Returns:
-    List of InputFeatures.
-  """
-  features = []
-  for example in examples:
-    line = pack(example, tokenizer, seq_length)
-    padding = [0] * (seq_length - len(line.ids))
-    num_second = len(line.ids) - line.num_first
-    features.append(
-      InputFeatures(
-        example.unique_id,
-        tokenizer.convert_ids_to_tokens(line.ids),
-        [*line.ids, *padding],
-        [1] * len(line.ids) + padding,
-        [0] * line.num_first + [1] * num_second + padding,
-      )
-    )
-  return features
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-  """An example as the model takes it.
-
-  Attributes:
-    number: of the line, from 0.
-    text: as it was read.
-    ids: list of int, `[CLS]` and `[SEP]` among them.
-    num_first: how many of them are of segment 0.
-    is_cut: whether there were more.
-  """
-
-  number: int
-  text: str
-  ids: list
-  num_first: int
-  is_cut: bool = False
-
-
-def pack(example, tokenizer, max_seq_length):
-  """The Line of an InputExample."""
-  from bert_keras3.data import sequences as sequences_module
-
-  texts = (example.text_a, example.text_b or "")
-  ids_a, ids_b = map(tokenizer.encode, texts)
-  keep_a, keep_b = sequences_module.truncate_pair(
-    len(ids_a), len(ids_b), max_seq_length
-  )
-  cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
-  packed = sequences_module.pack_pair(
-    ids_a[:keep_a], ids_b[:keep_b], cls_id, sep_id
-  )
-  is_cut = keep_a + keep_b < len(ids_a) + len(ids_b)
-  return Line(example.unique_id, example.text, *packed, is_cut)
-
-
-def make_chunks(lines, batch_size, bytes_per_token):
-  """Groups lines that are in memory together.
-
-  Args:
-    lines: iterable of Line.
-    batch_size: all groups but the last are multiples of it.
-    bytes_per_token: of what is kept of each until it is written.
-
-  Yields:
-    Lists of Line.
-  """
-  chunk, num_bytes = [], 0
-  for line in lines:
-    chunk.append(line)
-    num_bytes += len(line.ids) * bytes_per_token
-    is_large = num_bytes >= CHUNK_BYTES or (
-      len(chunk) == batch_size * BATCHES_PER_CHUNK
-    )
-    if is_large and len(chunk) % batch_size == 0:
-      yield chunk
-      chunk, num_bytes = [], 0
-  if chunk:
-    yield chunk
+import modeling
+from bert_keras3.data import features
+from bert_keras3.data import files
+from bert_keras3.data import sequences
+from bert_keras3.tasks import attention_report
+from bert_keras3.tasks import feature_lines
+from bert_keras3.training import devices
+from bert_keras3.training import evaluation
+from bert_keras3.weights import checkpoints
+from bert_keras3.weights import companions
 
 
 class FeatureExtractor:
@@ -152,7 +20,6 @@ class FeatureExtractor:
 
   Args:
     config: FeatureConfig.
-    device_config: devices.DeviceConfig.
 
   Attributes:
     tokenizer: tokenization.FullTokenizer.
@@ -164,36 +31,23 @@ class FeatureExtractor:
     ValueError, OSError: files and flags do not fit each other.
   """
 
-  def __init__(self, config, device_config):
-    import modeling
-    from bert_keras3.weights import checkpoints
-    from bert_keras3.weights import companions
-
+  def __init__(self, config):
     checkpoints.resolve(config.init_checkpoint)
-    files = companions.find(
-      None, config.init_checkpoint, config.bert_config_file, config.vocab_file
-    )
-    bert_config = modeling.BertConfig.from_json_file(files.bert_config_file)
+    pretrained = companions.open_pretrained(config)
+    bert_config = pretrained.bert_config
     self.layers = config.layer_indexes
     check_layers(self.layers, bert_config.num_hidden_layers)
-    companions.check_length(config.max_seq_length, bert_config)
-    self.tokenizer = companions.open_tokenizer(
-      files.vocab_file,
-      config.do_lower_case,
-      bert_config,
-      config.init_checkpoint,
-      config.special_tokens_in_text,
-    )
+    self.tokenizer = pretrained.tokenizer
     self.width = bert_config.hidden_size
     self._config = config
-    self._strategy = make_strategy(device_config)
+    self._strategy = make_strategy(config)
     with self._strategy.scope():
-      self._model = modeling.BertModel(bert_config, dtype=device_config.policy)
+      self._model = modeling.BertModel(bert_config, dtype=config.policy)
     self.report = checkpoints.load_weights(
       modeling.named_variables(self._model), config.init_checkpoint
     )
-    self._bucket_lengths = choose_lengths(config.max_seq_length, device_config)
-    self._step = make_step(self._model, config, device_config)
+    self._bucket_lengths = choose_lengths(config)
+    self._step = make_step(self._model, config)
     self._attention_step = None
 
   def read(self):
@@ -202,14 +56,16 @@ class FeatureExtractor:
     Raises:
       ValueError, OSError: see tokenization.read_lines.
     """
-    examples = iterate_examples(self._config.input_file)
+    examples = feature_lines.iterate_examples(self._config.input_file)
     lines = (
-      pack(example, self.tokenizer, self._config.max_seq_length)
+      feature_lines.pack(example, self.tokenizer, self._config.max_seq_length)
       for example in examples
     )
     is_pooled = self._config.pooling != "none"
     bytes_per_token = 0 if is_pooled else 4 * len(self.layers) * self.width
-    return make_chunks(lines, self._config.batch_size, bytes_per_token)
+    return feature_lines.make_chunks(
+      lines, self._config.batch_size, bytes_per_token
+    )
 
   def compute(self, lines, advance=lambda count: None):
     """The vectors of some lines.
@@ -221,15 +77,8 @@ class FeatureExtractor:
     Returns:
       List of float32 [tokens, layers, width], or with pooling [layers, width].
     """
-    from bert_keras3.data import sequences as sequences_module
-    from bert_keras3.training import evaluation
-
-    sequences = sequences_module.Sequences(
-      [(x.ids, x.num_first) for x in lines]
-    )
-    source = sequences_module.SequenceSource(
-      sequences, {}, self._bucket_lengths
-    )
+    packed = sequences.Sequences([(x.ids, x.num_first) for x in lines])
+    source = sequences.SequenceSource(packed, {}, self._bucket_lengths)
     batch_size = min(self._config.batch_size, len(lines))
     found = [None] * len(lines)
     for numbers, outputs in evaluation.predict(
@@ -271,86 +120,76 @@ def check_layers(layers, num_layers):
       )
 
 
-def make_strategy(device_config):
+def make_strategy(config):
   """The strategy to run on.
 
   Raises:
     ValueError: it is one of several processes, which would all write the file.
   """
-  from bert_keras3.training import devices
 
-  if device_config.distribution_strategy == "multi_worker":
+  if config.strategy_name == "multi_worker":
     raise ValueError(
       "--distribution_strategy=multi_worker cannot extract features; split the "
       "input file and give each machine a part of it"
     )
-  return devices.make_strategy(device_config)
+  return devices.make_strategy(config)
 
 
-def choose_lengths(max_seq_length, device_config):
+def choose_lengths(config):
   """Ascending lengths that batches are padded to.
 
   Plain TensorFlow takes any. XLA compiles each, and a TPU wants one.
   """
-  from bert_keras3.data import sequences as sequences_module
 
-  if device_config.distribution_strategy == "tpu":
+  max_seq_length = config.max_seq_length
+  if config.strategy_name == "tpu":
     return (max_seq_length,)
-  if device_config.xla == "true":
+  if config.xla == "true":
     all_lengths = np.arange(1, max_seq_length + 1)
-    return sequences_module.bucket_lengths(all_lengths, max_seq_length)
+    return sequences.bucket_lengths(all_lengths, max_seq_length)
   multiples = range(
-    sequences_module.BUCKET_MULTIPLE,
+    sequences.BUCKET_MULTIPLE,
     max_seq_length,
-    sequences_module.BUCKET_MULTIPLE,
+    sequences.BUCKET_MULTIPLE,
   )
   return (*multiples, max_seq_length)
 
 
-def make_step(model, config, device_config):
+def make_step(model, config):
   """What evaluation.predict runs on a batch; the model is traced once.
 
   Args:
     model: modeling.BertModel.
     config: FeatureConfig.
-    device_config: devices.DeviceConfig.
 
   Returns:
     Function of a dict of int32 [batch, length] `input_ids`, `input_mask` and
     `segment_ids`, that gives a dict of float32 `vectors` [batch, length,
     layers, width], or with pooling [batch, layers, width].
   """
-  import tensorflow as tf
 
-  from bert_keras3.data import features as input_pipeline
-
-  compute = make_forward_pass(model, config, device_config)
+  compute = make_forward_pass(model, config)
 
   def step(batch):
-    batch = {name: batch[name] for name in input_pipeline.SEQUENCE_FEATURES}
+    batch = {name: batch[name] for name in features.SEQUENCE_FEATURES}
     replica = tf.distribute.get_replica_context()
     return {"vectors": replica.all_gather(compute(batch), axis=0)}
 
   return tf.function(step, reduce_retracing=True)
 
 
-def make_forward_pass(model, config, device_config):
+def make_forward_pass(model, config):
   """The part of `make_step` that a replica does by itself.
 
   Takes what it takes, returns the tensor of the vectors.
   """
-  import tensorflow as tf
-
-  from bert_keras3.data import features as input_pipeline
 
   ids = tf.TensorSpec([None, None], tf.int32)
-  signature = [dict.fromkeys(input_pipeline.SEQUENCE_FEATURES, ids)]
-  if device_config.distribution_strategy == "tpu":
+  signature = [dict.fromkeys(features.SEQUENCE_FEATURES, ids)]
+  if config.strategy_name == "tpu":
     signature = None  # It compiles for the shape that it is given.
 
-  @tf.function(
-    input_signature=signature, jit_compile=device_config.xla == "true"
-  )
+  @tf.function(input_signature=signature, jit_compile=config.xla == "true")
   def compute(batch):
     outputs = model(
       {
@@ -388,8 +227,6 @@ def pool(vectors, input_mask, pooling):
   Returns:
     float32 [batch, width], or `vectors` for "none".
   """
-  import tensorflow as tf
-
   if pooling == "none":
     return vectors
   if pooling == "cls":
@@ -404,8 +241,6 @@ def pool(vectors, input_mask, pooling):
 
 def make_attention_step(model):
   """Function of int32 [1, tokens] ids and segment ids, traced once."""
-  import tensorflow as tf
-
   ids = tf.TensorSpec([1, None], tf.int32)
 
   @tf.function(input_signature=[ids, ids])
@@ -427,7 +262,6 @@ class AttentionPage:
   """
 
   def __init__(self, path, extractor, title):
-    from bert_keras3.tasks import attention_report
 
     self._path = path
     self._extractor = extractor
@@ -451,6 +285,6 @@ class AttentionPage:
   def write(self):
     """Writes the page and tells what is on it."""
 
-    files_module.write_atomically(self._path, self._report.html())
+    files.write_atomically(self._path, self._report.html())
     count = self._num_sentences + self._report.num_left_out
     print(f"attention in {self._num_sentences} of {count} lines: {self._path}")

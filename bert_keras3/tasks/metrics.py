@@ -315,17 +315,6 @@ def is_collapsed(labels, predictions):
 # Reports ----------------------------------------------------------------------
 
 
-def format_results(results):
-  """Lines `key = value`, sorted by key, as upstream's eval_results.txt.
-
-  Floats are written as float32, the precision they were computed in.
-  """
-  return "".join(
-    f"{key} = {str(np.float32(value)) if isinstance(value, float) else value}\n"
-    for key, value in sorted(results.items())
-  )
-
-
 def class_report(problem_type, label_names, labels, predictions):
   """A table of precision, recall, F1 and number of examples by class.
 

@@ -15,6 +15,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import re
 import reprlib
 import typing
@@ -24,6 +25,10 @@ import numpy as np
 import tqdm
 
 import tokenization
+from bert_keras3.data import features
+from bert_keras3.data import files
+from bert_keras3.data import record_writer
+from bert_keras3.data import sequences
 
 # The id of a file's first window; a number upstream's records begin with.
 FIRST_UNIQUE_ID = 1000000000
@@ -152,15 +157,14 @@ def _load_json(path):
   with tokenization.open_bytes(path) as file:
     content = file.read()
   try:
-    return json.loads(content)
+    return files.parse_json(content)
   except json.JSONDecodeError as error:
     place, problem = f"line {error.lineno}, column {error.colno}", error.msg
   except UnicodeDecodeError as error:
     line = content.count(b"\n", 0, error.start) + 1
     place = f"line {line}"
     problem = f"not {error.encoding}, byte {content[error.start]:#04x}"
-  # An integer of over 4,300 digits, or [[[[[...
-  except (ValueError, RecursionError) as error:
+  except ValueError as error:
     place, problem = "somewhere", str(error)
   raise ValueError(
     f"{path}, {place}: not valid JSON ({problem}); mend the file, or get it "
@@ -465,7 +469,7 @@ class Windows:
 
   Attributes:
     num_examples: number of the questions, those without a window included.
-    sequences: features.Sequences, the ids.
+    sequences: sequences.Sequences, the ids.
     example_index: int32 [windows], the question of each.
     doc_span_index: int32 [windows], counts the windows of a question.
     first_doc_token: int32 [windows], position of the first document token.
@@ -483,7 +487,7 @@ class Windows:
   """
 
   num_examples: int
-  sequences: object
+  sequences: sequences.Sequences
   example_index: np.ndarray
   doc_span_index: np.ndarray
   first_doc_token: np.ndarray
@@ -565,14 +569,12 @@ class _WindowCollector:
 
   def add(self, example, query, document, answer):
     """Adds a question: its ids, its _Document, pieces of the answer or None."""
-    from bert_keras3.data import sequences as sequences_module
-
     room = self._room(example, query)
     num_tokens = len(document.ids)
     best = best_windows(num_tokens, room, self._doc_stride)
     spans = window_spans(num_tokens, room, self._doc_stride)
     for number, (start, stop) in enumerate(spans):
-      ids, first = sequences_module.pack_pair(
+      ids, first = sequences.pack_pair(
         query, document.ids[start:stop], *self._special_ids
       )
       answer_positions = _shift_answer(answer, start, stop, first)
@@ -595,18 +597,16 @@ class _WindowCollector:
 
   def finish(self):
     """The Windows of all questions added."""
-    from bert_keras3.data import sequences as sequences_module
-
-    sequences = sequences_module.Sequences(self._packed)
+    packed = sequences.Sequences(self._packed)
     rows = np.array(self._rows, np.int32).reshape([-1, 4]).T
     columns = np.concatenate(self._columns, axis=1)
     counts = [x.shape[1] for x in self._columns]  # Begins with 0.
     return Windows(
       num_examples=self._num_examples,
-      sequences=sequences,
+      sequences=packed,
       example_index=rows[0],
       doc_span_index=rows[1],
-      first_doc_token=sequences.num_first,
+      first_doc_token=packed.num_first,
       word_starts=np.cumsum(counts, dtype=np.int64),
       word_index=columns[0],
       is_max_context=np.concatenate(self._is_max_context),
@@ -739,16 +739,14 @@ def save_windows(path, windows, key):
     windows: Windows.
     key: str that `load_windows` has to be given again, from `cache_key`.
   """
-  from bert_keras3.data import files
-
   arrays = dict(vars(windows))
-  sequences = arrays.pop("sequences")
+  packed = arrays.pop("sequences")
   content = io.BytesIO()
   np.savez_compressed(
     content,
     key=key,
-    flat_ids=sequences.flat_ids,
-    lengths=sequences.lengths,
+    flat_ids=packed.flat_ids,
+    lengths=packed.lengths,
     **arrays,
   )
   files.write_atomically(path, content.getvalue())
@@ -761,19 +759,17 @@ def load_windows(path, key):
     Windows; None if there is no file, if it has another key, or if it is
     damaged, which is printed.
   """
-  from bert_keras3.data import sequences as sequences_module
-
   try:
     with tokenization.open_bytes(path) as file:
       content = io.BytesIO(file.read())
     arrays = dict(np.load(content))
     if arrays.pop("key") != key:
       return None
-    sequences = sequences_module.Sequences.from_arrays(
+    packed = sequences.Sequences.from_arrays(
       arrays.pop("flat_ids"), arrays.pop("lengths"), arrays["first_doc_token"]
     )
     num_examples = int(arrays.pop("num_examples"))
-    return Windows(num_examples, sequences, **arrays)
+    return Windows(num_examples, packed, **arrays)
   except FileNotFoundError:
     return None
   # A damaged zip file makes zipfile and NumPy raise almost anything.
@@ -782,20 +778,19 @@ def load_windows(path, key):
     return None
 
 
-def cached_windows(path, key, build, is_writer=True):
-  """Windows from a cache, or made and put there.
+def cached_windows(directory, name, key, build):
+  """Takes Windows from the cache of a run, or makes them and puts them there.
 
   Args:
-    path: an .npz file.
+    directory: output_directory.OutputDirectory.
+    name: of an .npz file in it.
     key: from `cache_key`.
     build: function that makes the Windows.
-    is_writer: whether this process may put them there.
   """
-  windows = load_windows(path, key)
+  windows = load_windows(os.path.join(directory.path, name), key)
   if windows is None:
     windows = build()
-    if is_writer:
-      save_windows(path, windows, key)
+    directory.save(name, lambda path: save_windows(path, windows, key))
   return windows
 
 
@@ -883,18 +878,16 @@ class FeatureWriter:
   """
 
   def __init__(self, filename, is_training):
-    from bert_keras3.data import records
-
     self.filename = filename
     self.is_training = is_training
     self.num_features = 0
     self._stack = contextlib.ExitStack()
-    self._writer = self._stack.enter_context(records.RecordWriter(filename))
+    self._writer = self._stack.enter_context(
+      record_writer.RecordWriter(filename)
+    )
 
   def process_feature(self, feature):
     """Appends one InputFeatures."""
-    from bert_keras3.data import features
-
     specs = features.squad_features(len(feature.input_ids), self.is_training)
     columns = {
       "unique_ids": [feature.unique_id],

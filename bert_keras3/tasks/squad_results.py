@@ -1,34 +1,31 @@
-"""SQuAD: from a model to logits, from answers to scores and a summary.
-
-Nothing here needs TensorFlow but `predict_logits`.
-"""
+"""SQuAD: from files to windows, from a model to answers and their files."""
 
 import dataclasses
 import json
-import math
 import sys
 
 import numpy as np
 import tqdm
 
-import tokenization
+from bert_keras3.data import sequences
+from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_decoding
-from bert_keras3.tasks import squad_metrics
+from bert_keras3.tasks import squad_scores
+from bert_keras3.training import evaluation
+from bert_keras3.training.monitor import Monitor
+from bert_keras3.weights import companions
 
 PREDICTIONS_FILE = "predictions.json"
 NBEST_FILE = "nbest_predictions.json"
 NULL_ODDS_FILE = "null_odds.json"
-# Kinds of question in the summary: the first of these words that is in one.
-QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how")
 
 
-def predict_logits(strategy, step, source, batch_size, keep_padding):
-  """Runs a model on all windows.
+def predict_logits(run, source, batch_size, keep_padding):
+  """Runs the model of a run on all windows.
 
   Args:
-    strategy: tf.distribute strategy the model lives in.
-    step: what evaluation.prediction_step returned.
-    source: features.SequenceSource of the windows.
+    run: run.Run of a modeling.BertSpanLabeler.
+    source: sequences.SequenceSource of the windows.
     batch_size: global batch size.
     keep_padding: whether positions of padding keep their logits, as upstream's
       do, and compete for the n best. If not they get -inf, and results do not
@@ -37,8 +34,6 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
   Returns:
     (start_logits, end_logits), float32 [windows, longest].
   """
-  from bert_keras3.training import evaluation
-
   logits = np.full(
     [2, len(source), source.bucket_lengths[-1]], -np.inf, np.float32
   )
@@ -52,7 +47,7 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
     disable=not sys.stderr.isatty(),
   ) as bar:
     for numbers, outputs in evaluation.predict(
-      strategy, step, source, batch_size
+      run.strategy, run.prediction_step, source, batch_size
     ):
       for side, name in enumerate(("start_logits", "end_logits")):
         values = outputs[name]
@@ -67,184 +62,290 @@ def predict_logits(strategy, step, source, batch_size, keep_padding):
 # Scores -----------------------------------------------------------------------
 
 
-def has_answers(examples):
-  """Whether a file was annotated: a test file is not."""
-  return any(example.answers for example in examples)
-
-
-def find_threshold(examples, decoded):
-  """The null threshold with the highest F1 on annotated examples."""
-  return squad_metrics.find_null_threshold(
-    _questions(examples), _best_texts(decoded), decoded.null_odds
-  )
-
-
-def with_threshold(decoded, threshold):
-  """The Decoded (2.0) with `predictions` "" for null odds above a threshold."""
-  predictions = squad_decoding.apply_null_threshold(
-    decoded.nbest, decoded.null_odds, threshold
-  )
-  return dataclasses.replace(decoded, predictions=predictions)
-
-
-def score_decoded(examples, decoded):
-  """The official figures of a Decoded, its best thresholds among them (2.0).
-
-  Args:
-    examples: list of squad_data.SquadExample with answers.
-    decoded: squad_decoding.Decoded.
-
-  Returns:
-    Dict, see `score`.
-  """
-  if not decoded.null_odds:
-    return score(examples, decoded.predictions)
-  results = score(examples, decoded.predictions, is_version_2=True)
-  # What threshold is best is asked of answers that no threshold has emptied.
-  best = score(examples, _best_texts(decoded), decoded.null_odds)
-  found = {name: best[name] for name in best if name.startswith("best_")}
-  return {**results, **found}
-
-
-def score(examples, texts, null_odds=None, is_version_2=False):
-  """The official figures of predictions, of SQuAD 2.0 if they must be.
-
-  Args:
-    examples: list of squad_data.SquadExample with answers.
-    texts: dict from question id to text, "" for no answer.
-    null_odds: dict from question id to float, None if unknown.
-    is_version_2: whether to score by 2.0 even without need.
-
-  Returns:
-    Dict of what squad_metrics.squad_v1_scores returns; if there are null odds,
-    or questions without an answer, of what squad_v2_scores returns.
-
-  Raises:
-    ValueError: the predictions are not of these questions.
-  """
-  questions = _questions(examples)
-  is_version_1 = null_odds is None and all(answers for _, answers in questions)
-  if is_version_1 and not is_version_2:
-    return squad_metrics.squad_v1_scores(questions, texts)
-  return squad_metrics.squad_v2_scores(questions, texts, null_odds, math.inf)
-
-
-def _best_texts(decoded):
-  return with_threshold(decoded, math.inf).predictions
-
-
-def _questions(examples):
-  return [(example.qas_id, example.answers) for example in examples]
-
-
 # Summary ----------------------------------------------------------------------
-
-
-def summarize(examples, texts, results):
-  """One screen about predictions: the figures, and by kind of question.
-
-  Args:
-    examples: list of squad_data.SquadExample with answers.
-    texts: dict from question id to text, "" for no answer.
-    results: dict of their official figures.
-
-  Returns:
-    str of some 12 lines.
-  """
-  rows = [("all", len(examples), *_figures(results))]
-  for prefix, name in (("HasAns_", "answered"), ("NoAns_", "unanswerable")):
-    if f"{prefix}total" in results:
-      total = results[f"{prefix}total"]
-      rows.append((f"  {name}", total, *_figures(results, prefix)))
-  for word, some in _by_word(examples, texts).items():
-    scores = _scorer(results)(_questions(some), texts)
-    rows.append((f"  {word}", len(some), *_figures(scores)))
-  lines = [f"{'questions':<16}{'number':>9}{'exact':>9}{'F1':>9}"]
-  for name, number, exact, f1 in rows:
-    lines.append(f"{name:<16}{number:>9}{exact:>9.2f}{f1:>9.2f}")
-  if "best_f1" in results:
-    lines.append(
-      f"best F1 by a threshold of the null odds: {results['best_f1']:.2f} at "
-      f"{results['best_f1_thresh']:.4f}"
-    )
-  return "".join(line + "\n" for line in lines)
-
-
-def _figures(results, prefix=""):
-  """Exact match and F1 of what either official script computes."""
-  exact = results.get("exact_match", results.get(f"{prefix}exact"))
-  return exact, results[f"{prefix}f1"]
-
-
-def _scorer(results):
-  if "exact_match" in results:
-    return squad_metrics.squad_v1_scores
-  return squad_metrics.squad_v2_scores
-
-
-def _by_word(examples, texts):
-  """{question word or "other": its examples with a text}, in a fixed order."""
-  groups = {word: [] for word in (*QUESTION_WORDS, "other")}
-  for example in examples:
-    words = squad_metrics.normalize_answer(example.question_text).split()
-    word = next((x for x in words if x in QUESTION_WORDS), "other")
-    if example.qas_id in texts:
-      groups[word].append(example)
-  return {word: some for word, some in groups.items() if some}
 
 
 # Files ------------------------------------------------------------------------
 
 
-def write_predictions(run, decoded):
+def write_predictions(directory, decoded):
   """Writes upstream's JSON files, each whole or not at all.
 
   Args:
-    run: output_directory.RunDirectory.
+    directory: output_directory.OutputDirectory.
     decoded: squad_decoding.Decoded; null_odds.json is written for 2.0 only.
   """
-  run.write(PREDICTIONS_FILE, _to_json(decoded.predictions))
-  run.write(NBEST_FILE, _to_json(decoded.nbest))
+  directory.write(PREDICTIONS_FILE, _to_json(decoded.predictions))
+  directory.write(NBEST_FILE, _to_json(decoded.nbest))
   if decoded.null_odds:
-    run.write(NULL_ODDS_FILE, _to_json(decoded.null_odds))
+    directory.write(NULL_ODDS_FILE, _to_json(decoded.null_odds))
 
 
 def _to_json(results):
   return json.dumps(results, indent=4) + "\n"
 
 
-def read_by_question(path, kind):
-  """Reads a JSON file with a value for each question id.
+# The parts of a run -----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+  """A file to predict: its questions, and their windows."""
+
+  examples: list[squad_data.SquadExample]
+  windows: squad_data.Windows
+  source: sequences.SequenceSource
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """All that a run reads.
+
+  Attributes:
+    pretrained: companions.Pretrained.
+    train_windows: squad_data.Windows to train on, None without training.
+    train_source: the same with the answers' positions, to take batches from.
+    questions: Questions to predict, None without prediction.
+  """
+
+  pretrained: companions.Pretrained
+  train_windows: squad_data.Windows | None
+  train_source: sequences.SequenceSource | None
+  questions: Questions | None
+
+  def save_companions(self, directory):
+    """Saves the vocabulary beside a model."""
+    directory.copy_vocab(self.pretrained.files.vocab_file)
+
+
+def open_data(run, pretrained):
+  """Reads the files of a run and lays windows over their texts.
 
   Args:
-    path: predictions.json, or null_odds.json.
-    kind: type of the values, str or float.
+    run: run.Run.
+    pretrained: companions.Pretrained.
+
+  Returns:
+    Data.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is not such a file.
+    ValueError, OSError: a file is not what it should be.
   """
-  with tokenization.open_bytes(path) as file:
-    content = file.read()
-  try:
-    values = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    problem = f"is not JSON ({error})"
-  else:
-    problem = _find_problem(values, kind)
-  if problem:
-    raise ValueError(
-      f"{path} {problem}; it should hold one object, from question ids to "
-      f"{'texts' if kind is str else 'numbers'}"
+  config = run.config
+  windows = source = questions = None
+  if config.do_train:
+    windows = open_windows(run, pretrained, "train")
+    positions = {
+      "start_positions": windows.start_positions,
+      "end_positions": windows.end_positions,
+    }
+    source = make_source(config, windows, positions)
+  if config.do_predict:
+    examples = squad_data.read_squad_examples(
+      config.predict_file, is_training=False
     )
-  return values
+    predicted = open_windows(run, pretrained, "predict")
+    questions = Questions(examples, predicted, make_source(config, predicted))
+  return Data(pretrained, windows, source, questions)
 
 
-def _find_problem(values, kind):
-  if not isinstance(values, dict):
-    return f"holds a {type(values).__name__}"
-  kinds = (int, float) if kind is float else kind
-  for qas_id, value in values.items():
-    if not isinstance(value, kinds):
-      return f"has {value!r} for question {qas_id!r}"
-  return None
+def open_windows(run, pretrained, split):
+  """Lays windows over train_file or predict_file, or takes the run's cache.
+
+  Args:
+    run: run.Run.
+    pretrained: companions.Pretrained.
+    split: "train" or "predict".
+
+  Returns:
+    squad_data.Windows.
+  """
+  config, is_training = run.config, split == "train"
+  path = config.train_file if is_training else config.predict_file
+  settings = {**config.window_settings, "is_training": is_training}
+
+  def build():
+    examples = squad_data.read_squad_examples(
+      path, is_training, config.version_2_with_negative
+    )
+    return squad_data.make_windows(examples, pretrained.tokenizer, **settings)
+
+  key = squad_data.cache_key(
+    path,
+    pretrained.files.vocab_file,
+    {
+      **settings,
+      "do_lower_case": config.do_lower_case,
+      "version_2_with_negative": config.version_2_with_negative,
+    },
+  )
+  return squad_data.cached_windows(
+    run.directory, f"{split}_windows.npz", key, build
+  )
+
+
+def make_source(config, windows, columns=None):
+  """Makes of windows a source that training and prediction take batches from.
+
+  Args:
+    config: SquadConfig.
+    windows: squad_data.Windows.
+    columns: dict of arrays [windows] that a batch has as well, or None.
+  """
+  lengths = (config.max_seq_length,)
+  if not config.is_padded:
+    lengths = sequences.bucket_lengths(
+      windows.sequences.lengths, config.max_seq_length
+    )
+  return sequences.SequenceSource(windows.sequences, columns or {}, lengths)
+
+
+def make_monitor(run, data):
+  """Makes the Monitor that scores predict_file, or None.
+
+  Args:
+    run: run.Run of a modeling.BertSpanLabeler.
+    data: Data.
+
+  Raises:
+    ValueError: it is asked for, but there is nothing to score.
+  """
+  config, questions = run.config, data.questions
+  if not config.eval_steps:
+    return None
+  if questions is None or not squad_scores.has_answers(questions.examples):
+    raise ValueError(
+      "--eval_steps and --early_stopping_patience need --do_predict and a "
+      "--predict_file with answers"
+    )
+
+  def evaluate_now():
+    examples = questions.examples
+    decoded = decode(run, data.pretrained.tokenizer, questions)
+    if config.version_2_with_negative:
+      threshold = squad_scores.find_threshold(examples, decoded)
+      decoded = squad_scores.with_threshold(decoded, threshold)
+    return squad_scores.score_decoded(examples, decoded)
+
+  return Monitor(evaluate_now, "f1", config.early_stopping_patience)
+
+
+def decode(run, tokenizer, questions, threshold=0.0):
+  """Decodes the logits of a run's model.
+
+  Args:
+    run: run.Run of a modeling.BertSpanLabeler.
+    tokenizer: tokenization.FullTokenizer.
+    questions: Questions.
+    threshold: null odds above it mean no answer (2.0).
+
+  Returns:
+    squad_decoding.Decoded.
+  """
+  config = run.config
+  start_logits, end_logits = predict_logits(
+    run,
+    questions.source,
+    config.predict_batch_size,
+    keep_padding=config.pad_to_max_length,
+  )
+  return squad_decoding.decode(
+    questions.examples,
+    questions.windows,
+    start_logits,
+    end_logits,
+    tokenizer,
+    config.decoding(threshold),
+  )
+
+
+def predict(run, data):
+  """Writes the predictions and, if the answers are known, their scores.
+
+  Args:
+    run: run.Run of a modeling.BertSpanLabeler.
+    data: Data.
+
+  Returns:
+    Dict of the official figures, empty if there are none.
+  """
+  questions, results = data.questions, {}
+  examples = questions.examples
+  is_scored = squad_scores.has_answers(examples)
+  decoded = decode(run, data.pretrained.tokenizer, questions)
+  if run.config.version_2_with_negative:
+    threshold = choose_threshold(run, examples if is_scored else None, decoded)
+    decoded = squad_scores.with_threshold(decoded, threshold)
+  write_predictions(run.directory, decoded)
+  if is_scored:
+    results = squad_scores.score_decoded(examples, decoded)
+    summary = squad_scores.summarize(examples, decoded.predictions, results)
+    run.report(results, summary=summary)
+  path = run.directory.path
+  run.tell(f"{len(examples)} predictions: {path}/{PREDICTIONS_FILE}")
+  return results
+
+
+def choose_threshold(run, examples, decoded):
+  """Chooses the null threshold, and saves it if it is new.
+
+  Args:
+    run: run.Run.
+    examples: annotated list of squad_data.SquadExample, or None.
+    decoded: squad_decoding.Decoded.
+
+  Returns:
+    The flag's if given; else the best on annotated examples, which is saved;
+    else the one that was saved.
+  """
+  if examples is None or run.config.null_score_diff_threshold is not None:
+    return known_threshold(run)
+  threshold = squad_scores.find_threshold(examples, decoded)
+  run.directory.write(squad_scores.THRESHOLD_FILE, f"{threshold!r}\n")
+  print(f"null_score_diff_threshold = {threshold!r}, best for these answers")
+  return threshold
+
+
+def known_threshold(run):
+  """Returns the null threshold of the flag, else of the run, else 0.
+
+  Raises:
+    ValueError: the run's file holds something else.
+  """
+  if run.config.null_score_diff_threshold is not None:
+    return run.config.null_score_diff_threshold
+  return squad_scores.read_threshold(run.directory.path)
+
+
+def find_answers(run, tokenizer, threshold, context, question):
+  """Finds the answers to one question in a text.
+
+  Args:
+    run: run.Run of a modeling.BertSpanLabeler.
+    tokenizer: tokenization.FullTokenizer.
+    threshold: null odds above it mean no answer (2.0).
+    context: the text.
+    question: what to answer from it.
+
+  Returns:
+    List of (text, probability, first character, the character after the last),
+    the best first; "" is no answer, and only the best has its characters.
+  """
+  words, offsets = squad_data.split_words(context)
+  example = squad_data.SquadExample(
+    "typed", question, words, context=context, word_offsets=offsets
+  )
+  windows = squad_data.make_windows(
+    [example], tokenizer, **run.config.window_settings, is_training=False
+  )
+  questions = Questions([example], windows, make_source(run.config, windows))
+  decoded = decode(run, tokenizer, questions, threshold)
+  (best,), (entries,) = decoded.best.values(), decoded.nbest.values()
+  others = [
+    (entry["text"], entry["probability"], None, None)
+    for entry in entries
+    if entry["text"] != best.text
+  ]
+  # Without characters it is upstream's "empty".
+  text = "" if best.start is None else best.text
+  return [(text, best.probability, best.start, best.end), *others]

@@ -4,12 +4,9 @@ import csv
 import dataclasses
 import io
 
-from bert_keras3.data.tables import READERS as READERS
-from bert_keras3.data.tables import BadRow as BadRow
-from bert_keras3.data.tables import InputExample as InputExample
-from bert_keras3.data.tables import Layout as Layout
-from bert_keras3.data.tables import read_examples as read_examples
-from bert_keras3.data.tables import read_text
+from bert_keras3.data import features
+from bert_keras3.data import record_writer
+from bert_keras3.data import tables
 from bert_keras3.tasks import classifier_data
 
 
@@ -31,7 +28,7 @@ class InputFeatures:
 def convert_single_example(
   ex_index, example, label_list, max_seq_length, tokenizer
 ):
-  """Upstream's conversion of one InputExample; `ex_index` is not used."""
+  """Converts an InputExample as upstream does; `ex_index` is not used."""
   del ex_index
   if isinstance(example, PaddingInputExample):
     zeros = ([0] * max_seq_length for _ in range(3))
@@ -41,7 +38,7 @@ def convert_single_example(
   )
   batch = sequences.pad([0], max_seq_length)
   return InputFeatures(
-    *(batch[x][0].tolist() for x in ("input_ids", "input_mask", "segment_ids")),
+    *(batch[x][0].tolist() for x in features.SEQUENCE_FEATURES),
     label_id=int(
       classifier_data.label_ids([example], label_list, "single_label")[0]
     ),
@@ -51,7 +48,7 @@ def convert_single_example(
 def convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer
 ):
-  """A list of InputFeatures, one per InputExample."""
+  """A list of InputFeatures, one per tables.InputExample."""
   return [
     convert_single_example(i, example, label_list, max_seq_length, tokenizer)
     for i, example in enumerate(examples)
@@ -62,22 +59,19 @@ def file_based_convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer, output_file
 ):
   """Writes InputFeatures as upstream's TFRecords."""
-  from bert_keras3.data import features as input_pipeline
-  from bert_keras3.data import records
-
-  specs = input_pipeline.classifier_features(max_seq_length)
-  features = convert_examples_to_features(
+  specs = features.classifier_features(max_seq_length)
+  converted = convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer
   )
   columns = {
-    "input_ids": [x.input_ids for x in features],
-    "input_mask": [x.input_mask for x in features],
-    "segment_ids": [x.segment_ids for x in features],
-    "label_ids": [x.label_id for x in features],
-    "is_real_example": [int(x.is_real_example) for x in features],
+    "input_ids": [x.input_ids for x in converted],
+    "input_mask": [x.input_mask for x in converted],
+    "segment_ids": [x.segment_ids for x in converted],
+    "label_ids": [x.label_id for x in converted],
+    "is_real_example": [int(x.is_real_example) for x in converted],
   }
-  with records.RecordWriter(output_file) as writer:
-    for record in input_pipeline.serialize_examples(columns, specs):
+  with record_writer.RecordWriter(output_file) as writer:
+    for record in features.serialize_examples(columns, specs):
       writer.write(record)
 
 
@@ -103,8 +97,8 @@ class DataProcessor:
   @classmethod
   def _read_tsv(cls, input_file, quotechar=None):
     if not quotechar:
-      return [fields for _, fields in READERS["glue"](input_file)]
-    lines = io.StringIO(read_text(input_file), newline="")
+      return [fields for _, fields in tables.READERS["glue"](input_file)]
+    lines = io.StringIO(tables.read_text(input_file), newline="")
     return list(csv.reader(lines, delimiter="\t", quotechar=quotechar))
 
 
@@ -136,7 +130,7 @@ class TaskProcessor(DataProcessor):
 
   def _read(self, data_dir, split):
     path, layout = classifier_data.require_file(self.task, split, data_dir)
-    return read_examples(
+    return tables.read_examples(
       path, layout, split, self.task.problem_type, self.task.labels or None
     )
 

@@ -6,51 +6,22 @@ the same global batches to its own replicas.
 """
 
 import contextlib
-import dataclasses
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from bert_keras3.data import files
 from bert_keras3.training import workers
 
-PRECISION_POLICIES = {
-  "float32": "float32",
-  "bfloat16": "mixed_bfloat16",
-  "float16": "mixed_float16",
-}
-
-
 # Devices ----------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceConfig:
-  """Where and in which arithmetic to run."""
-
-  distribution_strategy: str = "auto"
-  num_devices: int | None = None
-  mixed_precision: str = "float32"
-  xla: str = "auto"
-  deterministic: bool = False
-  tpu_name: str | None = None
-  tpu_zone: str | None = None
-  gcp_project: str | None = None
-  num_tpu_cores: int | None = None
-  worker_timeout: float = 600.0  # seconds without progress, of several workers
-
-  @property
-  def policy(self):
-    """Name of the Keras dtype policy."""
-    return PRECISION_POLICIES[self.mixed_precision]
 
 
 def make_strategy(config):
   """Builds the tf.distribute strategy; call it before any other TensorFlow op.
 
   Args:
-    config: DeviceConfig.
+    config: configs.DeviceConfig.
 
   Raises:
     ValueError: there are fewer devices than asked for, or TF_CONFIG is not set
@@ -67,7 +38,7 @@ def make_strategy(config):
     "multi_worker": _make_multi_worker,
     "tpu": _make_tpu,
   }
-  return makers[config.distribution_strategy](config)
+  return makers[config.strategy_name](config)
 
 
 def _make_auto(config):
@@ -149,7 +120,7 @@ def watchdog_of(strategy):
 
 def _make_multi_worker(config):
   try:
-    tf_config = json.loads(os.environ["TF_CONFIG"])
+    tf_config = files.parse_json(os.environ["TF_CONFIG"])
     cluster = workers.Cluster.from_tf_config(tf_config)
   except (AttributeError, LookupError, TypeError, ValueError) as error:
     raise ValueError(
@@ -164,14 +135,14 @@ def _make_tpu(config):
   """Connects to a TPU; `num_tpu_cores` may ask for a part of it."""
   try:
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-      tpu=config.tpu_name, zone=config.tpu_zone, project=config.gcp_project
+      tpu=config.tpu_address, zone=config.tpu_zone, project=config.gcp_project
     )
     tf.config.experimental_connect_to_cluster(resolver)
     topology = tf.tpu.experimental.initialize_tpu_system(resolver)
   except (ValueError, tf.errors.OpError) as error:
     raise ValueError(
-      f"no TPU can be reached as --tpu_name={config.tpu_name} ({error}); check "
-      "its name, --tpu_zone and --gcp_project, or leave out --use_tpu"
+      f"no TPU can be reached as --tpu_name={config.tpu_address} ({error}); "
+      "check its name, --tpu_zone and --gcp_project, or leave out --use_tpu"
     ) from error
   available = int(np.prod(topology.mesh_shape[:3])) * topology.mesh_shape[-1]
   cores = config.num_tpu_cores
@@ -242,7 +213,7 @@ class Failure:
 
 
 def distribute_batches(
-  strategy, batches, num_micro_batches=None, variable_features=()
+  strategy, batches, specs, batch_size, num_micro_batches=None
 ):
   """Deals global batches out to the replicas.
 
@@ -252,10 +223,10 @@ def distribute_batches(
   Args:
     strategy: tf.distribute strategy.
     batches: function without arguments that returns an iterator of dicts of
-      arrays [batch, ...], batch a multiple of R, all of the same shapes but
-      for the last axis of variable_features.
+      arrays [batch_size, *spec.shape].
+    specs: tuple of features.FeatureSpec, the features of every batch.
+    batch_size: a multiple of R.
     num_micro_batches: splits each part into [micro_batches, rows, ...] if set.
-    variable_features: names of features whose last axis differs by batch.
 
   Returns:
     Distributed dataset.
@@ -277,15 +248,10 @@ def distribute_batches(
         for replica in range(first, first + num_local):
           yield share(batch, replica, num_replicas)
 
-    example = share(next(iter(batches())), first, num_replicas)
+    rows = _split_shape(batch_size // num_replicas, num_micro_batches)
     signature = {
-      name: tf.TensorSpec(
-        (*values.shape[:-1], None)
-        if name in variable_features
-        else values.shape,
-        values.dtype,
-      )
-      for name, values in example.items()
+      spec.name: tf.TensorSpec((*rows, *spec.shape), spec.dtype)
+      for spec in specs
     }
     dataset = tf.data.Dataset.from_generator(
       generate, output_signature=signature
@@ -298,7 +264,14 @@ def distribute_batches(
 def _split(values, num_micro_batches):
   if num_micro_batches is None:
     return values
-  return values.reshape([num_micro_batches, -1, *values.shape[1:]])
+  rows = _split_shape(len(values), num_micro_batches)
+  return values.reshape([*rows, *values.shape[1:]])
+
+
+def _split_shape(num_rows, num_micro_batches):
+  if num_micro_batches is None:
+    return (num_rows,)
+  return (num_micro_batches, num_rows // num_micro_batches)
 
 
 def first_replica(strategy, value):

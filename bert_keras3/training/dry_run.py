@@ -19,6 +19,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from bert_keras3.data import features
 from bert_keras3.data import order as order_module
 from bert_keras3.data import records
 from bert_keras3.training import devices as device_strategy
@@ -128,7 +129,7 @@ def forecast(findings, trainer, source, run, init_checkpoint=None):
     findings: Findings.
     trainer: loop.Trainer that `run.prepare` has prepared.
       Its weights are spoilt.
-    source: records, see loop.Trainer.fit.
+    source: sources.Source.
     run: output_directory.RunDirectory.
     init_checkpoint: weights of a new run, None for random ones.
   """
@@ -145,7 +146,9 @@ def _try_steps(findings, trainer, source):
   warmup, measured = choose_batches(trainer, source)
   try:
     # Within tf.data an error would be a traceback.
-    longest, *_ = [source.take(numbers) for numbers in [*warmup, *measured]]
+    longest, *_ = [
+      source.take(numbers, trainer.step) for numbers in [*warmup, *measured]
+    ]
   except ValueError as error:
     findings.refuse(str(error))
     return
@@ -266,7 +269,7 @@ def choose_batches(trainer, source):
     source, config.train_batch_size, config.seed
   )
   first = trainer.step + trainer.data_offset
-  if not source.variable_features:
+  if not features.vary(source.specs):
     steps = range(first, first + WARMUP_STEPS + MEASURED_STEPS)
     numbers = [order.batch(step) for step in steps]
     return numbers[:WARMUP_STEPS], numbers[WARMUP_STEPS:]
@@ -293,7 +296,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
 
   Args:
     trainer: loop.Trainer.
-    source: records.
+    source: sources.Source.
     warmup: list of arrays [batch] of record numbers.
     measured: likewise, of the steps that are timed.
     clock: function that returns seconds.
@@ -303,17 +306,19 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
   """
 
   def batches():
-    return (source.take(numbers) for numbers in [*warmup, *measured])
+    for numbers in [*warmup, *measured]:
+      yield source.take(numbers, first_step)
 
+  first_step = trainer.step
   iterator = iter(
     device_strategy.distribute_batches(
       trainer.strategy,
       batches,
+      source.specs,
+      trainer.config.train_batch_size,
       trainer.config.gradient_accumulation_steps,
-      source.variable_features,
     )
   )
-  first_step = trainer.step
   try:
     statistics = trainer.train_steps(iterator, len(warmup))
     start = clock()
@@ -522,7 +527,7 @@ def check_records(findings, source, seed=0):
 
   Args:
     findings: Findings.
-    source: features.RecordSource that does not skip bad records; one that
+    source: records.RecordSource that does not skip bad records; one that
       does has read them all.
     seed: int that decides on the sample.
   """
@@ -558,7 +563,7 @@ def _check_sample(source, seed):
     numbers = np.arange(start, min(start + size, len(source)))
     count += len(numbers)
     try:
-      source.take(numbers)
+      source.take(numbers, step=0)
     except ValueError as error:
       return count, str(error)
   return count, None

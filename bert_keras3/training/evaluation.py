@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from bert_keras3.data import order as order_module
+from bert_keras3.data import order
 from bert_keras3.training import devices
 
 
@@ -16,7 +16,7 @@ def evaluate(strategy, model, source, batch_size, max_batches=None):
   Args:
     strategy: tf.distribute strategy the model lives in.
     model: head model of `modeling`.
-    source: records, see loop.Trainer.fit.
+    source: sources.Source.
     batch_size: global batch size.
     max_batches: batches to stop after, None for all.
 
@@ -73,7 +73,7 @@ def predict(strategy, step, source, batch_size):
   Args:
     strategy: tf.distribute strategy the model lives in.
     step: what `prediction_step` returned.
-    source: records, see loop.Trainer.fit.
+    source: sources.Source.
     batch_size: global batch size.
 
   Yields:
@@ -94,26 +94,28 @@ def _predict_batch(model, batch):
 
 
 def _padded_batches(strategy, source, batch_size, max_batches=None):
-  """Yields (distributed batch, numbers of the records in it)."""
+  """Yields (distributed batch, numbers of the examples in it)."""
   replicas = strategy.num_replicas_in_sync
   padded_size = -(-batch_size // replicas) * replicas
-  order = order_module.inference_order(source)
+  examples = order.inference_order(source)
 
   def numbers():
-    for positions in order_module.sequential_batches(
+    for positions in order.sequential_batches(
       len(source), batch_size, max_batches
     ):
-      yield order[positions]
+      yield examples[positions]
 
   def batches():
     for batch in numbers():
-      yield order_module.pad_batch(source.take(batch), padded_size)
+      # Of no step of training, and the same in every evaluation: step 0.
+      yield order.pad_batch(source.take(batch, step=0), padded_size)
 
   failure = devices.Failure()
   distributed = devices.distribute_batches(
     strategy,
     lambda: failure.watch(batches),
-    variable_features=source.variable_features,
+    order.padded_features(source.specs),
+    padded_size,
   )
   with failure.explain():
     yield from _in_step(strategy, zip(distributed, numbers(), strict=True))

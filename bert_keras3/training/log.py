@@ -17,7 +17,7 @@ import tensorflow as tf
 import tqdm
 
 from bert_keras3.data import files
-from bert_keras3.data import records
+from bert_keras3.data import record_writer
 from bert_keras3.weights import checkpoints
 
 # A loss is judged once: after so many reports, twice the warmup and a fifth of
@@ -145,7 +145,7 @@ class TrainingLog:
     self._events = tf.summary.create_file_writer(
       output_dir, filename_suffix=_EVENTS_SUFFIX
     )
-    self._schedule = config.schedule
+    self._config = config
     self._bar = tqdm.tqdm(
       total=config.num_train_steps,
       initial=step,
@@ -159,7 +159,7 @@ class TrainingLog:
     self._show(_report_line(report))
     self._reports.add({"step": report.step, **report.values})
     self._write_events(report.step, report.values)
-    trouble = find_trouble(self._reports.rows, self._schedule)
+    trouble = find_trouble(self._reports.rows, self._config)
     if trouble:
       self._show(f"warning: {trouble}")
 
@@ -280,7 +280,7 @@ def _cut_events(output_dir, step):
     kept = [x for x in events if x.step <= step]
     if is_whole and len(kept) == len(events):
       continue
-    with records.RecordWriter(path) as writer:
+    with record_writer.RecordWriter(path) as writer:
       for event in kept:
         writer.write(event.SerializeToString())
 

@@ -9,18 +9,17 @@ The state of a run is its weights, its slots and the number of steps taken.
 Batches and dropout masks are pure functions of that number and the seed.
 """
 
-import dataclasses
 import functools
 import os
 import sys
 import time
 
-import keras
 import tensorflow as tf
 
 import modeling
 import optimization
 from bert_keras3.data import order as order_module
+from bert_keras3.data import sources
 from bert_keras3.training import devices
 from bert_keras3.training import log as training_log
 from bert_keras3.training import loss_scale
@@ -34,72 +33,18 @@ MAX_SKIPPED_STEPS = 20
 MAX_SHOWN_RECORDS = 32
 
 
-def set_seed(seed):
-  """Fixes the initial weights; training's randomness has its own seed."""
-  keras.utils.set_random_seed(seed)
+def make_schedule(config):
+  """Makes the optimization.LearningRateSchedule of a configs.TrainingConfig."""
+  return optimization.LearningRateSchedule(
+    init_lr=config.learning_rate,
+    num_train_steps=config.num_train_steps,
+    num_warmup_steps=config.num_warmup_steps,
+    decay=config.schedule,
+    power=config.schedule_power,
+  )
 
 
 # Training ---------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-  """How to train, whatever the task."""
-
-  output_dir: str
-  schedule: optimization.LearningRateSchedule
-  train_batch_size: int  # global: over all replicas and micro-batches
-  optimizer: str = "adamw"
-  adam_bias_correction: bool = False
-  layerwise_lr_decay: float = 1.0
-  gradient_accumulation_steps: int = 1
-  seed: int = 0
-  clip_norm: float = optimization.CLIP_NORM
-  iterations_per_loop: int = 1000
-  save_checkpoints_steps: int = 1000
-  keep_checkpoint_max: int = 5
-  log_every_steps: int = 100
-  eval_steps: int = 0  # steps between a Monitor's evaluations; 0: at the end
-  save_checkpoints_secs: float = 0.0  # seconds between further ones; 0: none
-  on_nan: str = "stop"  # or "skip" or "rollback"
-
-  @property
-  def num_train_steps(self):
-    """Number of updates of the whole run."""
-    return self.schedule.num_train_steps
-
-  def with_epochs(self, num_examples, num_epochs, warmup_proportion):
-    """This config with the steps of fine-tuning, rounded down as upstream.
-
-    Raises:
-      ValueError: the examples do not make one step.
-    """
-    num_steps = int(num_examples / self.train_batch_size * num_epochs)
-    if not num_steps:
-      raise ValueError(
-        f"{num_examples} examples and --num_train_epochs={num_epochs} are less "
-        f"than one batch of {self.train_batch_size}; lower --train_batch_size "
-        "or raise --num_train_epochs"
-      )
-    schedule = dataclasses.replace(
-      self.schedule,
-      num_train_steps=num_steps,
-      num_warmup_steps=int(num_steps * warmup_proportion),
-    )
-    return dataclasses.replace(self, schedule=schedule)
-
-  def steps_until_boundary(self, step):
-    """Steps from `step` to the next one after which Python has work to do."""
-    intervals = (
-      self.iterations_per_loop,
-      self.log_every_steps,
-      self.save_checkpoints_steps,
-      self.eval_steps or self.num_train_steps,
-    )
-    return min(
-      self.num_train_steps - step,
-      *(interval - step % interval for interval in intervals),
-    )
 
 
 def _apply_if(condition, apply):
@@ -125,7 +70,7 @@ class Trainer:
   Args:
     strategy: tf.distribute strategy.
     model: head model of `modeling`, created in the strategy's scope.
-    config: TrainingConfig.
+    config: configs.TrainingConfig.
     jit_compile: compile each micro-batch with XLA.
     monitor: Monitor that evaluates every config.eval_steps, or None.
 
@@ -159,6 +104,7 @@ class Trainer:
     self.optimizer = optimization.OPTIMIZERS[config.optimizer](
       bias_correction=config.adam_bias_correction
     )
+    self._schedule = make_schedule(config)
     self.lr_factors = optimization.layerwise_factors(
       self.weights, config.layerwise_lr_decay
     )
@@ -247,8 +193,7 @@ class Trainer:
     """Trains from the current step to the last one.
 
     Args:
-      source: records to train on, with `len`, `take(numbers)` and `block_size`
-        (an features.RecordSource).
+      source: sources.Source of the examples to train on.
       log_to: directory for the log; this process logs nothing if None.
 
     Raises:
@@ -460,18 +405,7 @@ class Trainer:
     """Where a step's batch comes from."""
     numbers = self._order(source).batch(step + self.data_offset)
     shown = sorted(int(number) for number in numbers[:MAX_SHOWN_RECORDS])
-    if not hasattr(source, "locate"):
-      places = ", ".join(map(str, shown))
-      text = f"examples {places}"
-    else:
-      by_file = {}
-      for number in shown:
-        path, position = source.locate(number)
-        by_file.setdefault(path, []).append(str(position))
-      text = "; ".join(
-        f"records {', '.join(positions)} of {path}"
-        for path, positions in by_file.items()
-      )
+    text = sources.describe_examples(source, shown)
     more = len(numbers) - len(shown)
     return f"its batch: {text}" + (f" and {more} more" if more else "")
 
@@ -489,13 +423,14 @@ class Trainer:
     )
 
     def batches():
-      return (source.take(order.batch(step)) for step in steps)
+      return (source.take(order.batch(step), step) for step in steps)
 
     return devices.distribute_batches(
       self.strategy,
       lambda: failure.watch(batches),
+      source.specs,
+      config.train_batch_size,
       config.gradient_accumulation_steps,
-      source.variable_features,
     )
 
   def train_steps(self, iterator, num_steps, sums=None):
@@ -600,7 +535,7 @@ class Trainer:
     gradients, gradient_norm = optimization.clip_by_global_norm(
       self.loss_scale.remove(gradients), self.config.clip_norm
     )
-    learning_rate = self.config.schedule(step)
+    learning_rate = self._schedule(step)
     replica.merge_call(
       self._update, args=(gradients, loss, gradient_norm, learning_rate, step)
     )

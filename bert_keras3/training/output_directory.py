@@ -50,28 +50,40 @@ RUN_FILES = (
 )
 
 
-class RunDirectory:
-  """An output_dir that knows which run it holds.
+def open_directory(path, settings, data_files, may_write):
+  """Opens an output_dir for this process.
 
   Args:
     path: the directory, local or remote.
     settings: dict from flag name to value of all flags that decide the result.
     data_files: paths of the files that decide it too.
-    is_writer: whether this process may write; with several, one may.
+    may_write: whether this process may write there: of several workers one may,
+      and in a rehearsal none.
+
+  Returns:
+    OutputDirectory or ReadOnlyDirectory.
 
   Raises:
     NotADirectoryError: `path` is a file.
     ValueError: checkpoints there could not be read.
   """
+  directory_class = OutputDirectory if may_write else ReadOnlyDirectory
+  return directory_class(path, settings, data_files)
 
-  def __init__(self, path, settings, data_files, is_writer=True):
+
+class OutputDirectory:
+  """An output_dir that knows which run it holds.
+
+  Args: as those of `open_directory`.
+  """
+
+  def __init__(self, path, settings, data_files):
     if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
       raise NotADirectoryError(
         f"--output_dir={path} is a file; name a directory"
       )
     checkpoints.check_path(path)
     self.path = path
-    self.is_writer = is_writer
     self.manifest = {
       "settings": settings,
       "data": {file: _fingerprint(file) for file in data_files},
@@ -103,23 +115,40 @@ class RunDirectory:
     checkpoint = os.path.join(self.path, "checkpoint")
     return "unfinished" if tf.io.gfile.exists(checkpoint) else "new"
 
-  def make(self):
-    """Creates the directory if it is not there."""
-    if self.is_writer:
-      tf.io.gfile.makedirs(self.path)
+  @property
+  def log_dir(self):
+    """Path for the training log, None where nothing may be written."""
+    return self.path
 
-  def write(self, name, text):
-    """Writes a text file of the run."""
-    if self.is_writer:
-      self.make()
-      files.write_atomically(os.path.join(self.path, name), text)
+  def save(self, name, write):
+    """Writes a file of the run, in a directory that is made if missing.
+
+    Args:
+      name: of the file.
+      write: function of its path.
+    """
+    tf.io.gfile.makedirs(self.path)
+    write(os.path.join(self.path, name))
+
+  def write(self, name, content):
+    """Writes a str or bytes as a file of the run."""
+    self.save(name, lambda path: files.write_atomically(path, content))
 
   def copy(self, source, name):
     """Copies a file into the run, unless it lies there already."""
     path = os.path.join(self.path, name)
-    if self.is_writer and os.path.realpath(source) != os.path.realpath(path):
-      self.make()
-      tf.io.gfile.copy(source, path, overwrite=True)
+    if os.path.realpath(source) != os.path.realpath(path):
+      self.save(
+        name, lambda path: tf.io.gfile.copy(source, path, overwrite=True)
+      )
+
+  def tell(self, text):
+    """Prints a line about the run."""
+    print(text)
+
+  def perform(self, action, *args):
+    """Calls a function that writes elsewhere, such as an export."""
+    action(*args)
 
   def copy_vocab(self, vocab_file):
     """Gives the run its vocabulary, as a vocab.txt whatever it was."""
@@ -171,20 +200,18 @@ class RunDirectory:
 
   def _remove(self, patterns):
     """Deletes the files of those names, and nothing else."""
-    if self.is_writer:
-      for pattern in patterns:
-        for file in checkpoints.list_files(self.path, pattern):
-          tf.io.gfile.remove(file)
+    for pattern in patterns:
+      for file in checkpoints.list_files(self.path, pattern):
+        tf.io.gfile.remove(file)
 
   def _read(self):
     path = os.path.join(self.path, MANIFEST)
     if not tf.io.gfile.exists(path):
       return None
     try:
-      with tf.io.gfile.GFile(path, "rb") as reader:
-        found = json.loads(reader.read())
+      found = files.read_json(path, "{problem}")
       problem = _find_problem(found)
-    except (ValueError, RecursionError, tf.errors.OpError) as error:
+    except (ValueError, OSError) as error:
       problem = str(error)
     if problem:
       raise ValueError(
@@ -215,6 +242,24 @@ class RunDirectory:
         f"{changed[0]} is not what the run in {self.path} was started with; "
         f"{remedy} to delete that run"
       )
+
+
+class ReadOnlyDirectory(OutputDirectory):
+  """An output_dir that another process writes, or that a rehearsal reads."""
+
+  log_dir = None
+
+  def save(self, name, write):
+    """Does nothing."""
+
+  def tell(self, text):
+    """Does nothing."""
+
+  def perform(self, action, *args):
+    """Does nothing."""
+
+  def _remove(self, patterns):
+    """Does nothing."""
 
 
 def _find_problem(manifest):

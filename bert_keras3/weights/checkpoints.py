@@ -18,6 +18,8 @@ import zlib
 
 import tensorflow as tf
 
+from bert_keras3.data import files
+from bert_keras3.weights import file_names
 from bert_keras3.weights import hugging_face
 from bert_keras3.weights import keras_files
 
@@ -74,8 +76,8 @@ def _find(path):
 def _possible_prefixes(path):
   if tf.io.gfile.isdir(path):
     # A finished run has both; its newest weights need not be its best.
-    return os.path.join(path, "bert_model.ckpt"), latest(path)
-  if os.path.basename(path) == "checkpoint":
+    return os.path.join(path, file_names.WEIGHTS), latest(path)
+  if os.path.basename(path) == file_names.CHECKPOINT_STATE:
     return (latest(os.path.dirname(path)),)
   return (path,)
 
@@ -350,13 +352,10 @@ def _read_extra(prefix):
   path = prefix + ".json"
   if not tf.io.gfile.exists(path):
     return {}
-  with tf.io.gfile.GFile(path, "rb") as reader:
-    content = reader.read()
-  try:
-    extra = json.loads(content)
-    checksum = extra.pop("crc32", None)  # Earlier versions wrote none.
-  except (ValueError, AttributeError, RecursionError, TypeError) as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
+  extra = files.read_json(path, "{path} is damaged: {problem}")
+  if not isinstance(extra, dict):
+    raise ValueError(f"{path} is damaged: it holds no JSON object")
+  checksum = extra.pop("crc32", None)  # Earlier versions wrote none.
   if checksum not in (None, _checksum(extra)):
     raise ValueError(f"{path} is damaged: its checksum does not match")
   return extra
@@ -450,7 +449,7 @@ def save(prefix, variables, global_step=None, extra=None):
   }
   if global_step is not None:
     tensors[GLOBAL_STEP] = tf.constant(global_step, tf.int64)
-  temporary = f"{prefix}.incomplete-{os.getpid()}"
+  temporary = files.temporary_name(prefix)
   suffixes = (
     list(_FILE_SUFFIXES) if extra is None else [".json", *_FILE_SUFFIXES]
   )
@@ -479,8 +478,8 @@ def _write(prefix, tensors, extra):
     tensors=list(tensors.values()),
   )
   if extra is not None:
-    with tf.io.gfile.GFile(prefix + ".json", "w") as writer:
-      json.dump({**extra, "crc32": _checksum(extra)}, writer)
+    content = json.dumps({**extra, "crc32": _checksum(extra)})
+    files.write_atomically(prefix + ".json", content)
 
 
 def _verify(prefix, tensors):
@@ -550,8 +549,5 @@ class CheckpointDirectory:
     lines = [f'model_checkpoint_path: "{names[-1]}"'] + [
       f'all_model_checkpoint_paths: "{name}"' for name in names
     ]
-    path = os.path.join(self.directory, "checkpoint")
-    temporary = f"{path}.incomplete-{os.getpid()}"
-    with tf.io.gfile.GFile(temporary, "w") as writer:
-      writer.write("\n".join(lines) + "\n")
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    path = os.path.join(self.directory, file_names.CHECKPOINT_STATE)
+    files.write_atomically(path, "\n".join(lines) + "\n")

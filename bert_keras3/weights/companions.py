@@ -1,24 +1,27 @@
 """The files a model comes with: architecture, vocabulary, labels."""
 
 import dataclasses
-import json
 import os
 
 import tensorflow as tf
 
+import modeling
 import tokenization
+from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 from bert_keras3.weights import hugging_face
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
 MAX_PADDED_VOCAB = 128
-CONFIG = "bert_config.json"
-RUN_MANIFEST = "run_manifest.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 # transformers 5 writes the second only.
-VOCAB_NAMES = ("vocab.txt", "tokenizer.json")
+VOCAB_NAMES = (file_names.VOCAB, "tokenizer.json")
 # Beside weights, and read as well: which are newest, how texts were cased.
-_READ_BESIDE = ("checkpoint", TOKENIZER_CONFIG, RUN_MANIFEST)
+_READ_BESIDE = (
+  file_names.CHECKPOINT_STATE,
+  file_names.TOKENIZER_CONFIG,
+  file_names.RUN_MANIFEST,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,71 @@ class ModelFiles:
   bert_config_file: str
   vocab_file: str
   labels_file: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """A model's files, opened and checked against each other.
+
+  Attributes:
+    files: ModelFiles.
+    bert_config: modeling.BertConfig.
+    tokenizer: tokenization.FullTokenizer, None of a model without vocabulary.
+  """
+
+  files: ModelFiles
+  bert_config: modeling.BertConfig
+  tokenizer: tokenization.FullTokenizer | None
+
+  @property
+  def paths(self):
+    """List of the files that decide what training makes of a text."""
+    return [self.files.bert_config_file, self.files.vocab_file]
+
+
+def open_pretrained(config, output_dir=None):
+  """Finds, reads and checks the files of a model.
+
+  Args:
+    config: configs.WeightsConfig.
+    output_dir: where a trained model may lie as well, or None.
+
+  Returns:
+    Pretrained.
+
+  Raises:
+    ValueError, OSError: a file is missing, or they do not fit each other.
+  """
+  if not config.do_train:
+    require_weights(output_dir, config.init_checkpoint)
+  found = find(
+    output_dir,
+    config.init_checkpoint,
+    config.bert_config_file,
+    config.vocab_file,
+  )
+  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
+  tokenizer = open_tokenizer(
+    found.vocab_file,
+    config.do_lower_case,
+    bert_config,
+    config.init_checkpoint,
+    config.special_tokens_in_text,
+  )
+  if config.max_seq_length:
+    check_length(config.max_seq_length, bert_config)
+  return Pretrained(found, bert_config, tokenizer)
+
+
+def open_architecture(bert_config_file):
+  """Opens a model that has no vocabulary: its config alone.
+
+  Raises:
+    ValueError, OSError: the file is missing or damaged.
+  """
+  files = ModelFiles(bert_config_file, None, None)
+  bert_config = modeling.BertConfig.from_json_file(bert_config_file)
+  return Pretrained(files, bert_config, tokenizer=None)
 
 
 def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
@@ -100,7 +168,7 @@ def find_config(places):
     places: see `find_beside`.
   """
   for place in filter(None, places):
-    names = [CONFIG, hugging_face.CONFIG]
+    names = [file_names.CONFIG, hugging_face.CONFIG]
     found = find_beside(names[::-1] if _is_theirs(place) else names, [place])
     if found:
       return found
@@ -126,13 +194,14 @@ def read_casing(place):
   Raises:
     ValueError: the tokenizer differs from BERT's, or a file is damaged.
   """
-  tokenizer = read_json_beside(place, TOKENIZER_CONFIG)
-  settings = read_json_beside(place, RUN_MANIFEST).get("settings", {})
+  tokenizer = read_json_beside(place, file_names.TOKENIZER_CONFIG)
+  manifest = read_json_beside(place, file_names.RUN_MANIFEST)
+  settings = manifest.get("settings", {})
   casing = tokenizer.get("do_lower_case", settings.get("do_lower_case"))
   # transformers lower-cases where nothing is said.
   is_own = tokenizer.get("strip_accents") not in (None, casing is not False)
   if is_own or tokenizer.get("tokenize_chinese_chars") is False:
-    path = find_beside([TOKENIZER_CONFIG], [place])
+    path = find_beside([file_names.TOKENIZER_CONFIG], [place])
     raise ValueError(
       f"{path} is of another tokenizer than BERT's, whose lower-casing strips "
       "accents and to which Chinese characters are words; remove strip_accents "
@@ -149,19 +218,15 @@ def read_json_beside(place, name):
     name: of the file.
 
   Raises:
-    ValueError: the file is damaged.
+    OSError: the file cannot be read.
+    ValueError: it is damaged.
   """
-  found = find_beside([name], [place])
-  if not found:
+  path = find_beside([name], [place])
+  if not path:
     return {}
-  with tf.io.gfile.GFile(found, "rb") as reader:
-    content = reader.read()
-  try:
-    content = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"{found} is not valid JSON: {error}") from error
+  content = files.read_json(path)
   if not isinstance(content, dict):
-    raise ValueError(f"{found} holds no JSON object, as it should")
+    raise ValueError(f"{path} holds no JSON object, as it should")
   return content
 
 
@@ -172,8 +237,10 @@ def find_labels(places):
     places: see `find_beside`.
   """
   config = find_beside([hugging_face.CONFIG], places)
-  is_named = config and "://" not in config and hugging_face.read_labels(config)
-  return find_beside(["labels.txt"], places) or (config if is_named else None)
+  own_labels = find_beside([file_names.LABELS], places)
+  if own_labels or not config or files.is_remote(config):
+    return own_labels
+  return config if hugging_face.read_labels(config) else None
 
 
 def find_beside(names, places):

@@ -24,8 +24,10 @@ import tensorflow as tf
 
 import modeling
 import tokenization
+from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
+from bert_keras3.weights import file_names
 from bert_keras3.weights import growth as model_growth
 from bert_keras3.weights import hugging_face
 from bert_keras3.weights import labels as labels_module
@@ -229,7 +231,7 @@ def _read_problem_type(path):
   for ours, name in _PROBLEM_TYPES.items():
     if theirs.get("problem_type") == name:
       return ours
-  run = companions.read_json_beside(path, companions.RUN_MANIFEST)
+  run = companions.read_json_beside(path, file_names.RUN_MANIFEST)
   return run.get("settings", {}).get("problem_type")
 
 
@@ -320,6 +322,40 @@ def _draw_pooler(config):
   }
 
 
+def grow(model, new_tokens, max_position_embeddings):
+  """Adds tokens and positions.
+
+  Args:
+    model: Model.
+    new_tokens: list of str.
+    max_position_embeddings: of the new model, None for as many as it has.
+
+  Returns:
+    (Model, sentences about what was added).
+
+  Raises:
+    ValueError: there is no vocabulary to extend, or an addition makes no sense.
+  """
+  notes = []
+  if new_tokens:
+    model, added = extend_vocab(model, new_tokens)
+    at_end = len(added.ids) - added.num_filled
+    notes.append(
+      f"{len(added.ids)} tokens added: {added.num_filled} in place of "
+      f"[unusedN], {at_end} at the end; {len(added.known)} were known already"
+    )
+  if max_position_embeddings:
+    before = model.config.max_position_embeddings
+    is_more = max_position_embeddings > before
+    model = extend_positions(model, max_position_embeddings)
+    repeated = "the trained ones repeated; train on before use"
+    notes.append(
+      f"positions: {before}, now {max_position_embeddings}"
+      + (f", {repeated}" if is_more else "")
+    )
+  return model, notes
+
+
 def extend_vocab(model, new_tokens):
   """Gives new tokens rows of their own; see model_growth.
 
@@ -381,13 +417,13 @@ def write_tf1(output_dir, model):
     ValueError: the directory is not empty.
   """
   with _new_directory(output_dir) as directory:
-    prefix = os.path.join(directory, "bert_model.ckpt")
+    prefix = os.path.join(directory, file_names.WEIGHTS)
     checkpoints.save(prefix, model.tensors)
-    _write(directory, companions.CONFIG, model.config.to_json_string())
+    _write(directory, file_names.CONFIG, model.config.to_json_string())
     _write_vocab(directory, model)
     if model.labels and count_labels(model):
       labels = labels_module.format_labels(model.labels)
-      _write(directory, "labels.txt", labels)
+      _write(directory, file_names.LABELS, labels)
 
 
 def write_hugging_face(output_dir, model, architecture):
@@ -478,7 +514,7 @@ def _new_directory(output_dir):
   """
   check_new(output_dir)
   is_new = not tf.io.gfile.exists(output_dir)
-  temporary = os.path.join(output_dir, f".incomplete-{os.getpid()}")
+  temporary = files.temporary_name(os.path.join(output_dir, ""))
   try:
     tf.io.gfile.makedirs(temporary)
     yield temporary
@@ -494,7 +530,7 @@ def _new_directory(output_dir):
 
 def _move_files(source, target):
   # Weights are found by these two, which come last.
-  last = ("bert_model.ckpt.index", hugging_face.WEIGHTS)
+  last = (f"{file_names.WEIGHTS}.index", hugging_face.WEIGHTS)
   for name in sorted(tf.io.gfile.listdir(source), key=lambda x: x in last):
     tf.io.gfile.rename(os.path.join(source, name), os.path.join(target, name))
   tf.io.gfile.rmtree(source)
@@ -521,10 +557,10 @@ def check_new(output_dir):
 def _write_vocab(directory, model):
   if model.vocab is not None:
     lines = "".join(f"{line}\n" for line in model.vocab)
-    _write(directory, "vocab.txt", lines)
+    _write(directory, file_names.VOCAB, lines)
     # The scripts here read the casing from it as well.
     content = _to_json(_tokenizer_config(model))
-    _write(directory, companions.TOKENIZER_CONFIG, content)
+    _write(directory, file_names.TOKENIZER_CONFIG, content)
 
 
 def _write(directory, name, text):

@@ -7,13 +7,14 @@ linear layers transposed.
 
 import dataclasses
 import fnmatch
-import json
 import os
 import re
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from bert_keras3.data import files
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -269,10 +270,9 @@ class Reader:
 
   def _check_ties(self):
     """Refuses an output layer that is not tied."""
-    files = self._files
     for name, tied_names in _TIED.items():
-      tied = next((x for x in tied_names if x in files), None)
-      if name in files and tied:
+      tied = next((x for x in tied_names if x in self._files), None)
+      if name in self._files and tied:
         if not np.array_equal(
           self._read(name), self._read(tied), equal_nan=True
         ):
@@ -356,14 +356,13 @@ def read_labels(config_file):
 
 
 def _read_config(path):
-  """What a config.json holds, {} if it cannot be read.
+  """Reads a config.json; {} if it cannot be read.
 
-  What is wrong with it says BertConfig, which every model needs.
+  BertConfig, which every model needs, reports what is wrong with it.
   """
   try:
-    with open(path, encoding="utf-8") as reader:
-      config = json.load(reader)
-  except (OSError, ValueError, RecursionError):
+    config = files.read_json(path)
+  except (OSError, ValueError):
     return {}
   return config if isinstance(config, dict) else {}
 
@@ -373,15 +372,15 @@ def _list_files(path):
   if not path.endswith(".json"):
     return [path]
   try:
-    with open(path, encoding="utf-8") as reader:
-      names = set(json.load(reader)["weight_map"].values())
+    with open(path, "rb") as reader:
+      names = set(files.parse_json(reader.read())["weight_map"].values())
     # Beside the index, and nowhere else.
     names = sorted(os.path.basename(name) for name in names)
   except OSError as error:
     raise OSError(
       f"{path} cannot be read ({error.strerror}); name a file that can"
     ) from error
-  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+  except (ValueError, KeyError, TypeError, AttributeError):
     raise ValueError(
       f"{path} is no index of safetensors: it has no weight_map, from names to "
       "files; download it again"

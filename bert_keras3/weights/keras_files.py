@@ -6,6 +6,7 @@ import h5py
 import keras
 
 import modeling
+from bert_keras3.weights import file_names
 
 KERAS_SUFFIXES = (".keras", ".weights.h5")
 
@@ -50,7 +51,7 @@ def _load_keras_model(path, bert_config_file):
   """
   config = None
   if path.endswith(".h5"):
-    beside = os.path.join(os.path.dirname(path), "bert_config.json")
+    beside = os.path.join(os.path.dirname(path), file_names.CONFIG)
     config = modeling.BertConfig.from_json_file(bert_config_file or beside)
   try:
     if not config:

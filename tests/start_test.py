@@ -2,32 +2,37 @@
 
 import ast
 import json
+import linecache
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
-from absl import flags
 
-from bert_keras3.console import flags as cli_flags
+import tokenization
 from bert_keras3.console import start
 from bert_keras3.data import files
 
 PROGRAM = """
-from absl import flags
-from bert_keras3.console import flags as cli_flags
+import dataclasses
+from bert_keras3.console import start
+from bert_keras3.data import fields
+from bert_keras3.training import configs
 
-def define_flags():
-  flags.DEFINE_integer("count", 1, "How many.", lower_bound=1)
-  cli_flags.define_device_flags()
+@dataclasses.dataclass(frozen=True)
+class Config(configs.DeviceConfig):
+  count: int = fields.flag(1, "How many.", lower_bound=1)
 
-def main():
-  count = flags.FLAGS.count
-  if count == 2:
+def main(config):
+  if config.count == 2:
     int("not a number")
-  print("ran", count)
+  print("ran", config.count)
 
-cli_flags.run(main, define_flags)
+def cli():
+  start.run(main, Config)
+
+cli()
 """
 
 
@@ -74,47 +79,46 @@ def test_a_wrong_flag_is_explained(tmp_path, project_root, argument, words):
   assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(
-  ("arguments", "strategy", "tpu_name"),
-  [
-    (["--use_tpu", "--tpu_name=a"], "tpu", "a"),
-    (["--tpu_name=a", "--master=grpc://b"], "auto", "grpc://b"),
-  ],
-)
-def test_tpu_flags_become_a_device_config(arguments, strategy, tpu_name):
-  names = list(flags.FLAGS)
-  cli_flags.define_device_flags()
-  defined = [name for name in flags.FLAGS if name not in names]
-  try:
-    flags.FLAGS(["program", *arguments])
-    config = cli_flags.device_config()
-  finally:
-    flags.FLAGS.unparse_flags()
-    for name in defined:
-      delattr(flags.FLAGS, name)
-  assert config.distribution_strategy == strategy
-  assert config.tpu_name == tpu_name
-  assert config.num_tpu_cores == 8
-
-
 def test_a_defect_keeps_its_traceback(tmp_path, project_root):
   result = run_program(tmp_path, project_root, "--count=2")
   assert "Traceback" in result.stderr and "not a number" in result.stderr
 
 
+def error_of(function):
+  try:
+    function()
+  except (ValueError, OSError) as error:
+    return error
+
+
 def test_only_our_raise_statements_are_mistakes():
-  def error_of(function):
-    try:
-      function()
-    except ValueError as error:
-      return error
-
-  import tokenization
-
   ours = error_of(lambda: tokenization.convert_to_unicode(3))
   assert start.is_users_mistake(ours)
+  missing = error_of(lambda: files.find_files("input_file", "none"))
+  assert start.is_users_mistake(missing)
   assert not start.is_users_mistake(error_of(lambda: int("x")))
   assert not start.is_users_mistake(error_of(lambda: json.loads("{")))
+
+
+@pytest.mark.parametrize(
+  ("path", "is_ours"),
+  [
+    ("bert_keras3/data/theirs.py", True),
+    ("bert_keras3/__init__.py", True),
+    ("tokenization.py", True),
+    # What else an installation has beside the package.
+    ("six.py", False),
+    ("bert_keras3_tools/theirs.py", False),
+    ("tokenizers/tokenization.py", False),
+  ],
+)
+def test_files_beside_the_package_are_not_ours(path, is_ours, project_root):
+  path = os.path.join(project_root, path)
+  program = compile("\nraise ValueError('words')", path, "exec")
+  error = error_of(lambda: exec(program, {}))
+  linecache.cache[path] = (0, None, ["\n", "raise ValueError('words')"], path)
+  assert start.is_users_mistake(error) == is_ours
+  del linecache.cache[path]
 
 
 # Files
@@ -179,13 +183,14 @@ def test_console_scripts_list_their_flags(script, project_root):
 # Ends of a script
 
 
-def start_script(project_root, body, *command, flags="lambda: None", **options):
+def start_script(project_root, body, *command, **options):
   """Starts a script whose `main` has the body; its files are pipes."""
   program = (
-    "import sys\nfrom bert_keras3.console import flags as cli_flags\n"
+    "import sys\nfrom bert_keras3.console import start\n"
+    "from bert_keras3.training import configs\n"
     "from bert_keras3.training import signals\n"
-    f"def main():\n  {body}\n"
-    f"cli_flags.run(main, {flags})\n"
+    f"def main(config):\n  {body}\n"
+    "start.run(main, configs.TrainingConfig)\n"
   )
   return subprocess.Popen(
     [sys.executable, "-c", program, *command],
@@ -222,8 +227,7 @@ def test_a_run_that_was_stopped_tells_how_to_go_on(
   project_root, command, words
 ):
   body = "raise signals.Interrupted('the same command continues')"
-  define = "cli_flags._define_run_flags"
-  process = start_script(project_root, body, *command, flags=define)
+  process = start_script(project_root, body, *command)
   _, error = process.communicate()
   assert process.returncode == 75
   assert error == f"-c: the same command continues{words}\n"

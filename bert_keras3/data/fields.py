@@ -1,0 +1,106 @@
+"""Declares the fields of a config, each with all that its flag needs.
+
+    @dataclasses.dataclass(frozen=True)
+    class DataConfig(fields.Config):
+      max_seq_length: int = fields.flag(
+        128, "Tokens of a record.", lower_bound=1, decides_result=True
+      )
+
+A config is an ordinary frozen dataclass. `console.flags` makes the command line
+of it, a run's manifest gets the fields that decide its result, and the list of
+flags in docs is written from it.
+"""
+
+import dataclasses
+import typing
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+  """What a flag says of itself, beside name, type and default.
+
+  Attributes:
+    help: text of `--help`.
+    lower_bound: smallest number, None for any.
+    upper_bound: largest number, None for any.
+    choices: values of a string, () for any.
+    is_required: whether a command line must have it.
+    is_repeated: whether a tuple is given by repeating the flag, instead of with
+      commas.
+    decides_result: whether another value gives other weights, so that a run
+      that is resumed must have the same.
+  """
+
+  help: str
+  lower_bound: float | None = None
+  upper_bound: float | None = None
+  choices: tuple[str, ...] = ()
+  is_required: bool = False
+  is_repeated: bool = False
+  decides_result: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What a script is told.
+
+  Attributes:
+    given: names of the flags that stood on the command line.
+  """
+
+  given: frozenset[str] = frozenset()
+
+
+def flag(default, help_text, **options):
+  """Declares a field that is a flag.
+
+  Args:
+    default: value of the field and the flag.
+    help_text: str.
+    **options: further attributes of Flag.
+  """
+  return dataclasses.field(
+    default=default, metadata={"flag": Flag(help_text, **options)}
+  )
+
+
+def variant(config_class, name, default=dataclasses.MISSING, **changes):
+  """Declares a field of a subclass that differs a little from its base's.
+
+  Args:
+    config_class: class that declares the field.
+    name: of the field.
+    default: another default.
+    **changes: other values for attributes of Flag.
+  """
+  base = config_class.__dataclass_fields__[name]
+  if default is dataclasses.MISSING:
+    default = base.default
+  changed = dataclasses.replace(base.metadata["flag"], **changes)
+  return dataclasses.field(default=default, metadata={"flag": changed})
+
+
+def flags_of(config_class):
+  """Lists (dataclass field, Flag) of the fields that are flags."""
+  return [
+    (field, field.metadata["flag"])
+    for field in dataclasses.fields(config_class)
+    if "flag" in field.metadata
+  ]
+
+
+def value_type(field):
+  """Returns the type of a field's values: `int` of `int | None`."""
+  kinds = [x for x in typing.get_args(field.type) if x is not type(None)]
+  if typing.get_origin(field.type) is tuple or not kinds:
+    return typing.get_origin(field.type) or field.type
+  return kinds[0]
+
+
+def settings(config):
+  """Returns {flag: value} of the flags that decide a run's result."""
+  return {
+    field.name: getattr(config, field.name)
+    for field, declared in flags_of(type(config))
+    if declared.decides_result
+  }

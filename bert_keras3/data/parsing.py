@@ -1,0 +1,99 @@
+"""Serialized tf.train.Examples to batches, and what is wrong with bad ones."""
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+
+def parse_examples(serialized, specs):
+  """Parses serialized Examples into arrays [batch, *spec.shape].
+
+  Values are not looked at; `find_problem` does.
+
+  Raises:
+    ValueError: a record lacks a feature of `specs` or has it in another length
+      or type.
+  """
+  parsed = _parse(serialized, specs)
+  if parsed is None:
+    for number, record in enumerate(serialized):
+      problem = find_problem(record, specs)
+      if problem:
+        raise ValueError(f"example {number} (counting from 0) {problem}")
+  return _as_batch(parsed, specs)
+
+
+def _parse(serialized, specs):
+  """Int64 and float32 arrays, None if a record has not the form of `specs`."""
+  kinds = {
+    spec.name: tf.io.FixedLenFeature(spec.shape, tf.as_dtype(spec.record_dtype))
+    for spec in specs
+  }
+  records = tf.constant(serialized, shape=[len(serialized)], dtype=tf.string)
+  try:
+    parsed = tf.io.parse_example(records, kinds)
+  # The latter where TensorFlow quotes a record that is no UTF-8.
+  except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+    return None
+  return {name: values.numpy() for name, values in parsed.items()}
+
+
+def parse_valid(serialized, specs):
+  """As `parse_examples`, None if a record is not all that `specs` say."""
+  parsed = _parse(serialized, specs)
+  if parsed is None:
+    return None
+  # Before they become int32: 2**32 + 5 is no 5.
+  if any(spec.find_wrong(parsed[spec.name]).any() for spec in specs):
+    return None
+  return _as_batch(parsed, specs)
+
+
+def _as_batch(parsed, specs):
+  return {spec.name: parsed[spec.name].astype(spec.dtype) for spec in specs}
+
+
+def find_problem(serialized, specs):
+  """Says how a record differs from `specs`, or returns None if it does not."""
+  parsed = _parse([serialized], specs)
+  if parsed is None:
+    problem = describe_mismatch(serialized, specs)
+    return problem or "is no tf.train.Example"
+  for spec in specs:
+    values = parsed[spec.name][0]
+    wrong = values[spec.find_wrong(values)]
+    if wrong.size:
+      return f"has {wrong[0]} in {spec.name!r}, not {spec.expected}"
+  return None
+
+
+def feature_lengths(serialized, kind="int64_list"):
+  """How many values of a kind each feature of a record holds, by name.
+
+  Empty for what is no tf.train.Example.
+  """
+  try:
+    example = tf.train.Example.FromString(serialized)
+  except DecodeError:
+    return {}
+  return {
+    name: len(getattr(feature, kind).value)
+    for name, feature in example.features.feature.items()
+  }
+
+
+def describe_mismatch(serialized, specs):
+  """Says how a record's form differs from `specs`, or returns None."""
+  for spec in specs:
+    kind = "float_list" if spec.record_dtype == "float32" else "int64_list"
+    lengths = feature_lengths(serialized, kind)
+    if spec.name not in lengths:
+      return (
+        f"has no feature {spec.name!r}; it was made for another task "
+        f"(its features: {', '.join(sorted(lengths)) or 'none'})"
+      )
+    if lengths[spec.name] != spec.length:
+      return (
+        f"has {lengths[spec.name]} {kind} values in {spec.name!r}, not "
+        f"{spec.length}"
+      )
+  return None

@@ -1,0 +1,224 @@
+"""SQuAD: from answers to the official figures and a summary.
+
+Nothing here needs TensorFlow.
+"""
+
+import dataclasses
+import math
+import os
+import re
+
+import tokenization
+from bert_keras3.data import files
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
+from bert_keras3.tasks import squad_metrics
+from bert_keras3.training.results import format_results
+
+# Kinds of question in the summary: the first of these words that is in one.
+QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how")
+
+
+def has_answers(examples):
+  """Whether a file was annotated: a test file is not."""
+  return any(example.answers for example in examples)
+
+
+def find_threshold(examples, decoded):
+  """The null threshold with the highest F1 on annotated examples."""
+  return squad_metrics.find_null_threshold(
+    _questions(examples), _best_texts(decoded), decoded.null_odds
+  )
+
+
+def with_threshold(decoded, threshold):
+  """The Decoded (2.0) with `predictions` "" for null odds above a threshold."""
+  predictions = squad_decoding.apply_null_threshold(
+    decoded.nbest, decoded.null_odds, threshold
+  )
+  return dataclasses.replace(decoded, predictions=predictions)
+
+
+def score_decoded(examples, decoded):
+  """The official figures of a Decoded, its best thresholds among them (2.0).
+
+  Args:
+    examples: list of squad_data.SquadExample with answers.
+    decoded: squad_decoding.Decoded.
+
+  Returns:
+    Dict, see `score`.
+  """
+  if not decoded.null_odds:
+    return score(examples, decoded.predictions)
+  results = score(examples, decoded.predictions, is_version_2=True)
+  # What threshold is best is asked of answers that no threshold has emptied.
+  best = score(examples, _best_texts(decoded), decoded.null_odds)
+  found = {name: best[name] for name in best if name.startswith("best_")}
+  return {**results, **found}
+
+
+def score(examples, texts, null_odds=None, is_version_2=False):
+  """The official figures of predictions, of SQuAD 2.0 if they must be.
+
+  Args:
+    examples: list of squad_data.SquadExample with answers.
+    texts: dict from question id to text, "" for no answer.
+    null_odds: dict from question id to float, None if unknown.
+    is_version_2: whether to score by 2.0 even without need.
+
+  Returns:
+    Dict of what squad_metrics.squad_v1_scores returns; if there are null odds,
+    or questions without an answer, of what squad_v2_scores returns.
+
+  Raises:
+    ValueError: the predictions are not of these questions.
+  """
+  questions = _questions(examples)
+  is_version_1 = null_odds is None and all(answers for _, answers in questions)
+  if is_version_1 and not is_version_2:
+    return squad_metrics.squad_v1_scores(questions, texts)
+  return squad_metrics.squad_v2_scores(questions, texts, null_odds, math.inf)
+
+
+def _best_texts(decoded):
+  return with_threshold(decoded, math.inf).predictions
+
+
+def _questions(examples):
+  return [(example.qas_id, example.answers) for example in examples]
+
+
+def summarize(examples, texts, results):
+  """One screen about predictions: the figures, and by kind of question.
+
+  Args:
+    examples: list of squad_data.SquadExample with answers.
+    texts: dict from question id to text, "" for no answer.
+    results: dict of their official figures.
+
+  Returns:
+    str of some 12 lines.
+  """
+  rows = [("all", len(examples), *_figures(results))]
+  for prefix, name in (("HasAns_", "answered"), ("NoAns_", "unanswerable")):
+    if f"{prefix}total" in results:
+      total = results[f"{prefix}total"]
+      rows.append((f"  {name}", total, *_figures(results, prefix)))
+  for word, some in _by_word(examples, texts).items():
+    scores = _scorer(results)(_questions(some), texts)
+    rows.append((f"  {word}", len(some), *_figures(scores)))
+  lines = [f"{'questions':<16}{'number':>9}{'exact':>9}{'F1':>9}"]
+  for name, number, exact, f1 in rows:
+    lines.append(f"{name:<16}{number:>9}{exact:>9.2f}{f1:>9.2f}")
+  if "best_f1" in results:
+    lines.append(
+      f"best F1 by a threshold of the null odds: {results['best_f1']:.2f} at "
+      f"{results['best_f1_thresh']:.4f}"
+    )
+  return "".join(line + "\n" for line in lines)
+
+
+def _figures(results, prefix=""):
+  """Exact match and F1 of what either official script computes."""
+  exact = results.get("exact_match", results.get(f"{prefix}exact"))
+  return exact, results[f"{prefix}f1"]
+
+
+def _scorer(results):
+  if "exact_match" in results:
+    return squad_metrics.squad_v1_scores
+  return squad_metrics.squad_v2_scores
+
+
+def _by_word(examples, texts):
+  """{question word or "other": its examples with a text}, in a fixed order."""
+  groups = {word: [] for word in (*QUESTION_WORDS, "other")}
+  for example in examples:
+    words = squad_metrics.normalize_answer(example.question_text).split()
+    word = next((x for x in words if x in QUESTION_WORDS), "other")
+    if example.qas_id in texts:
+      groups[word].append(example)
+  return {word: some for word, some in groups.items() if some}
+
+
+def read_by_question(path, kind):
+  """Reads a JSON file with a value for each question id.
+
+  Args:
+    path: predictions.json, or null_odds.json.
+    kind: type of the values, str or float.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not such a file.
+  """
+  remedy = (
+    "it should hold one object, from question ids to "
+    f"{'texts' if kind is str else 'numbers'}"
+  )
+  values = files.read_json(path, "{path} is not JSON ({problem}); " + remedy)
+  problem = _find_problem(values, kind)
+  if problem:
+    raise ValueError(f"{path} {problem}; {remedy}")
+  return values
+
+
+def _find_problem(values, kind):
+  if not isinstance(values, dict):
+    return f"holds a {type(values).__name__}"
+  kinds = (int, float) if kind is float else kind
+  for qas_id, value in values.items():
+    if not isinstance(value, kinds):
+      return f"has {value!r} for question {qas_id!r}"
+  return None
+
+
+# The threshold that was best on a development set, for later predictions.
+THRESHOLD_FILE = "null_threshold.txt"
+
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def read_threshold(output_dir):
+  """Reads the null threshold of a run, 0 if it has none.
+
+  Raises:
+    ValueError: the run's file holds something else than a number.
+  """
+  path = os.path.join(output_dir, THRESHOLD_FILE)
+  try:
+    with tokenization.open_bytes(path) as file:
+      text = file.read().decode()
+  except FileNotFoundError:
+    return 0.0
+  if not _NUMBER.fullmatch(text.strip()):
+    raise ValueError(f"{path} should hold a number, not {text!r}; delete it")
+  return float(text)
+
+
+def evaluate_file(config):
+  """Scores a file of predictions; writes eval_results.txt if it has a place.
+
+  Args:
+    config: SquadConfig.
+
+  Returns:
+    Dict of the official figures.
+
+  Raises:
+    ValueError, OSError: a file is not what it should be.
+  """
+  path = config.predict_file
+  examples = squad_data.read_squad_examples(path, is_training=False)
+  texts = read_by_question(config.evaluate_only, str)
+  null_odds = None
+  if config.null_odds_file:
+    null_odds = read_by_question(config.null_odds_file, float)
+  results = score(examples, texts, null_odds, config.version_2_with_negative)
+  print(summarize(examples, texts, results), end="")
+  text = format_results(results)
+  print(text, end="")
+  if config.output_dir:
+    files.write_into(config.output_dir, "eval_results.txt", text)
+  return results
