@@ -38,11 +38,13 @@ SCRIPT_CALL = re.compile(r"python (\w+\.py)\b")
 FLAG = re.compile(r"(?<![\w-])--(\w[\w-]*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TEST_ID = re.compile(r"`(tests/\w+\.py)::(\w+)`")
-# Programs that are not ours, or flags that absl brings along.
+# Of other programs, or brought along by absl.
 OTHER_FLAGS = {
   "help",
   "no-deps",  # pip
   "target",
+  "model_dir",  # benchmarks/
+  "seeds",
   "dir",  # saved_model_cli
   "tag_set",
   "signature_def",
@@ -220,28 +222,10 @@ def test_every_file_that_is_named_exists(page):
 
 
 def defined_flags():
-  """Names of all flags: of DEFINE_..., fields of configs, benchmarks' own."""
-  names = set(OTHER_FLAGS)
-  files = [*ROOT.glob("*.py"), *ROOT.glob("bert_keras3/*/*.py")]
-  for path in [*files, *ROOT.glob("benchmarks/*.py")]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-      names.update(flag_names(node))
+  """Names of all flags: those of docs/flags.md, which is tested, and others."""
+  text = (DOCS / "flags.md").read_text(encoding="utf-8")
+  names = {*re.findall(r"^\| `--(\w+)`", text, re.M), *OTHER_FLAGS}
   return names | {f"no{name}" for name in names}
-
-
-def flag_names(node):
-  """Yields the flags that a node of a syntax tree defines."""
-  if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
-    for field in node.body:
-      if isinstance(field, ast.AnnAssign):
-        yield field.target.id
-  elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-    attribute, first = node.func.attr, (node.args or [None])[0]
-    is_definition = attribute.startswith("DEFINE_") or (
-      attribute == "add_argument"
-    )
-    if is_definition and isinstance(first, ast.Constant):
-      yield first.value.removeprefix("--")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
