@@ -527,7 +527,7 @@ def test_tpu_flags_reach_the_resolver(monkeypatch):
 
 def test_xla_is_for_gpus_unless_asked():
   strategy = make()
-  config = devices.DeviceConfig
+  config = configs.DeviceConfig
   assert not devices.uses_xla(strategy, config(xla="auto"))
   assert devices.uses_xla(strategy, config(xla="true"))
 
