@@ -249,6 +249,7 @@ def classify(config):
         litert.make_check(config, *scoring),
       )
     all_results.append(results)
+    run.close()
   runs[0].conclude("files, flags and model fit together", config.output_dir)
   return classifier_results.report_seeds(runs, config.output_dir, all_results)
 

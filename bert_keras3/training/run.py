@@ -221,6 +221,10 @@ class Run:
     self.directory.record({f"{key}{suffix}": results[key] for key in results})
     self.tell((summary or text).rstrip("\n"))
 
+  def close(self):
+    """Forgets the model, whose memory the next run of several needs."""
+    self.model = self.prediction_step = None
+
   def tell(self, *texts):
     """Prints texts that are not empty."""
     for text in filter(None, texts):
