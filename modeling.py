@@ -699,6 +699,10 @@ class _HeadModel(_ConfiguredModel):
       for name, values in self.label_values(outputs, batch).items()
     }
 
+  def stack_metrics(self, terms):
+    """Returns float32 [metric, 2], the `terms` of `metric_names`."""
+    return tf.stack([tf.stack(terms[name]) for name in self.metric_names])
+
   def total_loss(self, terms):
     """Combines `terms` into the loss; linear in their sums."""
     total, weight = terms["loss"]

@@ -654,9 +654,9 @@ def test_workers_at_different_steps_do_not_go_on(
 ):
   trainer = make_trainer(folder, output_dir=str(tmp_path))
   monkeypatch.setattr(devices, "has_other_workers", lambda strategy: True)
-  trainer.workers.check_step(0)
-  trainer.workers.check_step(3)
-  monkeypatch.setattr(trainer.workers, "sum", lambda step: step + 2.0)
+  trainer.agreement.check_step(0)
+  trainer.agreement.check_step(3)
+  monkeypatch.setattr(trainer.agreement, "sum", lambda step: step + 2.0)
   trainer.step = 3
   with pytest.raises(ValueError, match="continues at step 3, another one else"):
     trainer.fit(source)
@@ -812,7 +812,7 @@ def test_several_workers_answer_requests_where_all_are_at_the_same_step(
   trainer.requests.ask_to_stop("SIGTERM")
   assert trainer.requests.take(is_at_boundary=True) == (True, "SIGTERM")
   trainer.requests.stop_signal = None
-  monkeypatch.setattr(trainer.workers, "sum", lambda value: 1.0)
+  monkeypatch.setattr(trainer.agreement, "sum", lambda value: 1.0)
   said = (True, "a signal to another worker")
   assert trainer.requests.take(is_at_boundary=True) == said
 

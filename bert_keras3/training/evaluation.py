@@ -45,16 +45,13 @@ def _evaluate_batch(model, batch):
   outputs = model(batch, training=False)
   replica = tf.distribute.get_replica_context()
   terms = replica.all_reduce("SUM", model.terms(outputs, batch))
-  return (
-    model.total_loss(terms),
-    tf.stack([tf.stack(terms[name]) for name in model.metric_names]),
-  )
+  return model.total_loss(terms), model.stack_metrics(terms)
 
 
 def prediction_step(model):
-  """What `predict` runs on every batch; made once, it is traced twice at most.
+  """Compiles the forward pass that `predict` runs on every batch.
 
-  Once for the first length, once for any.
+  It is traced twice at most: for the first length, and for any.
   """
   step = functools.partial(_predict_batch, model)
   return tf.function(step, reduce_retracing=True)

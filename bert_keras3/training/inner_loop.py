@@ -47,11 +47,11 @@ class InnerLoop:
       # A step begins when the one before has ended: `is_finite` is known then.
       self.steps_taken.assign(first_step + i)
       may_shrink = self.train_step.loss_scale.may_shrink()
-      outcome = self.strategy.run(
+      result = self.strategy.run(
         self.train_step, args=(next(iterator), first_step + i)
       )
       step_loss, metrics, learning_rate, gradient_norm = devices.first_replica(
-        self.strategy, outcome
+        self.strategy, result
       )
       # The gradient counts as well: the loss was still that of the weights
       # before the update. An overflow that float16 skips changes nothing.

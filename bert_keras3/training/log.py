@@ -122,11 +122,15 @@ def _report_line(report):
 
 
 def find_trouble(rows, schedule):
-  """What is wrong with a loss, said when it is judged; "" otherwise.
+  """Judges a loss, once in a run.
 
   Args:
     rows: list of dicts with `step` and `loss`, the newest last.
     schedule: optimization.LearningRateSchedule.
+
+  Returns:
+    A sentence about what is wrong with it; "" if nothing is, or if this report
+    is not the one at which a loss is judged.
   """
   if not _has_loss(rows[-1]):
     return ""

@@ -58,7 +58,7 @@ class Trainer:
     train_step: step.TrainStep.
     inner_loop: inner_loop.InnerLoop.
     interval: interval.Interval since the last report.
-    workers: agreement.Agreement.
+    agreement: agreement.Agreement of the run's workers.
     requests: requests.Requests.
     nan_policy: object of nan_policy.
     store: store.Store.
@@ -86,8 +86,8 @@ class Trainer:
     self.step = 0
     self.data_offset = 0
     self.interval = interval.Interval(model.metric_names, 0, clock)
-    self.workers = agreement.Agreement(strategy)
-    self.requests = requests.Requests(self.workers)
+    self.agreement = agreement.Agreement(strategy)
+    self.requests = requests.Requests(self.agreement)
     self.nan_policy = nan_policy.POLICIES[config.on_nan]()
     with strategy.scope():
       self.train_step = step.TrainStep(model, config, jit_compile)
@@ -134,7 +134,7 @@ class Trainer:
     return self.step
 
   def save(self):
-    """Writes `model.ckpt-STEP`; on a multi-worker run the chief does."""
+    """Writes `model.ckpt-STEP`; of several workers the chief does."""
     extra = {
       "loss_scale": self.loss_scale.state(),
       "interval": self.interval.state(),
@@ -161,7 +161,7 @@ class Trainer:
       signals.Interrupted: a signal came, and the run's place is saved.
       ValueError: the numbers went wrong, see TrainingConfig.on_nan.
     """
-    self.workers.check_step(self.step)
+    self.agreement.check_step(self.step)
     self.best.mend(self.step)
     with self.requests.listening(self.config.save_checkpoints_secs):
       while not self.is_done:  # Once more whenever it has rolled back.

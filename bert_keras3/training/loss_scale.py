@@ -2,13 +2,8 @@
 
 import tensorflow as tf
 
-# Dynamic loss scaling for float16, as in arXiv 1710.03740 section 3.2.
 INITIAL_LOSS_SCALE = 2.0**15
-
-
 MIN_LOSS_SCALE = 1.0
-
-
 STEPS_BEFORE_DOUBLING_SCALE = 2000
 
 
@@ -41,7 +36,7 @@ class LossScale:
     return self._variables["scale"] > MIN_LOSS_SCALE
 
   def state(self):
-    """Dict of floats, for the checkpoint."""
+    """Returns a dict of floats, for the checkpoint."""
     return {k: float(v.numpy()) for k, v in self._variables.items()}
 
   def restore(self, state):

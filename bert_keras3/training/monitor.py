@@ -30,7 +30,7 @@ class Monitor:
     return 0 < self.patience <= self._state["num_worse"]
 
   def state(self):
-    """JSON-serialisable dict, for the checkpoint."""
+    """Returns a JSON-serialisable dict, for the checkpoint."""
     return dict(self._state)
 
   def restore(self, state):

@@ -1,6 +1,6 @@
 """Signals that ask a run to stop: the first politely, the second at once.
 
-    with signals.watch(lambda name: trainer.ask_to_stop(name)):
+    with signals.watch(requests.ask_to_stop):
       ...
 
 Python runs its own handlers between two lines of the main thread, which may be

@@ -23,15 +23,15 @@ from bert_keras3.training import devices
 from bert_keras3.training import loss_scale
 
 
-class Sums(typing.NamedTuple):
-  """Sums over micro-batches, later over replicas as well."""
+class PartialSums(typing.NamedTuple):
+  """Sums over some examples of the global batch, in the end over all of it."""
 
   gradients: list  # of the global loss times the loss scale, dense float32
   loss: tf.Tensor  # float32 scalar, a share of the global loss
   metrics: tf.Tensor  # float32 [metric, 2], sums and weights by metric_names
 
 
-class Outcome(typing.NamedTuple):
+class StepResult(typing.NamedTuple):
   """One step's numbers, of the global batch."""
 
   loss: tf.Tensor
@@ -43,7 +43,7 @@ class Outcome(typing.NamedTuple):
 class TrainStep:
   """One update of a model; every replica calls it with its share of a batch.
 
-      outcome = strategy.run(train_step, args=(batch, step))
+      result = strategy.run(train_step, args=(batch, step))
 
   Args:
     model: head model of `modeling`.
@@ -88,7 +88,7 @@ class TrainStep:
       step: int64 scalar, number of updates before this one.
 
     Returns:
-      Outcome.
+      StepResult, the same on every replica.
     """
     replica = tf.distribute.get_replica_context()
     denominators = replica.all_reduce("SUM", self.label_totals(batch))
@@ -102,10 +102,17 @@ class TrainStep:
     replica.merge_call(
       self._update, args=(gradients, loss, gradient_norm, learning_rate, step)
     )
-    return Outcome(loss, metrics, learning_rate, gradient_norm)
+    return StepResult(loss, metrics, learning_rate, gradient_norm)
 
   def label_totals(self, batch):
-    """Adds up what a replica's labels count: dict of scalars by loss."""
+    """Adds up what the labels of a replica count.
+
+    Args:
+      batch: dict of [micro_batches, rows, ...].
+
+    Returns:
+      Dict from each of the model's `loss_names` to a float32 scalar.
+    """
     losses = self.model.loss_names
 
     def weights_of(micro_batch):
@@ -118,7 +125,7 @@ class TrainStep:
     return tf.nest.map_structure(tf.reduce_sum, weights)
 
   def _sum_gradients(self, batch, denominators, step):
-    """Adds up the gradients of a replica's micro-batches; returns Sums."""
+    """Returns the PartialSums of all micro-batches of a replica."""
 
     def gradients_of(i, micro_batch):
       seed = self.dropout_seed(step, i)
@@ -127,12 +134,12 @@ class TrainStep:
     def add(sums, element):
       return tf.nest.map_structure(tf.add, sums, gradients_of(*element))
 
-    if self.num_micro_batches == 1:
+    if self.num_micro_batches == 1:  # Saves the memory of zeros to add to.
       return gradients_of(0, {k: tf.squeeze(v, 0) for k, v in batch.items()})
     return tf.foldl(
       add,
       (tf.range(self.num_micro_batches), batch),
-      initializer=Sums(
+      initializer=PartialSums(
         gradients=[tf.zeros(x.shape) for x in self.trainable.values()],
         loss=tf.constant(0.0),
         metrics=tf.zeros([len(self.model.metric_names), 2]),
@@ -150,7 +157,7 @@ class TrainStep:
       dropout_seed: int64 [2].
 
     Returns:
-      Sums.
+      PartialSums.
     """
     with tf.GradientTape() as tape:
       outputs = self.model(batch, training=True, dropout_seed=dropout_seed)
@@ -160,15 +167,15 @@ class TrainStep:
       scaled = self.loss_scale.add(loss)
     variables = [variable.value for variable in self.trainable.values()]
     gradients = tape.gradient(scaled, variables)
-    return Sums(
-      # Those of embedding tables are rows and their numbers.
+    return PartialSums(
+      # TensorFlow has those of tables as IndexedSlices.
       [tf.convert_to_tensor(gradient) for gradient in gradients],
       loss,
-      tf.stack([tf.stack(terms[name]) for name in self.model.metric_names]),
+      self.model.stack_metrics(terms),
     )
 
   def dropout_seed(self, step, micro_step):
-    """Returns int64 [2], another one for every replica and micro-batch."""
+    """Makes an int64 [2] that differs by replica, step and micro-batch."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     seed = (self.seed << 16) + tf.cast(replica, tf.int64)
     position = step * self.num_micro_batches

@@ -52,7 +52,7 @@ class Store:
     checkpoints.save(self.best_path, weights, step)
 
   def read_best_step(self):
-    """Returns the step of the best weights, 0 if there are none whole ones."""
+    """Returns the step of the best weights, 0 if they are not there whole."""
     try:
       return checkpoints.read_global_step(self.best_path)
     except (FileNotFoundError, ValueError):
