@@ -27,8 +27,8 @@ parity: .venv/installed_parity .venv/installed_minilm
 	$(BIN)/python -m pytest -m parity
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/tokenization.py
-	$(BIN)/python benchmarks/create_pretraining_data.py
+	$(BIN)/python -m benchmarks.tokenizer_speed
+	$(BIN)/python -m benchmarks.record_speed
 
 # Written from declarations; a test compares.
 docs: .venv/installed
