@@ -6,7 +6,7 @@ BIN := .venv/bin
 # TensorFlow tests mostly trace graphs, on one core each.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test fast_test check parity bench docs clean
+.PHONY: demo test fast_test check parity nightly bench docs clean
 
 demo: .venv/installed
 	$(BIN)/python examples/pretrain_demo.py
@@ -25,6 +25,10 @@ check: .venv/installed
 # Live comparisons with PyTorch, which is no part of `make test`.
 parity: .venv/installed_parity .venv/installed_minilm
 	$(BIN)/python -m pytest -m parity
+
+# Hours: every task, killed at random moments.
+nightly: .venv/installed
+	$(BIN)/python -m tests.nightly.kills
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.tokenizer_speed

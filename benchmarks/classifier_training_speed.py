@@ -1,7 +1,7 @@
 """Times a training step of run_classifier against transformers + PyTorch.
 
-    python benchmarks/fine_tuning.py --task_name=mrpc --data_dir=MRPC \\
-      --model_dir=MODEL
+    python -m benchmarks.classifier_training_speed --task_name=mrpc \
+      --data_dir=MRPC --model_dir=MODEL
 
 In turns, a process each, and on the same rows: ours with batches of about equal
 length, ours with every sequence padded to --max_seq_length, and transformers
@@ -10,39 +10,44 @@ which all lengths occur. Needs the `bench` extra.
 """
 
 import argparse
-import itertools
-import multiprocessing
-import pathlib
+import functools
 import statistics
-import sys
 import tempfile
-import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import run_classifier
+from benchmarks import in_turns
+from bert_keras3.console import start
+from bert_keras3.tasks import classifier_data
 
-from bert_keras3.console import start as start_module
-from bert_keras3.data import tables
-from bert_keras3.tasks import classifier_data  # noqa: E402
+# A group of ours, in which all lengths occur.
+STEPS_PER_TURN = 50
 
 
 def main():
   """Prints seconds per epoch and their ratios, medians over the rounds."""
   options = parse_options()
-  # A process each: two frameworks' threads would be in each other's way.
-  context = multiprocessing.get_context("spawn")
-  engines = {
-    name: start(context, make, options) for name, make in ENGINES.items()
-  }
-  steps_per_epoch = [pipe.recv() for pipe in engines.values()][0]
-  rounds = []
-  for _ in range(options.rounds):
-    rounds.append([take_turn(pipe) for pipe in engines.values()])
-    print("  ".join(f"{x:.3f}" for x in rounds[-1]), "s/step", flush=True)
-  report(engines, rounds, steps_per_epoch)
+  with tempfile.TemporaryDirectory() as folder:
+    engines = {
+      name: in_turns.Remote(make, options, folder)
+      for name, make in ENGINES.items()
+    }
+    for engine in engines.values():
+      engine.call("take_steps", 2)  # Tracing, first allocations.
+    turns = {
+      name: functools.partial(take_turn, engine)
+      for name, engine in engines.items()
+    }
+    rounds = []
+    for _ in range(options.rounds):
+      rounds.append(in_turns.take_round(turns))
+      numbers = "  ".join(f"{x:.3f}" for x in rounds[-1].values())
+      print(numbers, "s/step", flush=True)
+    num_examples = engines["ours"].call("count_examples")
+  report(rounds, num_examples / options.train_batch_size)
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line, and those both sides share."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("task_name", "data_dir", "model_dir"):
     parser.add_argument(f"--{name}", required=True)
@@ -55,138 +60,86 @@ def parse_options():
   return parser.parse_args()
 
 
-def start(context, make, options):
-  """Starts an engine in a process; returns the pipe to it."""
-  ours, theirs = context.Pipe()
-  context.Process(
-    target=serve, args=(make, options, theirs), daemon=True
-  ).start()
-  return ours
+def take_turn(engine):
+  """Returns the seconds that a step of one engine takes, by the clock."""
+  by_clock, _ = engine.time("take_steps", STEPS_PER_TURN)
+  return by_clock / STEPS_PER_TURN
 
 
-def serve(make, options, pipe):
-  """Sends the steps of an epoch, then takes turns until nobody asks."""
-  task = classifier_data.find_task(options.task_name)
-  engine = make(task, options)
-  engine.take_steps(2)  # Tracing, first allocations.
-  pipe.send(len(engine.rows) / options.train_batch_size)
-  while True:
-    steps = pipe.recv()
-    pipe.send(engine.take_steps(steps) / steps)
+class Ours:
+  """Trains as run_classifier does.
+
+  Args:
+    options: what `parse_options` returned.
+    folder: for the output_dir.
+    pad_to_max_length: whether every sequence is padded to max_seq_length,
+      instead of to one of a few lengths.
+  """
+
+  def __init__(self, options, folder, pad_to_max_length=False):
+    start.load_tensorflow()
+    # It costs TensorFlow, which has no place in the process of the peer.
+    from benchmarks import our_models
+
+    config = run_classifier.ClassifierConfig(
+      task_name=options.task_name,
+      data_dir=options.data_dir,
+      init_checkpoint=options.model_dir,
+      output_dir=tempfile.mkdtemp(dir=folder),
+      do_train=True,
+      max_seq_length=options.max_seq_length,
+      train_batch_size=options.train_batch_size,
+      learning_rate=options.learning_rate,
+      num_train_epochs=options.num_train_epochs,
+      warmup_proportion=options.warmup_proportion,
+      adam_bias_correction=True,
+      pad_to_max_length=pad_to_max_length,
+      seed=1,
+    )
+    run, data = our_models.open_classifier(config)
+    self._source = data.train.source
+    self.take_steps = our_models.Training(run, self._source).take_steps
+
+  def count_examples(self):
+    """Returns the number of examples in an epoch."""
+    return len(self._source)
 
 
-def take_turn(pipe):
-  """Seconds a step of one engine takes, while the others wait."""
-  pipe.send(STEPS_PER_TURN)
-  return pipe.recv()
+def make_padded(options, folder):
+  """Makes an Ours that pads every sequence to max_seq_length."""
+  return Ours(options, folder, pad_to_max_length=True)
 
 
-def make_ours(task, options):
-  """Batches of about equal length, padded to one of a few."""
-  return Ours(task, options, pad_to_max_length=False)
-
-
-def make_padded(task, options):
-  """Every sequence padded to max_seq_length."""
-  return Ours(task, options, pad_to_max_length=True)
-
-
-def make_peer(task, options):
-  """The torch_classifier.Peer of the options."""
-  import torch_classifier
+def make_peer(options, folder):
+  """Makes the torch_classifier.Peer of the options."""
+  del folder
+  # They cost PyTorch, which has no place in our process.
   import transformers
 
+  from benchmarks import torch_classifier
+
+  task = classifier_data.find_task(options.task_name)
   tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_dir)
   data = torch_classifier.load_split(task, "train", options, tokenizer)
   return torch_classifier.Peer(task, data, options, tokenizer, seed=1)
 
 
-# A group of ours, in which all lengths occur.
-STEPS_PER_TURN = 50
 ENGINES = {
-  "ours": make_ours,
+  "ours": Ours,
   "ours, --pad_to_max_length": make_padded,
   "transformers + PyTorch": make_peer,
 }
 
 
-class Ours:
-  """The Trainer that run_classifier would make."""
-
-  def __init__(self, task, options, pad_to_max_length):
-    start_module.load_tensorflow()
-    import modeling
-    import optimization
-    import tokenization
-    from bert_keras3.data import order as order_module
-    from bert_keras3.training import devices
-    from bert_keras3.training import loop
-    from bert_keras3.weights import checkpoints
-
-    folder = pathlib.Path(options.model_dir)
-    path, layout = classifier_data.require_file(task, "train", options.data_dir)
-    examples = tables.read_examples(
-      path, layout, "train", task.problem_type, task.labels or None
-    )
-    tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
-    source = classifier_data.make_split(
-      examples,
-      task,
-      tokenizer,
-      options.max_seq_length,
-      pad_to_max_length=pad_to_max_length,
-    ).source
-    self.rows = source
-    strategy = devices.make_strategy(devices.DeviceConfig())
-    with strategy.scope():
-      model = modeling.BertClassifier(
-        modeling.BertConfig.from_json_file(str(folder / "config.json")),
-        len(task.labels) or 1,
-        problem_type=task.problem_type,
-      )
-    num_steps = int(
-      len(source) / options.train_batch_size * options.num_train_epochs
-    )
-    self.trainer = loop.Trainer(
-      strategy,
-      model,
-      loop.TrainingConfig(
-        output_dir=tempfile.mkdtemp(),
-        schedule=optimization.LearningRateSchedule(
-          options.learning_rate, num_steps, num_steps // 10
-        ),
-        train_batch_size=options.train_batch_size,
-        adam_bias_correction=True,
-        seed=1,
-      ),
-    )
-    checkpoints.load_weights(self.trainer.weights, options.model_dir)
-    order = order_module.training_order(source, options.train_batch_size, 1)
-    self.iterator = iter(
-      devices.distribute_batches(
-        strategy,
-        lambda: (source.take(order.batch(x), x) for x in itertools.count()),
-        source.specs,
-        options.train_batch_size,
-        num_micro_batches=1,
-      )
-    )
-
-  def take_steps(self, count):
-    """Makes `count` updates; returns the seconds they took."""
-    start = time.monotonic()
-    self.trainer.train_steps(self.iterator, count)
-    return time.monotonic() - start
-
-
-def report(names, rounds, steps_per_epoch):
+def report(rounds, steps_per_epoch):
   """Prints medians, and ratios to ours with their range."""
-  for name, seconds in zip(names, zip(*rounds, strict=True), strict=True):
-    ratios = [x / row[0] for x, row in zip(seconds, rounds, strict=True)]
+  print(in_turns.describe_machine())
+  for name in ENGINES:
+    seconds = statistics.median(in_turns.values_of(rounds, name))
+    ratios = in_turns.ratios(rounds, name, "ours")
     print(
-      f"{name}: {statistics.median(seconds) * steps_per_epoch:.0f} s per epoch,"
-      f" {statistics.median(ratios):.2f} times ours"
-      f" ({min(ratios):.2f} to {max(ratios):.2f})"
+      f"{name}: {seconds * steps_per_epoch:.0f} s per epoch,"
+      f" {in_turns.spread(ratios, digits=2)} times ours"
     )
 
 

@@ -1,7 +1,7 @@
 """Times sentence vectors against sentence-transformers, and weighs them.
 
-    python benchmarks/features.py --model_dir=MINILM --input_file=lines.txt \
-      [--num_threads=1]
+    python -m benchmarks.feature_speed --model_dir=MINILM \
+      --input_file=lines.txt [--num_threads=1]
 
 Sentence vectors: in turns, a process each; ours from the lines of a file to a
 file of arrays, theirs from a list to an array. Numbers as JSON: ours against
@@ -10,28 +10,26 @@ few and on many short lines. Needs the `bench` extra and sentence-transformers.
 """
 
 import argparse
-import contextlib
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 
+import extract_features
+import tokenization
+from benchmarks import in_turns
+from bert_keras3.console import start
+from bert_keras3.tasks import feature_files
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import extract_features  # noqa: E402
-import tokenization  # noqa: E402
-from bert_keras3.console import start as start_module  # noqa: E402
-from bert_keras3.tasks import feature_extraction  # noqa: E402
-from bert_keras3.tasks import feature_files  # noqa: E402
-
 BATCH_SIZE = 32
 MAX_SEQ_LENGTH = 256  # sentence-transformers' for MiniLM
 TINY = {
@@ -53,7 +51,7 @@ def main():
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("model_dir", "input_file"):
     parser.add_argument(f"--{name}", required=True)
@@ -69,94 +67,80 @@ def compare_speed(options):
   does not add to.
   """
   lines = [x.strip() for x in tokenization.read_lines(options.input_file)]
-  # A process each: two frameworks' threads would be in each other's way.
-  context = multiprocessing.get_context("spawn")
-  pipes = [start(context, x, options, lines) for x in (make_ours, make_theirs)]
-  ours, theirs = (pipe.recv() for pipe in pipes)
-  print(f"largest difference of two numbers: {np.abs(ours - theirs).max():.1g}")
-  rounds = []
-  for _ in range(options.rounds):
-    rounds.append([take_turn(pipe) for pipe in pipes])
+  with tempfile.TemporaryDirectory() as folder:
+    engines = {
+      "ours": in_turns.Remote(Ours, options, folder),
+      "sentence-transformers": in_turns.Remote(Theirs, options, lines),
+    }
+    ours, theirs = (x.call("compute") for x in engines.values())
+    difference = np.abs(ours - theirs).max()
+    print(f"largest difference of two numbers: {difference:.1g}")
+    turns = {
+      name: functools.partial(engine.time, "compute")
+      for name, engine in engines.items()
+    }
+    rounds = [in_turns.take_round(turns) for _ in range(options.rounds)]
+  print(in_turns.describe_machine())
   for kind, unit in enumerate(("second", "second of the processor")):
-    for number, name in enumerate(("ours", "sentence-transformers")):
-      seconds = statistics.median(x[number][kind] for x in rounds)
+    of_kind = [{x: y[kind] for x, y in both.items()} for both in rounds]
+    for name in engines:
+      seconds = statistics.median(in_turns.values_of(of_kind, name))
       print(f"{name}: {len(lines) / seconds:.0f} sentences a {unit}")
-    ratios = sorted(theirs[kind] / ours[kind] for ours, theirs in rounds)
-    print(
-      f"sentence-transformers takes {statistics.median(ratios):.2f} times as "
-      f"long ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    ratios = in_turns.ratios(of_kind, "sentence-transformers", "ours")
+    spread = in_turns.spread(ratios, digits=2)
+    print(f"sentence-transformers takes {spread} times as long")
+
+
+class Ours:
+  """Writes vectors as extract_features does, and reads them."""
+
+  def __init__(self, options, folder):
+    start.load_tensorflow()
+    # They cost TensorFlow, which has no place in the process of the peer.
+    import tensorflow as tf
+
+    from bert_keras3.tasks import feature_extraction
+
+    tf.config.threading.set_intra_op_parallelism_threads(options.num_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(options.num_threads)
+    self._config = extract_features.FeatureConfig(
+      input_file=options.input_file,
+      output_file=f"{folder}/vectors.npz",
+      init_checkpoint=options.model_dir,
+      layers="-1",
+      max_seq_length=MAX_SEQ_LENGTH,
+      batch_size=BATCH_SIZE,
+      output_format="npz",
+      pooling="mean",
+      normalize=True,
     )
+    self._extractor = feature_extraction.FeatureExtractor(self._config)
+
+  def compute(self):
+    """Returns float32 [lines, width]."""
+    extract_features.write_features(self._config, self._extractor)
+    return np.load(self._config.output_file)["embeddings"][:, 0]
 
 
-def start(context, make, options, lines):
-  """Starts an engine in a process; returns the pipe to it."""
-  ours, theirs = context.Pipe()
-  arguments = (make, options, lines, theirs)
-  context.Process(target=serve, args=arguments, daemon=True).start()
-  return ours
+class Theirs:
+  """Computes vectors with sentence-transformers."""
 
+  def __init__(self, options, lines):
+    # They cost PyTorch, which has no place in our process.
+    import sentence_transformers
+    import torch
 
-def serve(make, options, lines, pipe):
-  """Runs once, sends the vectors, then takes turns until nobody asks."""
-  run = make(options, lines)
-  pipe.send(run())
-  with contextlib.suppress(EOFError):
-    while pipe.recv():
-      begin = time.monotonic(), time.process_time()
-      run()
-      pipe.send((time.monotonic() - begin[0], time.process_time() - begin[1]))
+    torch.set_num_threads(options.num_threads)
+    self._model = sentence_transformers.SentenceTransformer(
+      options.model_dir, device="cpu"
+    )
+    self._lines = lines
 
-
-def take_turn(pipe):
-  """Seconds of one engine while the other waits, of clock and processor."""
-  pipe.send("go")
-  return pipe.recv()
-
-
-def make_ours(options, lines):
-  """Function without arguments that gives the vectors."""
-  del lines
-  start_module.load_tensorflow()
-  import tensorflow as tf
-
-  from bert_keras3.training import devices
-
-  tf.config.threading.set_intra_op_parallelism_threads(options.num_threads)
-  tf.config.threading.set_inter_op_parallelism_threads(options.num_threads)
-  config = extract_features.FeatureConfig(
-    input_file=options.input_file,
-    output_file=f"{tempfile.mkdtemp()}/vectors.npz",
-    init_checkpoint=options.model_dir,
-    layers="-1",
-    max_seq_length=MAX_SEQ_LENGTH,
-    batch_size=BATCH_SIZE,
-    output_format="npz",
-    pooling="mean",
-    normalize=True,
-  )
-  extractor = feature_extraction.FeatureExtractor(
-    config, devices.DeviceConfig()
-  )
-
-  def run():
-    extract_features.write_features(config, extractor)
-    return np.load(config.output_file)["embeddings"][:, 0]
-
-  return run
-
-
-def make_theirs(options, lines):
-  """The same of sentence-transformers."""
-  import sentence_transformers
-  import torch
-
-  torch.set_num_threads(options.num_threads)
-  model = sentence_transformers.SentenceTransformer(
-    options.model_dir, device="cpu"
-  )
-  return lambda: model.encode(
-    lines, batch_size=BATCH_SIZE, normalize_embeddings=True
-  )
+  def compute(self):
+    """Returns float32 [lines, width]."""
+    return self._model.encode(
+      self._lines, batch_size=BATCH_SIZE, normalize_embeddings=True
+    )
 
 
 def compare_writing():
@@ -168,25 +152,24 @@ def compare_writing():
       json.dumps([round(float(x), 6) for x in row.flat]) for row in values
     ],
   }
-  for way in ways.values():
-    way()
-  rounds = [[timed(way) for way in ways.values()] for _ in range(5)]
-  for number, name in enumerate(ways):
-    seconds = statistics.median(x[number] for x in rounds)
-    print(f"JSON, {name} way: {1e9 * seconds / values.size:.0f} ns a number")
-
-
-def timed(function):
-  """Seconds of the processor that a call takes."""
-  begin = time.process_time()
-  function()
-  return time.process_time() - begin
+  turns = {x: functools.partial(in_turns.seconds, ways[x]) for x in ways}
+  in_turns.take_round(turns)  # First calls.
+  rounds = [in_turns.take_round(turns) for _ in range(5)]
+  for name in ways:
+    seconds = in_turns.values_of(rounds, name)
+    spread = in_turns.spread([1e9 * x / values.size for x in seconds], digits=0)
+    print(f"JSON, {name} way: {spread} ns a number")
 
 
 def compare_memory(options, pooling):
   """Prints the peak memory of a run on few lines and of one on many."""
   with tempfile.TemporaryDirectory() as folder:
-    make_tiny_model(options.model_dir, folder)
+    # In a process of its own: a child's peak is never below its parent's size.
+    args = (options.model_dir, folder)
+    context = multiprocessing.get_context("spawn")
+    maker = context.Process(target=make_tiny_model, args=args)
+    maker.start()
+    maker.join()
     for num_lines in NUM_LINES:
       with open(f"{folder}/lines.txt", "w") as writer:
         writer.writelines(
@@ -209,28 +192,23 @@ def compare_memory(options, pooling):
 
 
 def make_tiny_model(model_dir, folder):
-  """Random weights for the vocabulary of a model, in a process of its own."""
-  program = (
-    "import sys, shutil, modeling;"
-    "from bert_keras3.weights import checkpoints;"
-    f"model_dir, folder = {model_dir!r}, {folder!r};"
-    "shutil.copy(f'{model_dir}/vocab.txt', folder);"
-    "size = len(open(f'{folder}/vocab.txt').readlines());"
-    f"config = modeling.BertConfig(size, **{TINY!r});"
-    "open(f'{folder}/bert_config.json', 'w').write(config.to_json_string());"
-    "variables = modeling.named_variables(modeling.BertModel(config));"
-    "checkpoints.save(f'{folder}/bert_model.ckpt', variables)"
-  )
-  subprocess.run(
-    [sys.executable, "-c", program],
-    check=True,
-    cwd=ROOT,
-    stderr=subprocess.DEVNULL,
-  )
+  """Saves random weights for the vocabulary of a model."""
+  start.load_tensorflow()
+  # They cost TensorFlow, whose memory the caller does without.
+  import modeling
+  from bert_keras3.weights import checkpoints
+
+  vocab_file = shutil.copy(f"{model_dir}/vocab.txt", folder)
+  vocab_size = len(tokenization.load_vocab(vocab_file))
+  config = modeling.BertConfig(vocab_size, **TINY)
+  path = pathlib.Path(folder) / "bert_config.json"
+  path.write_text(config.to_json_string())
+  variables = modeling.named_variables(modeling.BertModel(config))
+  checkpoints.save(f"{folder}/bert_model.ckpt", variables)
 
 
 def peak_megabytes(*args):
-  """The most memory that a run of the script takes."""
+  """Runs extract_features; returns the most memory that it took."""
   script = str(ROOT / "extract_features.py")
   process = subprocess.Popen(
     [sys.executable, script, *args], stdout=subprocess.DEVNULL

@@ -1,6 +1,6 @@
 """Times run_squad against transformers + PyTorch: training and prediction.
 
-    python benchmarks/reading.py --train_file=train-v1.1.json \
+    python -m benchmarks.squad_speed --train_file=train-v1.1.json \
       --predict_file=dev-v1.1.json --model_dir=MODEL
 
 In turns, a process each, and on the same questions: 50 steps of training, in
@@ -10,48 +10,47 @@ decoding. Ours is run_squad.py's way, theirs that of torch_squad.py. Needs the
 """
 
 import argparse
-import itertools
-import multiprocessing
+import functools
+import json
 import pathlib
 import statistics
-import sys
 import tempfile
-import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-import run_squad  # noqa: E402
-from bert_keras3.console import start as start_module
-from bert_keras3.tasks import fine_tuning  # noqa: E402
+import run_squad
+from benchmarks import in_turns
+from bert_keras3.console import start
+from bert_keras3.tasks import squad_decoding
 
 STEPS_PER_TURN = 50
-PHASES = ("training", "prediction", "decoding")
+# Methods of the engines, in this order, with their arguments.
+PHASES = {"train": [STEPS_PER_TURN], "predict": [], "decode": []}
 
 
 def main():
   """Prints the seconds of each round, then medians and their ratios."""
   options = parse_options()
-  # A process each: two frameworks' threads would be in each other's way.
-  context = multiprocessing.get_context("spawn")
-  pipes = [start(context, make, options) for make in (Ours, make_peer)]
-  for pipe in pipes:
-    pipe.recv()
-  rounds = []
-  for _ in range(options.rounds):
-    rounds.append([take_turn(pipe) for pipe in pipes])
-    print(rounds[-1], flush=True)
-  for number, phase in enumerate(PHASES):
-    ours, theirs = ([x[i][number] for x in rounds] for i in (0, 1))
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    print(
-      f"{phase}: {statistics.median(ours):.2f} s, theirs "
-      f"{statistics.median(theirs):.2f} s, {statistics.median(ratios):.2f} "
-      f"times ours ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+  with tempfile.TemporaryDirectory() as folder:
+    options.output_dir = folder
+    options.predict_file = write_first_questions(options, folder)
+    engines = {
+      name: in_turns.Remote(make, options) for name, make in ENGINES.items()
+    }
+    for engine in engines.values():
+      engine.call("train", 2)  # Tracing, first allocations.
+      engine.call("predict")
+    turns = {
+      name: functools.partial(take_turn, engine)
+      for name, engine in engines.items()
+    }
+    rounds = []
+    for _ in range(options.rounds):
+      rounds.append(in_turns.take_round(turns))
+      print(rounds[-1], flush=True)
+  report(rounds)
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line, and those both sides share."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("train_file", "predict_file", "model_dir"):
     parser.add_argument(f"--{name}", required=True)
@@ -73,152 +72,82 @@ def parse_options():
   return parser.parse_args()
 
 
-def start(context, make, options):
-  """Starts an engine in a process; returns the pipe to it."""
-  ours, theirs = context.Pipe()
-  arguments = (make, options, theirs)
-  context.Process(target=serve, args=arguments, daemon=True).start()
-  return ours
+def write_first_questions(options, folder):
+  """Writes the first questions of --predict_file; returns the file's path."""
+  content = json.loads(pathlib.Path(options.predict_file).read_text("utf-8"))
+  left = options.num_questions
+  paragraphs = []
+  for article in content["data"]:
+    for paragraph in article["paragraphs"]:
+      questions = paragraph["qas"][:left]
+      if questions:
+        paragraphs.append({**paragraph, "qas": questions})
+      left -= len(questions)
+  path = pathlib.Path(folder) / "predict.json"
+  content = {"version": "1.1", "data": [{"paragraphs": paragraphs}]}
+  path.write_text(json.dumps(content), "utf-8")
+  return str(path)
 
 
-def serve(make, options, pipe):
-  """Warms up, says so, then takes turns until nobody asks."""
-  engine = make(options)
-  engine.train(2)
-  engine.predict()
-  pipe.send("ready")
-  while True:
-    count = pipe.recv()
-    pipe.send(
-      [timed(engine.train, count), timed(engine.predict), timed(engine.decode)]
-    )
-
-
-def take_turn(pipe):
-  """Seconds of each phase of one engine, while the other waits."""
-  pipe.send(STEPS_PER_TURN)
-  return pipe.recv()
-
-
-def timed(function, *args):
-  """Seconds that a call takes."""
-  begin = time.monotonic()
-  function(*args)
-  return time.monotonic() - begin
+def take_turn(engine):
+  """Returns the seconds of each phase of one engine, by the clock."""
+  return {phase: engine.time(phase, *args)[0] for phase, args in PHASES.items()}
 
 
 class Ours:
-  """What run_squad does, a part at a time."""
+  """Does the work of run_squad, a part at a time.
+
+  Args:
+    options: what `parse_options` returned, and an output_dir.
+  """
 
   def __init__(self, options):
-    start_module.load_tensorflow()
-    import modeling
-    from bert_keras3.training import devices
-    from bert_keras3.training import evaluation
-
-    config = run_squad.SquadConfig(
-      output_dir=tempfile.mkdtemp(),
-      init_checkpoint=options.model_dir,
-      do_train=True,
-      predict_file=options.predict_file,
-      predict_batch_size=options.predict_batch_size,
-    )
-    setup = fine_tuning.open_model(config, devices.DeviceConfig())
-    run = fine_tuning.open_run(setup, config, {}, [])
-    self.job = run_squad.Job(config, setup, run)
-    model = fine_tuning.make_model(setup, config, 1, modeling.BertSpanLabeler)
-    self.step = evaluation.prediction_step(model)
-    self.questions = self._questions(options)
-    self._start_training(options, model)
-
-  def _questions(self, options):
-    from bert_keras3.tasks import squad_data
-
-    examples = squad_data.read_squad_examples(options.predict_file, False)
-    examples = examples[: options.num_questions]
-    windows = squad_data.make_windows(
-      examples,
-      self.job.setup.tokenizer,
-      **self.job.config.window_settings(False),
-    )
-    source = run_squad.make_source(self.job, windows, {})
-    return run_squad.Questions(examples, windows, source)
-
-  def _start_training(self, options, model):
-    import optimization
-    from bert_keras3.data import order as order_module
-    from bert_keras3.tasks import squad_data
-    from bert_keras3.training import devices
-    from bert_keras3.training import loop
-    from bert_keras3.weights import checkpoints
-
-    examples = squad_data.read_squad_examples(options.train_file, True)
-    windows = squad_data.make_windows(
-      examples,
-      self.job.setup.tokenizer,
-      **self.job.config.window_settings(True),
-    )
-    positions = {
-      name: getattr(windows, name)
-      for name in ("start_positions", "end_positions")
-    }
-    source = run_squad.make_source(self.job, windows, positions)
-    schedule = optimization.LearningRateSchedule(
-      options.learning_rate, 1000, 100
-    )
-    strategy = self.job.setup.strategy
-    self.trainer = loop.Trainer(
-      strategy,
-      model,
-      loop.TrainingConfig(
-        tempfile.mkdtemp(), schedule, options.train_batch_size
-      ),
-    )
-    checkpoints.load_weights(self.trainer.weights, options.model_dir)
-    order = order_module.training_order(source, options.train_batch_size, 1)
-    self.iterator = iter(
-      devices.distribute_batches(
-        strategy,
-        lambda: (source.take(order.batch(x), x) for x in itertools.count()),
-        source.specs,
-        options.train_batch_size,
-        num_micro_batches=1,
-      )
-    )
-
-  def train(self, count):
-    """Makes `count` updates."""
-    self.trainer.train_steps(self.iterator, count)
-
-  def predict(self):
-    """Computes the questions' logits."""
+    start.load_tensorflow()
+    # They cost TensorFlow, which has no place in the process of the peer.
+    from benchmarks import our_models
     from bert_keras3.tasks import squad_results
 
-    self.logits = squad_results.predict_logits(
-      self.job.setup.strategy,
-      self.step,
-      self.questions.source,
-      self.job.config.predict_batch_size,
+    names = set(run_squad.SquadConfig.__dataclass_fields__) & set(vars(options))
+    config = run_squad.SquadConfig(
+      init_checkpoint=options.model_dir,
+      do_train=True,
+      do_predict=True,
+      adam_bias_correction=True,
+      **{name: getattr(options, name) for name in names},
+    )
+    run, data = our_models.open_squad(config)
+    self.train = our_models.Training(run, data.train_source).take_steps
+    self._questions = data.questions
+    self._predict = functools.partial(
+      squad_results.predict_logits,
+      run,
+      data.questions.source,
+      config.predict_batch_size,
       keep_padding=False,
     )
+    self._tokenizer, self._config = data.pretrained.tokenizer, config
+
+  def predict(self):
+    """Computes the logits of the questions."""
+    self._logits = self._predict()
 
   def decode(self):
-    """Finds their answers."""
-    from bert_keras3.tasks import squad_decoding
-
+    """Finds the answers to the questions."""
     squad_decoding.decode(
-      self.questions.examples,
-      self.questions.windows,
-      *self.logits,
-      self.job.setup.tokenizer,
-      self.job.config.decoding(),
+      self._questions.examples,
+      self._questions.windows,
+      *self._logits,
+      self._tokenizer,
+      self._config.decoding(),
     )
 
 
 def make_peer(options):
-  """torch_squad's Peer, with prediction and decoding."""
-  import torch_squad
+  """Makes torch_squad's Peer, with prediction and decoding."""
+  # They cost PyTorch, which has no place in our process.
   import transformers
+
+  from benchmarks import torch_squad
 
   class Peer(torch_squad.Peer):
     train = torch_squad.Peer.take_steps
@@ -234,10 +163,27 @@ def make_peer(options):
   tokenizer = transformers.AutoTokenizer.from_pretrained(options.model_dir)
   examples = torch_squad.load_examples(options.train_file)
   questions = torch_squad.load_examples(options.predict_file)
-  questions = questions[: options.num_questions]
   predict_rows = torch_squad.make_rows(questions, options, tokenizer)
   rows = torch_squad.make_rows(examples, options, tokenizer)
   return Peer(rows, len(examples), options, tokenizer)
+
+
+ENGINES = {"ours": Ours, "transformers + PyTorch": make_peer}
+
+
+def report(rounds):
+  """Prints medians, and ratios to ours with their range."""
+  print(in_turns.describe_machine())
+  for phase in PHASES:
+    seconds = [{x: y[phase] for x, y in turn.items()} for turn in rounds]
+    ours, theirs = (
+      statistics.median(in_turns.values_of(seconds, name)) for name in ENGINES
+    )
+    ratios = in_turns.ratios(seconds, "transformers + PyTorch", "ours")
+    print(
+      f"{phase}: {ours:.2f} s, theirs {theirs:.2f} s,"
+      f" {in_turns.spread(ratios, digits=2)} times ours"
+    )
 
 
 if __name__ == "__main__":
