@@ -6,7 +6,7 @@ BIN := .venv/bin
 # A process for each file: TensorFlow keeps the graphs that tests trace.
 TESTS := $(BIN)/python -m tests.support.run
 
-.PHONY: demo test fast_test check parity bench docs clean
+.PHONY: demo test fast_test check parity nightly bench docs clean
 
 demo: .venv/installed
 	$(BIN)/python examples/pretrain_demo.py
@@ -26,9 +26,13 @@ check: .venv/installed
 parity: .venv/installed_parity .venv/installed_minilm
 	$(BIN)/python -m pytest -m parity
 
+# Hours: every task, killed at random moments.
+nightly: .venv/installed
+	$(BIN)/python -m tests.nightly.kills
+
 bench: .venv/installed
-	$(BIN)/python benchmarks/tokenization.py
-	$(BIN)/python benchmarks/create_pretraining_data.py
+	$(BIN)/python -m benchmarks.tokenizer_speed
+	$(BIN)/python -m benchmarks.record_speed
 
 # Written from declarations; a test compares.
 docs: .venv/installed

@@ -1,8 +1,9 @@
 """Compares what exports answer with what the models they were made of predict.
 
-    python benchmarks/export_sameness.py --kind=classifier --task_name=mrpc \
-      --data_dir=MRPC --output_dir=out --export_dir=models/mrpc/1
-    python benchmarks/export_sameness.py --kind=reader \
+    python -m benchmarks.export_sameness --kind=classifier \
+      --task_name=mrpc --data_dir=MRPC --output_dir=out \
+      --export_dir=models/mrpc/1
+    python -m benchmarks.export_sameness --kind=reader \
       --predict_file=dev-v1.1.json --output_dir=out --export_dir=models/squad/1
 
 Every example of a development set goes through run_classifier's or run_squad's
@@ -12,16 +13,14 @@ that differ, and prints the largest deviation of the numbers.
 
 import argparse
 import json
-import pathlib
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-import run_classifier  # noqa: E402
-import run_squad  # noqa: E402
-from bert_keras3.console import start
-from bert_keras3.serving import predictor  # noqa: E402
-from bert_keras3.tasks import fine_tuning  # noqa: E402
+import run_classifier
+import run_squad
+from benchmarks import our_models
+from bert_keras3.serving import predictor
+from bert_keras3.tasks import classifier_results
+from bert_keras3.tasks import metrics
+from bert_keras3.tasks import squad_results
 
 # Answers that differ are shown up to this many.
 SHOWN = 5
@@ -30,14 +29,13 @@ SHOWN = 5
 def main():
   """Prints the comparison as lines."""
   options = parse_options()
-  start.load_tensorflow()
   compare = compare_reader if options.kind == "reader" else compare_classifier
   for line in compare(options):
     print(line)
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--kind", choices=["classifier", "reader"], required=True)
   for name in ("output_dir", "export_dir"):
@@ -49,32 +47,14 @@ def parse_options():
 
 
 def exported_flags(description, config_class):
-  """The flags that a model was exported with."""
+  """Returns the flags that a model was exported with."""
   names = config_class.__dataclass_fields__
   values = description.to_dict()
   return {name: values[name] for name in names if name in values}
 
 
-def open_model(config, head, **arguments):
-  """(Setup, prediction step) of a trained model."""
-  from bert_keras3.training import devices
-  from bert_keras3.training import evaluation
-  from bert_keras3.training import run as run_module
-
-  setup = fine_tuning.open_model(config, devices.DeviceConfig())
-  model = fine_tuning.make_model(setup, config, 0, head, **arguments)
-  run = fine_tuning.open_run(setup, config, {}, [])
-  run_module.restore(run, model)
-  return setup, run, evaluation.prediction_step(model)
-
-
 def compare_classifier(options):
-  """Yields lines about a task's development set."""
-  import modeling
-  from bert_keras3.tasks import classifier_data
-  from bert_keras3.tasks import classifier_results
-  from bert_keras3.tasks import metrics
-
+  """Yields lines about the development set of a task."""
   export = predictor.Predictor(options.export_dir)
   config = run_classifier.ClassifierConfig(
     task_name=options.task_name,
@@ -83,27 +63,10 @@ def compare_classifier(options):
     do_eval=True,
     **exported_flags(export.description, run_classifier.ClassifierConfig),
   )
-  task = run_classifier.make_task(config)
-  setup, _, step = open_model(
-    config,
-    modeling.BertClassifier,
-    num_labels=len(export.description.labels) or 1,
-    problem_type=task.problem_type,
-  )
-  files = run_classifier.find_splits(config, task)
-  task, examples = run_classifier.read_splits(
-    config, task, files, setup.files.labels_file
-  )
-  split = classifier_data.make_split(
-    examples["dev"],
-    task,
-    setup.tokenizer,
-    config.max_seq_length,
-    config.long_text,
-  )
-  logits = classifier_results.predict_logits(
-    setup.strategy, step, split, options.batch_size
-  )
+  run, data = our_models.open_classifier(config)
+  run.restore(data.task.settings(config))
+  task, split = data.task, data.splits["dev"]
+  logits = classifier_results.predict_logits(run, split, options.batch_size)
   texts = [(x.text_a, x.text_b)[: len(export.inputs)] for x in split.examples]
   found = export.predict(texts, options.batch_size)
   scores = metrics.probabilities(task.problem_type, logits)
@@ -129,20 +92,23 @@ def compare_classifier(options):
 
 def compare_reader(options):
   """Yields lines about a file of questions."""
-  import modeling
-
   export = predictor.Predictor(options.export_dir)
   config = run_squad.SquadConfig(
     predict_file=options.predict_file,
     output_dir=options.output_dir,
+    do_predict=True,
     predict_batch_size=options.batch_size,
     **exported_flags(export.description, run_squad.SquadConfig),
   )
-  setup, run, step = open_model(config, modeling.BertSpanLabeler)
-  job = run_squad.Job(config, setup, run)
-  questions = run_squad.open_questions(job)
-  threshold = export.description.settings["null_score_diff_threshold"]
-  decoded = run_squad.decode(job, step, questions, threshold)
+  run, data = our_models.open_squad(config)
+  run.restore(config.shared_settings)
+  questions = data.questions
+  decoded = squad_results.decode(
+    run,
+    data.pretrained.tokenizer,
+    questions,
+    export.description.settings["null_score_diff_threshold"],
+  )
   found = export.predict(
     [(x.question_text, x.context) for x in questions.examples],
     options.batch_size,

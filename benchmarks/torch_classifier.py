@@ -1,6 +1,6 @@
 """Fine-tunes a classifier in transformers + PyTorch, as a peer to compare with.
 
-    python benchmarks/torch_classifier.py --task_name=mrpc --data_dir=MRPC \
+    python -m benchmarks.torch_classifier --task_name=mrpc --data_dir=MRPC \
       --model_dir=MODEL --output_file=results.jsonl --seeds=1,2,3
 
 Reads the same rows as run_classifier.py (through classifier_data) and takes the
@@ -13,8 +13,6 @@ to their longest. Tokens, padding and arithmetic are those of transformers.
 import argparse
 import itertools
 import json
-import pathlib
-import sys
 import time
 
 import numpy as np
@@ -22,11 +20,9 @@ import torch
 import transformers
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
 from bert_keras3.data import tables
-from bert_keras3.tasks import classifier_data  # noqa: E402
-from bert_keras3.tasks import metrics as task_metrics  # noqa: E402
+from bert_keras3.tasks import classifier_data
+from bert_keras3.tasks import metrics as task_metrics
 
 
 def main():
@@ -50,7 +46,7 @@ def main():
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("task_name", "data_dir", "model_dir"):
     parser.add_argument(f"--{name}", required=True)
@@ -66,7 +62,7 @@ def parse_options():
 
 
 def load_split(task, split, options, tokenizer):
-  """List of dicts of token ids, and the labels as the loss wants them."""
+  """Returns a list of dicts of token ids, and the labels for the loss."""
   path, layout = classifier_data.require_file(task, split, options.data_dir)
   examples = tables.read_examples(
     path, layout, split, task.problem_type, task.labels or None
@@ -128,7 +124,7 @@ class Peer:
 
 
 def run(task, data, options, tokenizer, seed):
-  """Trains and evaluates; a dict of metrics and times."""
+  """Trains and evaluates; returns a dict of metrics and times."""
   peer = Peer(task, data["train"], options, tokenizer, seed)
   seconds = peer.take_steps(peer.num_steps)
   metrics = evaluate(task, peer.model, data["dev"], tokenizer)
@@ -136,7 +132,7 @@ def run(task, data, options, tokenizer, seed):
 
 
 def make_optimizer(model, options, num_steps):
-  """AdamW and BERT's schedule: the decay counts from step 0."""
+  """Makes AdamW and BERT's schedule, whose decay counts from step 0."""
   groups = {True: [], False: []}
   for name, parameter in model.named_parameters():
     groups["bias" not in name and "LayerNorm" not in name].append(parameter)
@@ -171,14 +167,14 @@ def train_batches(rows, batch_size, seed):
 
 
 def compute_loss(logits, labels):
-  """Cross entropy, or squared error where labels are scores."""
+  """Computes the cross entropy, or the squared error of scores."""
   if labels.is_floating_point():
     return torch.nn.functional.mse_loss(logits[:, 0], labels)
   return torch.nn.functional.cross_entropy(logits, labels.long())
 
 
 def evaluate(task, model, data, tokenizer):
-  """The task's metrics on its development set."""
+  """Computes the metrics of the task on its development set."""
   rows, labels = data
   model.eval()
   logits = []

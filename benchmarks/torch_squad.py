@@ -1,6 +1,6 @@
 """Trains a reader in transformers + PyTorch, as a peer to compare with.
 
-    python benchmarks/torch_squad.py --train_file=train-v1.1.json \
+    python -m benchmarks.torch_squad --train_file=train-v1.1.json \
       --predict_file=dev-v1.1.json --model_dir=MODEL --output_dir=out
 
 Takes the hyperparameters of run_squad.py --adam_bias_correction: windows of
@@ -17,17 +17,13 @@ import argparse
 import itertools
 import json
 import pathlib
-import sys
 import time
 
 import numpy as np
 import torch
 import transformers
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-import torch_classifier  # noqa: E402
-
+from benchmarks import torch_classifier
 from bert_keras3.tasks import squad_metrics
 
 
@@ -63,7 +59,7 @@ def main():
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("train_file", "predict_file", "model_dir", "output_dir"):
     parser.add_argument(f"--{name}", required=True)
@@ -96,7 +92,7 @@ class timed:
 
 
 def load_examples(path):
-  """List of dicts: id, question, context, answers, answer_start."""
+  """Returns dicts of id, question, context, answers and answer_start."""
   data = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["data"]
   return [
     {
@@ -113,7 +109,7 @@ def load_examples(path):
 
 
 def make_rows(examples, options, tokenizer):
-  """List of windows: dicts of token ids, offsets and labels."""
+  """Makes a list of windows: dicts of token ids, offsets and labels."""
   rows = []
   for number, example in enumerate(examples):
     question = tokenizer(
@@ -141,7 +137,7 @@ def make_rows(examples, options, tokenizer):
 
 
 def make_row(encoded, window, number, example):
-  """One window of `encoded`, the offsets of what is not context (-1, -1)."""
+  """Makes a window of `encoded`; offsets outside the context are (-1, -1)."""
   in_context = np.array([x == 1 for x in encoded.sequence_ids(window)])
   offsets = np.array(encoded["offset_mapping"][window])
   offsets[~in_context] = -1
@@ -224,7 +220,7 @@ class Peer:
 
 
 def predict(model, rows, batch_size, tokenizer):
-  """Start and end logits of each window: list of [2, length] in rows' order."""
+  """Computes start and end logits: a list of [2, length], one a window."""
   model.eval()
   order = np.argsort([len(row["offsets"]) for row in rows], kind="stable")
   logits = [None] * len(rows)
@@ -242,7 +238,7 @@ def predict(model, rows, batch_size, tokenizer):
 
 
 def decode(examples, rows, logits, options):
-  """The best answer of each question: dict from id to text."""
+  """Finds the best answer of each question: a dict from id to text."""
   best = {x["id"]: (-np.inf, "") for x in examples}
   for row, (starts, ends) in zip(rows, logits, strict=True):
     example = examples[row["example"]]
@@ -262,7 +258,7 @@ def decode(examples, rows, logits, options):
 
 
 def is_answer(offsets, start, end, max_answer_length):
-  """Whether two tokens bound a piece of the context that is not too long."""
+  """Tells whether two tokens bound a part of the context, not too long."""
   if offsets[start][0] < 0 or offsets[end][0] < 0:
     return False
   return 0 <= end - start < max_answer_length

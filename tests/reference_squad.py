@@ -1,7 +1,7 @@
 """SQuAD's decoding the slow way: every pair of indexes, every text anew.
 
 The yardstick of `squad_decoding_test.py` (equal results) and the peer of
-`benchmarks/squad_decoding.py` (speed). Its algorithm is that of
+`benchmarks/squad_decoding_speed.py` (speed). Its algorithm is that of
 google-research/bert's `write_predictions`, and so is its cost, its flaws
 included; the tests check it against recorded outputs of the original.
 """
@@ -9,7 +9,7 @@ included; the tests check it against recorded outputs of the original.
 import collections
 import math
 
-import reference_tokenization
+from tests import reference_tokenization
 
 Feature = collections.namedtuple(
   "Feature", ["tokens", "word_of_token", "has_max_context"]

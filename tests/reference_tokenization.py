@@ -1,7 +1,7 @@
 """BERT's tokenizer the slow way: one pass after the other, no table, no memo.
 
 The yardstick of `tokenization_test.py` (equal results) and of
-`benchmarks/tokenization.py` (speed). Its algorithm is that of
+`benchmarks/tokenizer_speed.py` (speed). Its algorithm is that of
 google-research/bert's `tokenization.py`, and so is its cost; the tests check it
 against recorded outputs of the original.
 """

@@ -1,6 +1,6 @@
 """SQuAD's decoding: ours against upstream's loops, in turns.
 
-    python benchmarks/squad_decoding.py --predict_file=dev-v1.1.json \
+    python -m benchmarks.squad_decoding_speed --predict_file=dev-v1.1.json \
       --vocab_file=vocab.txt [--version_2_with_negative] [--noise]
       [--logits=logits.npz]
 
@@ -8,9 +8,10 @@ From logits to predictions, n-best lists and null odds of all questions: search
 for spans, n best, alignment of texts; without reading, tokenizing and writing.
 Each side gets logits and windows in the form it works on. The reference is
 tests/reference_squad.py, plain Python with upstream's algorithm and cost. Both
-sides must give the same results, or no ratio is printed; but for questions on
-texts with long words of unspaced scripts, where we differ on purpose (README,
-"Differences from upstream"): they are counted. Seconds are the processor's.
+sides must give the same results, or no ratio is printed. Questions on texts
+with long words of unspaced scripts, where we differ on purpose
+(docs/differences.md), may have others and are counted. Seconds are the
+processor's.
 
 Without --logits, the logits are made up, with a seed: noise, lower in padding,
 on top of which each window has a few answers whose first and last tokens stand
@@ -19,24 +20,18 @@ leaves these out.
 """
 
 import argparse
+import functools
 import gc
 import math
-import pathlib
-import random
-import statistics
 import sys
-import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# This folder has files of the same names as the modules.
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
-
-import reference_squad  # noqa: E402
-import tokenization  # noqa: E402
-from bert_keras3.tasks import squad_data  # noqa: E402
-from bert_keras3.tasks import squad_decoding  # noqa: E402
+import tokenization
+from benchmarks import in_turns
+from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_decoding
+from tests import reference_squad
 
 SEED = 1
 # Noise of a trained model's logits: where nothing is, how it spreads, and how
@@ -74,12 +69,16 @@ def main():
   # side to look through.
   gc.collect()
   gc.freeze()
-  print(f"{len(examples)} questions, {len(windows)} windows", flush=True)
+  print(
+    f"{len(examples)} questions, {len(windows)} windows,"
+    f" {in_turns.describe_machine()}",
+    flush=True,
+  )
   report_speed(sides, options.rounds, examples)
 
 
 def parse_options():
-  """Returns the command line's options."""
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--predict_file", required=True, help="SQuAD's JSON")
   parser.add_argument("--vocab_file", required=True)
@@ -158,33 +157,25 @@ def run_ours(examples, windows, logits, tokenizer, config):
   return decoded.predictions, decoded.nbest, decoded.null_odds
 
 
-def report_speed(sides, rounds, examples):
-  """Runs the sides in turns and prints medians, spreads and the ratio."""
-  seconds = {name: [] for name in sides}
-  for number in range(rounds):
-    results = {}
-    # Another order each round, lest one side always follows the other.
-    for name in random.Random(number).sample(list(sides), len(sides)):
-      gc.collect()
-      started = time.process_time()
-      results[name] = sides[name]()
-      seconds[name].append(time.process_time() - started)
+def report_speed(sides, num_rounds, examples):
+  """Runs the sides in turns and prints medians, ranges and the ratio."""
+  results = {}
+
+  def decode(name):
+    results[name] = sides[name]()
+
+  turns = {
+    name: functools.partial(in_turns.seconds, decode, name) for name in sides
+  }
+  rounds = []
+  for _ in range(num_rounds):
+    rounds.append(in_turns.take_round(turns))
     report_differences(examples, results["ours"], results["reference"])
-  for name, values in seconds.items():
-    print(
-      f"{name:>10}: {statistics.median(values):.3f} s of processor time"
-      f" ({min(values):.3f} to {max(values):.3f})"
-    )
-  ratios = [
-    reference / ours
-    for reference, ours in zip(
-      seconds["reference"], seconds["ours"], strict=True
-    )
-  ]
-  print(
-    f"ours is faster {statistics.median(ratios):.1f} times"
-    f" ({min(ratios):.1f} to {max(ratios):.1f})"
-  )
+  for name in sides:
+    spread = in_turns.spread(in_turns.values_of(rounds, name), digits=3)
+    print(f"{name:>10}: {spread} s of processor time")
+  ratios = in_turns.ratios(rounds, "reference", "ours")
+  print(f"ours is faster {in_turns.spread(ratios)} times")
 
 
 def report_differences(examples, ours, reference):

@@ -1,6 +1,7 @@
 """Times an exported model on single texts against transformers' pipeline.
 
-    python benchmarks/prediction.py --model_dir=MODEL --input_file=lines.txt
+    python -m benchmarks.serving_speed --model_dir=MODEL \
+      --input_file=lines.txt
 
 Both have the weights of a Hugging Face directory and the same new classifier
 head. A turn is one text after the other, each alone, with a warm model. Needs
@@ -8,6 +9,7 @@ the `bench` extra.
 """
 
 import argparse
+import functools
 import pathlib
 import shutil
 import statistics
@@ -15,12 +17,11 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-
-import run_classifier  # noqa: E402
-import tokenization  # noqa: E402
-from bert_keras3.console import start as start_module
-from bert_keras3.serving import predictor  # noqa: E402
+import run_classifier
+import tokenization
+from benchmarks import in_turns
+from bert_keras3.console import start
+from bert_keras3.serving import predictor
 
 
 def main():
@@ -36,20 +37,20 @@ def main():
     "export": lambda text: ours.predict([text]),
     "transformers": lambda text: theirs(text, top_k=None),
   }
-  rounds = []
-  for _ in range(options.rounds):
-    rounds.append([take_turn(ask, texts) for ask in engines.values()])
-  for number, name in enumerate(engines):
-    print(f"{name}: {statistics.median(x[number] for x in rounds):.1f} ms")
-  ratios = sorted(theirs / ours for ours, theirs in rounds)
-  print(
-    f"transformers takes {statistics.median(ratios):.2f} times as long "
-    f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
-  )
+  turns = {
+    name: functools.partial(take_turn, ask, texts)
+    for name, ask in engines.items()
+  }
+  rounds = [in_turns.take_round(turns) for _ in range(options.rounds)]
+  print(in_turns.describe_machine())
+  for name in engines:
+    print(f"{name}: {in_turns.spread(in_turns.values_of(rounds, name))} ms")
+  ratios = in_turns.ratios(rounds, "transformers", "export")
+  print(f"transformers takes {in_turns.spread(ratios, digits=2)} times as long")
 
 
 def parse_options():
-  """The command line."""
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   for name in ("model_dir", "input_file"):
     parser.add_argument(f"--{name}", required=True)
@@ -59,7 +60,7 @@ def parse_options():
 
 
 def make_pipeline(model_dir, folder):
-  """transformers' pipeline with a new head, which it saves into `folder`."""
+  """Makes transformers' pipeline with a new head, and saves both."""
   import torch
   import transformers
 
@@ -76,11 +77,8 @@ def make_pipeline(model_dir, folder):
 
 
 def make_predictor(folder):
-  """A Predictor of what the pipeline saved."""
-  start_module.load_tensorflow()
-  from bert_keras3.training import devices
-  from bert_keras3.training import loop
-
+  """Exports what the pipeline saved; returns a Predictor of it."""
+  start.load_tensorflow()
   export_dir = f"{folder}/export"
   config = run_classifier.ClassifierConfig(
     task_name="sst-2",
@@ -89,13 +87,7 @@ def make_predictor(folder):
     do_export=True,
     export_dir=export_dir,
   )
-  run_classifier.classify(
-    config,
-    run_classifier.make_task(config),
-    devices.DeviceConfig(),
-    loop.TrainingConfig(f"{folder}/out", None, 1),
-    settings={},
-  )
+  run_classifier.classify(config)
   return predictor.Predictor(export_dir)
 
 
@@ -109,13 +101,11 @@ def check_same(ours, theirs, texts):
 
 
 def take_turn(ask, texts):
-  """Milliseconds per text, the median."""
-  times = []
-  for text in texts:
-    start = time.perf_counter()
-    ask(text)
-    times.append(time.perf_counter() - start)
-  return 1000 * statistics.median(times)
+  """Returns the milliseconds that a text takes, the median."""
+  clock = time.perf_counter
+  return 1000 * statistics.median(
+    in_turns.seconds(ask, text, clock=clock) for text in texts
+  )
 
 
 if __name__ == "__main__":

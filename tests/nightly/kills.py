@@ -1,10 +1,11 @@
 """Kills runs of each task many times, at random moments, and compares the ends.
 
-    python benchmarks/kills.py --kills=20
-    python benchmarks/kills.py --tasks=squad --num_devices=2 \
+    python -m tests.nightly.kills --kills=20
+    python -m tests.nightly.kills --tasks=squad --num_devices=2 \
       --mixed_precision=bfloat16
 
-Every process gets SIGKILL at some moment; the next one continues. At the end
+`make nightly` runs all tasks on one and two devices in two precisions. Every
+process gets SIGKILL at some moment; the next one continues. At the end
 weights, slots, what is saved beside them, the logs' numbers and the results
 should be those of a run that nobody touched, bit by bit. Dropout and two
 micro-batches a step are on.
@@ -24,9 +25,13 @@ import sys
 import tempfile
 import time
 
+import numpy as np
+import tensorflow as tf
+
+from bert_keras3.data import features
 from bert_keras3.data import record_writer
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = {
   "vocab_size": 500,
   "hidden_size": 64,
@@ -70,14 +75,10 @@ class Task:
 
 
 def write_pretraining(folder, num_steps, count=2000):
-  """Random records of the right form."""
-  import numpy as np
-
-  from bert_keras3.data import features as input_pipeline
-
+  """Writes random records; returns flags."""
   rng = np.random.default_rng(0)
   size = [count, LENGTH]
-  features = {
+  columns = {
     "input_ids": rng.integers(1, CONFIG["vocab_size"], size),
     "input_mask": np.ones(size, int),
     "segment_ids": np.zeros(size, int),
@@ -88,10 +89,10 @@ def write_pretraining(folder, num_steps, count=2000):
     "masked_lm_weights": np.ones([count, PREDICTIONS]),
     "next_sentence_labels": rng.integers(0, 2, [count, 1]),
   }
-  specs = input_pipeline.pretraining_features(LENGTH, PREDICTIONS)
+  specs = features.pretraining_features(LENGTH, PREDICTIONS)
   path = folder / "train.tfrecord"
   with record_writer.RecordWriter(str(path)) as writer:
-    for record in input_pipeline.serialize_examples(features, specs):
+    for record in features.serialize_examples(columns, specs):
       writer.write(record)
   return [
     "--do_eval",
@@ -102,12 +103,12 @@ def write_pretraining(folder, num_steps, count=2000):
 
 
 def some_words(rng, count):
-  """A text of random words."""
+  """Makes a text of random words."""
   return " ".join(rng.choices(WORDS, k=count))
 
 
 def write_classification(folder, num_steps, count=800):
-  """Tables of texts and labels, with an evaluation now and then."""
+  """Writes tables of texts and labels; returns flags, which evaluate too."""
   rng = random.Random(0)
   for name, rows in (("train", count), ("dev", 100)):
     with open(folder / f"{name}.csv", "w", newline="") as file:
@@ -127,7 +128,7 @@ def write_classification(folder, num_steps, count=800):
 
 
 def write_squad(folder, num_steps, count=800):
-  """Questions about texts of random words."""
+  """Writes questions about texts of random words; returns flags."""
   rng = random.Random(0)
   for name, questions in (("train", count), ("dev", 100)):
     paragraphs = [write_paragraph(rng, i) for i in range(questions)]
@@ -145,7 +146,7 @@ def write_squad(folder, num_steps, count=800):
 
 
 def write_paragraph(rng, number):
-  """A text with one question, which the text answers with one of its words."""
+  """Makes a text and a question that one of its words answers."""
   context = some_words(rng, 12)
   answer = rng.choice(context.split())
   question = {
@@ -195,7 +196,7 @@ def make_job(name, num_devices, precision, num_steps, folder):
 
 
 def start(job, output_dir):
-  """A process that trains, or goes on training."""
+  """Starts a process that trains, or goes on training."""
   return subprocess.Popen(
     [
       sys.executable,
@@ -224,7 +225,7 @@ def wait_for_step(process, output_dir, step):
 
 
 def last_report(output_dir):
-  """Step of the last row of log.csv, 0 without one."""
+  """Reads the step of the last row of the log, 0 without one."""
   try:
     with open(output_dir / "training_log.csv", newline="") as file:
       return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
@@ -259,16 +260,14 @@ def kill_many_times(job, output_dir, arguments, rng):
 
 
 def newest_step(output_dir):
-  """Step of the newest checkpoint, 0 without one."""
+  """Finds the step of the newest checkpoint, 0 without one."""
   names = [path.stem for path in output_dir.glob("model.ckpt-*.index")]
   steps = [name.removeprefix("model.ckpt-") for name in names]
   return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
 def read_run(output_dir):
-  """What should be the same: tensors, rows of logs, files of results."""
-  import tensorflow as tf
-
+  """Reads what should not differ: tensors, rows of logs, files of results."""
   found = {}
   last = f"model.ckpt-{newest_step(output_dir)}"
   for name in ("bert_model.ckpt", "best_model.ckpt", last):
@@ -302,7 +301,7 @@ def kill_and_compare(job, arguments, folder, rng):
 
 
 def parse_arguments():
-  """The command line; what is not chosen is run in all ways."""
+  """Returns the options; an option that is not given runs all its values."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS])
   parser.add_argument("--num_devices", nargs="+", type=int, default=[1, 2])
@@ -322,7 +321,6 @@ def parse_arguments():
 def main():
   """Prints at which checkpoints each run was killed, and what differs."""
   arguments = parse_arguments()
-  sys.path.insert(0, str(ROOT))
   rng = random.Random(arguments.seed)
   results = []
   for task, num_devices, precision in itertools.product(

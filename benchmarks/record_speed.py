@@ -1,6 +1,6 @@
 """Pretraining data: ours against upstream's algorithm, whole jobs in turns.
 
-    python benchmarks/create_pretraining_data.py [--vocab=vocab.txt] [FILES...]
+    python -m benchmarks.record_speed [--vocab=vocab.txt] [FILES...]
 
 Both sides tokenize, cut into pairs, mask, serialize and write, 128 tokens and
 ten times over, in one process; TensorFlow is imported before. The reference is
@@ -11,34 +11,29 @@ tests/reference_*.py, plain Python with upstream's algorithm and cost, and
 import argparse
 import collections
 import contextlib
+import functools
 import io
 import os
 import pathlib
 import pydoc_data.topics
-import random
 import re
 import statistics
-import sys
 import tempfile
-import time
 import tracemalloc
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# This folder has files of the same names as the modules.
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
+import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-
-import create_pretraining_data  # noqa: E402
-import reference_pretraining_data  # noqa: E402
-import reference_tokenization  # noqa: E402
-import tokenization  # noqa: E402
-from bert_keras3.data import pretraining_instances  # noqa: E402
+import create_pretraining_data
+import tokenization
+from benchmarks import in_turns
+from bert_keras3.data import pretraining_instances
+from tests import reference_pretraining_data
+from tests import reference_tokenization
 
 
 def main():
   """Prints medians of both sides and their ratio."""
-  options = parse_arguments()
+  options = parse_options()
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     files = options.files or [write_manual(folder / "manual.txt")]
@@ -49,8 +44,8 @@ def main():
       report_memory(sides, files, vocab)
 
 
-def parse_arguments():
-  """Returns the command line's options."""
+def parse_options():
+  """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("files", nargs="*", help="UTF-8 text files")
   parser.add_argument("--vocab", help="a vocabulary; default: built from FILES")
@@ -140,37 +135,26 @@ def to_example(features):
   return tf.train.Example(features=tf.train.Features(feature=protos))
 
 
-def report_speed(sides, rounds, files, vocab, output):
-  """Runs the sides in turns and prints medians, spreads and the ratio."""
-  seconds = {name: [] for name in sides}
-  for number in range(rounds):
-    # Another order each round, lest one side always follows the other.
-    for name in random.Random(number).sample(list(sides), len(sides)):
-      # Of the processor, which others use too: by the clock the same run was
-      # seen to take three times as long.
-      started = time.process_time()
-      instances = sides[name](files, vocab, output)
-      seconds[name].append(time.process_time() - started)
+def report_speed(sides, num_rounds, files, vocab, output):
+  """Runs the sides in turns and prints medians, ranges and the ratio."""
+  turns = {
+    name: functools.partial(in_turns.seconds, run, files, vocab, output)
+    for name, run in sides.items()
+  }
+  instances = run_ours(files, vocab, None)
   megabytes = sum(map(os.path.getsize, files)) / 1e6
-  print(f"{megabytes:.2f} MB of text, {instances} instances, {rounds} rounds")
-  medians = {name: statistics.median(x) for name, x in seconds.items()}
-  for name, median in medians.items():
-    spread = f"{min(seconds[name]):.3f} to {max(seconds[name]):.3f}"
-    print(
-      f"{name:>10}: {instances / median:9.0f} instances/s,"
-      f" {median:.3f} s of processor time ({spread})"
-    )
-  # Round by round: the machine's speed drifts, but less within a round.
-  ratios = [
-    reference / ours
-    for reference, ours in zip(
-      seconds["reference"], seconds["ours"], strict=True
-    )
-  ]
   print(
-    f"ours is faster {statistics.median(ratios):.1f} times"
-    f" ({min(ratios):.1f} to {max(ratios):.1f})"
+    f"{megabytes:.2f} MB of text, {instances} instances, {num_rounds} rounds,"
+    f" {in_turns.describe_machine()}"
   )
+  rounds = [in_turns.take_round(turns) for _ in range(num_rounds)]
+  for name in sides:
+    seconds = in_turns.values_of(rounds, name)
+    speed = instances / statistics.median(seconds)
+    spread = in_turns.spread(seconds, digits=3)
+    print(f"{name:>10}: {speed:9.0f} instances/s, {spread} s of processor time")
+  ratios = in_turns.ratios(rounds, "reference", "ours")
+  print(f"ours is faster {in_turns.spread(ratios)} times")
 
 
 def report_memory(sides, files, vocab):

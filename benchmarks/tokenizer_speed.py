@@ -1,14 +1,14 @@
 """Tokenization: ours against upstream's algorithm and the tokenizers package.
 
-    python benchmarks/tokenization.py [--vocab=vocab.txt] [FILES...]
+    python -m benchmarks.tokenizer_speed [--vocab=vocab.txt] [FILES...]
 
 Lines in, lists of ids out, lower-cased, one process and one thread, 20,000
-lines in turns: what slows the machine for a while slows all sides. Seconds are
-the processor's. Ours starts each round anew, with an empty memo ("cold");
-"warm" is the same tokenizer over the same lines once more. The reference is
-tests/reference_tokenization.py, plain Python with upstream's algorithm (12 %
-faster than upstream's own code). Without FILES the text is the manual in
-Python's pydoc, without --vocab a vocabulary is learnt from the text.
+lines in turns. Seconds are the processor's. Ours starts each round anew, with
+an empty memo ("cold"); "warm" is the same tokenizer over the same lines once
+more. The reference is tests/reference_tokenization.py, plain Python with
+upstream's algorithm (12 % faster than upstream's own code). Without FILES the
+text is the manual in Python's pydoc, without --vocab a vocabulary is learnt
+from the text.
 """
 
 import os
@@ -17,24 +17,17 @@ import os
 os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import collections  # noqa: E402
-import gc  # noqa: E402
+import argparse  # noqa: E402
 import pathlib  # noqa: E402
 import pydoc_data.topics  # noqa: E402
-import statistics  # noqa: E402
-import sys  # noqa: E402
 import tempfile  # noqa: E402
-import time  # noqa: E402
 
 import tokenizers  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# This folder has files of the same names as the modules.
-sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
-
 import build_vocab  # noqa: E402
-import reference_tokenization  # noqa: E402
 import tokenization  # noqa: E402
+from benchmarks import in_turns  # noqa: E402
+from tests import reference_tokenization  # noqa: E402
 
 ROUNDS = 5
 LINES_PER_TURN = 20000
@@ -42,16 +35,23 @@ LINES_PER_TURN = 20000
 LINES_PER_LIST = 1000
 
 
-def main(arguments):
+def main():
   """Prints how often all sides agree, their medians and the ratios."""
-  files = [x for x in arguments if not x.startswith("--vocab=")]
-  vocabs = [x.split("=", 1)[1] for x in arguments if x.startswith("--vocab=")]
+  options = parse_options()
   with tempfile.TemporaryDirectory() as folder:
-    files = files or [write_manual(os.path.join(folder, "manual.txt"))]
-    vocabs = vocabs or [learn_vocab(os.path.join(folder, "vocab.txt"), files)]
+    files = options.files or [write_manual(os.path.join(folder, "manual.txt"))]
+    vocab = options.vocab or learn_vocab(f"{folder}/vocab.txt", files)
     lines = [line for path in files for line in tokenization.read_lines(path)]
-    report_agreement(lines, vocabs[-1])
-    report_speed(lines, vocabs[-1])
+    report_agreement(lines, vocab)
+    report_speed(lines, vocab)
+
+
+def parse_options():
+  """Returns the options of the command line."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("files", nargs="*", help="UTF-8 text files")
+  parser.add_argument("--vocab", help="a vocabulary; default: built from FILES")
+  return parser.parse_args()
 
 
 def write_manual(path):
@@ -118,22 +118,16 @@ def report_speed(lines, vocab):
   megabytes = sum(len(line.encode()) for line in lines) / 1e6
   print(
     f"{megabytes:.2f} MB, {ROUNDS} rounds in turns, one thread each,"
-    f" Python {sys.version.split()[0]}, tokenizers {tokenizers.__version__}"
+    f" tokenizers {tokenizers.__version__}, {in_turns.describe_machine()}"
   )
   rounds = [measure(lines, vocab) for _ in range(ROUNDS)]
   for name in rounds[0]:
-    speeds = [megabytes / seconds[name] for seconds in rounds]
-    print(
-      f"{name:10} {statistics.median(speeds):6.2f} MB/s"
-      f" ({min(speeds):.2f} to {max(speeds):.2f})"
-    )
+    speeds = [megabytes / x for x in in_turns.values_of(rounds, name)]
+    print(f"{name:10} {in_turns.spread(speeds, digits=2)} MB/s")
   for ours in ("ours, cold", "ours, warm"):
     for peer in ("reference", "tokenizers"):
-      ratios = [seconds[peer] / seconds[ours] for seconds in rounds]
-      print(
-        f"{ours} / {peer}: {statistics.median(ratios):.1f}"
-        f" ({min(ratios):.1f} to {max(ratios):.1f})"
-      )
+      ratios = in_turns.ratios(rounds, peer, ours)
+      print(f"{ours} / {peer}: {in_turns.spread(ratios)}")
 
 
 def measure(lines, vocab):
@@ -144,16 +138,22 @@ def measure(lines, vocab):
     "tokenizers": make_tokenizers(vocab),
     "ours, cold": ours,
   }
-  seconds = collections.Counter()
+  seconds = {}
   for sides in (cold, {"ours, warm": ours}):
-    gc.collect()
-    for turn in slices(lines, LINES_PER_TURN):
-      for name, encode in sides.items():
-        started = time.process_time()
-        for _ in encode(turn):
-          pass
-        seconds[name] += time.process_time() - started
+    readers = {name: reader(encode) for name, encode in sides.items()}
+    turns = slices(lines, LINES_PER_TURN)
+    seconds.update(in_turns.time_pieces(readers, turns))
   return seconds
+
+
+def reader(encode):
+  """Returns a function that reads all that `encode` yields of lines."""
+
+  def read(lines):
+    for _ in encode(lines):
+      pass
+
+  return read
 
 
 def slices(lines, size):
@@ -163,4 +163,4 @@ def slices(lines, size):
 
 
 if __name__ == "__main__":
-  main(sys.argv[1:])
+  main()
