@@ -16,9 +16,9 @@ def data_file(tmp_path):
   return str(path)
 
 
-def open_run(tmp_path, data_file, settings=SETTINGS, **options):
-  return output_directory.OutputDirectory(
-    str(tmp_path / "out"), settings, [data_file], **options
+def open_run(tmp_path, data_file, settings=SETTINGS, may_write=True):
+  return output_directory.open_directory(
+    str(tmp_path / "out"), settings, [data_file], may_write
   )
 
 
@@ -128,7 +128,7 @@ def test_upstreams_checkpoints_without_manifest_are_an_unfinished_run(
 
 
 def test_only_the_writer_writes(tmp_path, data_file):
-  run = open_run(tmp_path, data_file, is_writer=False)
+  run = open_run(tmp_path, data_file, may_write=False)
   run.claim()
   run.write("a.txt", "text")
   assert not (tmp_path / "out").exists()
