@@ -29,7 +29,7 @@ class FeatureSpec:
     dtype: of a batch. Ids are int32, which XLA and TPUs want; records hold all
       integers as int64, all others as float32.
     limit: int or None.
-    limited_by: name of the limit in error messages, such as "vocab_size".
+    limited_by: where the limit comes from, for error messages.
     padding: value that fills an example up to its shape.
   """
 

@@ -74,7 +74,7 @@ class TrainingOrder:
 
 
 class LengthGroupedOrder:
-  """Changes a TrainingOrder so that a batch has sequences of similar lengths.
+  """Groups a TrainingOrder's sequences into batches of similar lengths.
 
   An epoch is cut into groups of BATCHES_PER_GROUP batches; a group's sequences
   are sorted by length and cut into batches again, which are permuted. A batch
