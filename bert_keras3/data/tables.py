@@ -125,7 +125,7 @@ def _universal_lines(path):
 
 
 def _line_end(text):
-  """Returns the end of a text's lines: LF (also for CRLF), CR without any LF."""
+  """Returns the end of a text's lines: LF (or CRLF), else CR."""
   return "\n" if "\n" in text else "\r"
 
 
