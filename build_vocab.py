@@ -1,11 +1,11 @@
-"""Text to a WordPiece vocabulary for `tokenization.py`.
+"""Learns a WordPiece vocabulary for `tokenization.py` from text.
 
     python build_vocab.py --input_file=text.txt --output_file=vocab.txt
 
-Words are made by `tokenization.BasicTokenizer`, so the vocabulary fits what the
-tokenizer will look up: every word it was learnt from has pieces in it. Pieces
-are learnt by the `tokenizers` package, which joins the most frequent pair of
-pieces again and again until the vocabulary is full.
+Words are made by `tokenization.BasicTokenizer`, so the vocabulary fits the
+words that the tokenizer will look up: it has pieces for every word it was
+learnt from. Pieces are learnt by the `tokenizers` package, which joins the most
+frequent pair of pieces repeatedly until the vocabulary is full.
 
 The same text and flags give the same file, byte by byte.
 """
@@ -31,13 +31,13 @@ _OTHER_SPECIAL_TOKENS = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # The tokenizer gives up on longer words anyway.
 _MAX_WORD_CHARS = 200
 
-# A word is handed to the trainer as often as it occurs, this many at a time.
+# The trainer gets a word as often as it occurs, this many times at once.
 _REPEATS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class VocabConfig(fields.Config):
-  """Which text to learn a vocabulary from, and how large a one."""
+  """Holds the flags: text to learn from, size of the vocabulary."""
 
   input_file: str | None = fields.flag(
     None,
@@ -74,7 +74,7 @@ class VocabConfig(fields.Config):
 
 
 def main(config):
-  """Learns the vocabulary that the flags ask for and says what was learnt."""
+  """Learns the vocabulary that the flags ask for and prints its numbers."""
   started = time.monotonic()
   # A file that two patterns match is counted once.
   input_files = list(
@@ -125,7 +125,7 @@ def count_words(input_files, do_lower_case):
     number of lines.
 
   Raises:
-    ValueError: a line is not UTF-8, or there are no words at all.
+    ValueError: a line is not UTF-8, or no file has a word.
   """
   tokenize = tokenization.BasicTokenizer(do_lower_case).tokenize
   counts = collections.Counter()
@@ -158,7 +158,7 @@ def learn_vocab(
   Args:
     counts: mapping from word to how often it occurs.
     vocab_size: the most entries, special tokens included.
-    num_unused_tokens: how many entries `[unusedN]`.
+    num_unused_tokens: number of `[unusedN]` entries.
     min_frequency: how often a piece must occur to be learnt.
     limit_alphabet: how many different characters to keep.
 
@@ -205,12 +205,11 @@ def _most_frequent_characters(counts, limit):
 
 
 def _grow(tokens, counts, vocab_size, min_frequency):
-  """Adds pieces to `tokens`, which has every single character, and returns it.
+  """Returns `tokens`, which has every single character, with pieces added.
 
-  The trainer numbers characters as it meets them in a hash table, and joins the
-  pair with the smaller numbers first where two are equally frequent: another
-  vocabulary at every run. Given as "special" tokens, the characters have their
-  numbers beforehand.
+  By default the trainer numbers characters in the order of a hash table, and of
+  equally frequent pairs joins the one with smaller numbers first: each run has
+  another vocabulary. As "special" tokens the characters have fixed numbers.
   """
   learner = tokenizers.Tokenizer(tokenizers.models.WordPiece())
   learner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

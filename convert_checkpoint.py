@@ -11,8 +11,8 @@
       --extend_vocab=substances.txt --max_position_embeddings=1024
 
 Reads checkpoints of the original, Hugging Face's safetensors, output_dirs of
-this project and Keras files of its models; writes the first two. Weights arrive
-bit by bit. A table tells what became of each tensor.
+this project and Keras files of its models; writes the first two. Weights stay
+bitwise equal. A table says what was done with each tensor.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from bert_keras3.weights import hugging_face
 
 @dataclasses.dataclass(frozen=True)
 class ConversionConfig(fields.Config):
-  """What to convert, and into which format."""
+  """Holds the flags: weights to convert, format to write."""
 
   init_checkpoint: str | None = fields.flag(
     None,
@@ -87,13 +87,13 @@ def main(config):
 
 
 def read_new_tokens(path):
-  """The tokens of a file, stripped, without blank lines.
+  """Reads the tokens of a file, stripped, without blank lines.
 
   Args:
     path: of the file, or None.
 
   Raises:
-    ValueError: there are none.
+    ValueError: the file has no token.
   """
   if not path:
     return []
@@ -104,14 +104,14 @@ def read_new_tokens(path):
 
 
 def convert(config, new_tokens):
-  """Reads, grows, writes and shows the table.
+  """Reads a model, adds tokens, prints the table of tensors, and writes it.
 
   Args:
     config: ConversionConfig.
     new_tokens: list of str.
 
   Raises:
-    ValueError, OSError: something is missing, or does not fit.
+    ValueError, OSError: a file is missing, or files or flags do not fit.
   """
   from bert_keras3.weights import conversion
 

@@ -4,13 +4,13 @@
       --output_file=records.tfrecord --vocab_file=vocab.txt
 
 The input has one sentence a line and a blank line between documents. A record
-joins two stretches of text, A and B: B is what follows A or, as often, taken
-from elsewhere. A model learns to tell which, and to restore the masked tokens.
+joins two stretches of text, A and B: B follows A or, as often, comes from
+elsewhere. A model learns to tell which, and to restore the masked tokens.
 
-Records equal google-research/bert's for the same input, flags and seed, one by
-one: every random number is drawn in upstream's order from one `WordStream`. The
-rest is arranged for speed and memory: all text is one array of ids, an instance
-is two ranges of it and the places of its masked tokens, and features are
+Each record equals google-research/bert's for the same input, flags and seed:
+every random number is drawn in upstream's order from one `WordStream`. The rest
+is arranged for speed and memory: all text is one array of ids, an instance is
+two ranges of it and the positions of its masked tokens, and features are
 gathered for hundreds of instances at once, when they are written.
 """
 
@@ -28,7 +28,7 @@ from bert_keras3.data import pretraining_instances
 from bert_keras3.data import record_writer
 from bert_keras3.training import configs
 
-# What notebooks import from upstream's create_pretraining_data.
+# Names that notebooks import from upstream's create_pretraining_data.
 TrainingInstance = pretraining_instances.TrainingInstance
 create_training_instances = pretraining_instances.create_training_instances
 
@@ -37,7 +37,7 @@ _INSTANCES_PER_WRITE = 1 << 9
 
 @dataclasses.dataclass(frozen=True)
 class CreationConfig(pretraining_instances.DataConfig):
-  """Which text to make records of, and with which vocabulary."""
+  """Holds the flags: text, vocabulary, and the settings of records."""
 
   input_file: str | None = fields.flag(
     None,
@@ -65,7 +65,7 @@ class CreationConfig(pretraining_instances.DataConfig):
 
 
 def main(config):
-  """Makes the records that the flags ask for and says what was made."""
+  """Makes the records that the flags ask for and prints their numbers."""
   started = time.monotonic()
   input_files = files.find_files("input_file", config.input_file)
   output_files = config.output_file.split(",")
@@ -92,7 +92,7 @@ def main(config):
 def write_instance_to_example_files(instances, output_files):
   """Writes `TrainingInstances` to TFRecord files, in turns.
 
-  A file appears under its name once all are complete, or not at all.
+  The files appear under their names once all are complete, or not at all.
   """
   specs = features.pretraining_features(
     instances.config.max_seq_length, instances.config.max_predictions_per_seq

@@ -7,10 +7,10 @@
       --init_checkpoint=all-MiniLM-L6-v2 --layers=-1 --pooling=mean \
       --normalize --output_format=npz
 
-A line is a text, or two with " ||| " between them. The flags and the JSON lines
-of google-research/bert's script of the same name; and sentence vectors, NumPy
-files, and a page that shows attention. Reads and writes as it goes: a file of
-any size takes the memory of a small part of it.
+A line is a text, or two with " ||| " between them. Has the flags and JSON lines
+of google-research/bert's script of the same name, and adds sentence vectors,
+NumPy files, and a page that shows attention. Reads and writes in chunks, so a
+file of any size needs little memory.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from bert_keras3.tasks import feature_files
 from bert_keras3.tasks import feature_lines
 from bert_keras3.training import configs
 
-# What notebooks import from upstream's extract_features.
+# Names that notebooks import from upstream's extract_features.
 InputExample = feature_lines.InputExample
 InputFeatures = feature_lines.InputFeatures
 read_examples = feature_lines.read_examples
@@ -34,7 +34,7 @@ convert_examples_to_features = feature_lines.convert_examples_to_features
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig(configs.SpecialTokensConfig, configs.DeviceConfig):
-  """What to write, and with which model."""
+  """Holds the flags: lines, model, vectors to write."""
 
   init_checkpoint: str | None = fields.variant(
     configs.WeightsConfig, "init_checkpoint", is_required=True
@@ -82,10 +82,10 @@ class FeatureConfig(configs.SpecialTokensConfig, configs.DeviceConfig):
 
   @property
   def layer_indexes(self):
-    """List of the numbers in `layers`, in their order.
+    """Lists the numbers in `layers`, in their order.
 
     Raises:
-      ValueError: there is something else than numbers.
+      ValueError: a part of it is not a number.
     """
     try:
       return [int(number) for number in self.layers.split(",")]
@@ -104,10 +104,10 @@ def main(config):
 
 
 def check_flags(config):
-  """Finds mistakes that need no model to be found.
+  """Checks the flags as far as possible without the model.
 
   Raises:
-    ValueError, OSError: there is one.
+    ValueError, OSError: a flag is wrong.
   """
   _ = config.layer_indexes
   if config.normalize and config.pooling == "none":
@@ -124,11 +124,11 @@ def check_flags(config):
 
 
 def check_outputs(config, own_files=()):
-  """Makes sure that what is written overwrites nothing that is read.
+  """Checks that no output file is also an input file.
 
   Args:
     config: FeatureConfig.
-    own_files: paths of the model's own files, once they are known.
+    own_files: paths of the model's own files, () while unknown.
 
   Raises:
     ValueError, OSError: see files.check_output_files.
@@ -182,7 +182,7 @@ def extract(config):
 
 
 def write_features(config, extractor, page=None):
-  """Writes the vectors, a part of the lines after the other.
+  """Writes the vectors, one chunk of lines after another.
 
   Args:
     config: FeatureConfig.
@@ -190,15 +190,15 @@ def write_features(config, extractor, page=None):
     page: AttentionPage that gets the lines as well, or None.
 
   Returns:
-    (how many lines there were, how many of them were cut).
+    (number of lines, number of truncated lines).
   """
   num_lines, num_cut = 0, 0
   bar = tqdm.tqdm(unit="line", leave=False, disable=None)
   with files.open_atomically(config.output_file) as file, bar:
     writer = open_writer(config, extractor, file)
     for lines in extractor.read():
-      found = extractor.compute(lines, advance=bar.update)
-      for line, vectors in zip(lines, found, strict=True):
+      results = extractor.compute(lines, advance=bar.update)
+      for line, vectors in zip(lines, results, strict=True):
         writer.write(line, vectors)
         if page:
           page.offer(line)
@@ -209,11 +209,11 @@ def write_features(config, extractor, page=None):
 
 
 def open_writer(config, extractor, file):
-  """The JsonWriter or NpzWriter for a binary file."""
+  """Opens a JsonWriter or NpzWriter on a binary file."""
   is_pooled = config.pooling != "none"
   if config.output_format == "jsonl":
     return feature_files.JsonWriter(file, extractor, is_pooled)
-  # Beside the result, where there should be room for it: /tmp may be memory.
+  # Temporary files go beside the result: /tmp may be in memory.
   is_local = "://" not in config.output_file
   folder = os.path.dirname(config.output_file) or "." if is_local else None
   return feature_files.NpzWriter(file, extractor, is_pooled, folder)

@@ -5,7 +5,7 @@ passes them, then `BertModel`, then one head per task family.
 
 Every variable is created when its model is constructed, and a variable's Keras
 path is its name in upstream's checkpoints (`bert/encoder/layer_0/...`), so that
-`named_variables` is all that `checkpoint_io` needs.
+`named_variables` is all that reading and writing checkpoints needs.
 
 Shapes in docstrings: `batch` examples, `length` tokens, `width` hidden units,
 `heads` attention heads of `head_width` units, `predictions` masked positions.
@@ -27,7 +27,7 @@ if keras.backend.backend() != "tensorflow":
 # small enough for float16, and what published checkpoints were trained with.
 MASK_ADDER = -10000.0
 LAYER_NORM_EPSILON = 1e-12
-# Keys of a config without which there is no network.
+# Keys of a config that must be positive whole numbers.
 POSITIVE_SIZES = (
   "vocab_size",
   "hidden_size",
@@ -37,7 +37,7 @@ POSITIVE_SIZES = (
   "max_position_embeddings",
   "type_vocab_size",
 )
-# Keys of Hugging Face's config.json, and the only values this network has.
+# Keys of Hugging Face's config.json, and the only values this network supports.
 FIXED_BY_BERT = {
   "model_type": "bert",
   "position_embedding_type": "absolute",
@@ -45,20 +45,20 @@ FIXED_BY_BERT = {
   "is_decoder": False,
   "tie_word_embeddings": True,
 }
-# A config.json is recognised by one of these; an upstream config has none.
+# Hugging Face's config.json has at least one of these keys, upstream's none.
 HUGGING_FACE_MARKS = ("model_type", "architectures", "transformers_version")
-# Its activations, where the name means another one upstream.
+# Hugging Face's names of activations to ours, where they differ.
 HUGGING_FACE_ACTIVATIONS = {
   "gelu": "gelu_exact",
   "gelu_new": "gelu",
   "gelu_pytorch_tanh": "gelu",
 }
-# run_classifier.py and run_squad.py upstream fix this, whatever the config.
+# Upstream's run_classifier.py hard-codes this, whatever the config.
 CLASSIFIER_DROPOUT_PROB = 0.1
 
 
 class BertConfig:
-  """Architecture of a BERT, in upstream's JSON.
+  """Holds the architecture of a BERT: the keys of upstream's JSON.
 
   Keys that BERT does not know (multilingual and Chinese releases carry
   `directionality` and `pooler_*`) are kept as attributes and written back.
@@ -101,20 +101,21 @@ class BertConfig:
   def from_json_file(cls, json_file):
     """Reads a `bert_config.json`, or a `config.json` of Hugging Face.
 
-    The latter is translated: its "gelu" is our "gelu_exact", and what marks it
-    is dropped, so that `to_json_string` gives a file that is read as ours.
+    Hugging Face's is translated: its "gelu" becomes our "gelu_exact", and keys
+    that only it has are dropped, so that `to_json_string` gives upstream's.
 
     Raises:
       FileNotFoundError: there is no such file.
+      OSError: the file cannot be read.
       ValueError: the file is not a JSON object, has no `vocab_size`, or is of
         a network that is not BERT.
     """
     if not tf.io.gfile.exists(json_file):
       raise FileNotFoundError(f"no BERT config at {json_file}; check the path")
     try:
-      with tf.io.gfile.GFile(json_file, "rb") as reader:
-        json_object = json.loads(reader.read())
-    # Not JSON, not UTF-8, an integer of over 4,300 digits, or [[[[[...
+      with tf.io.gfile.GFile(json_file, "rb") as file:
+        json_object = json.loads(file.read())
+    # Not JSON, not UTF-8, an integer of over 4,300 digits, or nested too deep.
     except (ValueError, RecursionError) as error:
       raise ValueError(
         f"{json_file} is not valid JSON: {error}; mend it or get it again"
@@ -160,7 +161,7 @@ class BertConfig:
 
   @staticmethod
   def _translate(json_object):
-    """Makes upstream's config of Hugging Face's; leaves others as they are."""
+    """Translates Hugging Face's config to upstream's; keeps any other."""
     if not json_object.keys() & set(HUGGING_FACE_MARKS):
       return json_object
     # Defaults of transformers.BertConfig that differ from upstream's.
@@ -202,7 +203,7 @@ def _is_number(value):
 
 
 def gelu(x):
-  """Gaussian Error Linear Unit (arXiv 1606.08415), in its tanh form.
+  """Computes the Gaussian Error Linear Unit (arXiv 1606.08415) by tanh.
 
   Published BERT weights were trained with this form; `keras.activations.gelu`
   and Hugging Face's "gelu" default to the exact one.
@@ -211,7 +212,7 @@ def gelu(x):
 
 
 def gelu_exact(x):
-  """GELU by the error function, for weights imported from Hugging Face."""
+  """Computes GELU by the error function, for Hugging Face's weights."""
   return tf.nn.gelu(x, approximate=False)
 
 
@@ -241,7 +242,7 @@ def get_activation(activation_string):
 
 
 def create_initializer(initializer_range=0.02):
-  """Normal distribution cut off at two standard deviations."""
+  """Makes a normal initializer, truncated at two standard deviations."""
   return keras.initializers.TruncatedNormal(stddev=initializer_range)
 
 
@@ -263,8 +264,8 @@ def dropout(input_tensor, dropout_prob, dropout_seed, site):
   if dropout_seed is None or not dropout_prob:
     return input_tensor
   seed = tf.cast(dropout_seed, tf.int64) * [1, 1024] + [0, site]
-  # Whole words against an integer threshold: exact in every precision, where
-  # bfloat16 uniforms would know only 128 values.
+  # 32-bit words are compared with an integer: exact in every precision, whereas
+  # uniform bfloat16 numbers have only 128 values.
   words = tf.random.stateless_uniform(
     tf.shape(input_tensor),
     seed,
@@ -284,8 +285,8 @@ def dropout(input_tensor, dropout_prob, dropout_seed, site):
 class LayerNorm(keras.layers.Layer):
   """Layer normalisation (arXiv 1607.06450) over the last axis, in float32.
 
-  The epsilon is 0 in float16, so statistics never leave float32; the result
-  comes back in the input's dtype.
+  The epsilon rounds to 0 in float16, so statistics are computed in float32; the
+  result has the input's dtype.
   """
 
   def __init__(self, **kwargs):
@@ -396,7 +397,7 @@ class SelfAttention(keras.layers.Layer):
     return tf.reshape(context, tf.shape(inputs))
 
   def attention_probs(self, inputs, input_mask):
-    """How much each token attends to each, before dropout.
+    """Computes how much each token attends to each, before dropout.
 
     Args:
       inputs: [batch, length, width].
@@ -417,7 +418,7 @@ class SelfAttention(keras.layers.Layer):
     return tf.nn.softmax(scores + (1.0 - mask) * MASK_ADDER)
 
   def _split_heads(self, x):
-    """[batch, length, width] to [batch, heads, length, head_width]."""
+    """Maps [batch, length, width] to [batch, heads, length, head_width]."""
     batch, length = tf.unstack(tf.shape(x))[:2]
     heads = self.config.num_attention_heads
     x = tf.reshape(x, [batch, length, heads, self.head_width])
@@ -442,7 +443,7 @@ class ResidualOutput(keras.layers.Layer):
     self.layer_norm.build([self.config.hidden_size])
 
   def call(self, inputs, residual, dropout_seed=None):
-    """Maps [batch, length, any] and [batch, length, width] to the latter."""
+    """Maps [batch, length, any] to `residual`'s [batch, length, width]."""
     x = dropout(
       self.dense(inputs),
       self.config.hidden_dropout_prob,
@@ -542,7 +543,7 @@ class _ConfiguredModel(keras.Model):
     self.seed_generator = keras.random.SeedGenerator()
 
   def get_config(self):
-    """Returns what `from_config` needs."""
+    """Returns the dict that `from_config` takes."""
     return {
       "config": self.config.to_dict(),
       "name": self.name,
@@ -557,7 +558,7 @@ class _ConfiguredModel(keras.Model):
     return cls(BertConfig.from_dict(config.pop("config")), **config)
 
   def _seed(self, training, dropout_seed):
-    """The seed for this call's dropout, None outside training."""
+    """Returns the seed for this call's dropout, None outside training."""
     if not training:
       return None
     if dropout_seed is None:
@@ -629,7 +630,7 @@ class BertModel(_ConfiguredModel):
     }
 
   def attention_probs(self, inputs):
-    """How much each token attends to each, in every layer and head.
+    """Computes how much each token attends to each, in every layer and head.
 
     Args:
       inputs: dict as for `call`.
@@ -641,8 +642,8 @@ class BertModel(_ConfiguredModel):
     input_mask = inputs.get("input_mask")
     if input_mask is None:
       input_mask = tf.ones_like(inputs["input_ids"])
-    seen = [outputs["embedding_output"], *outputs["all_encoder_layers"]]
-    pairs = zip(self.encoder.transformer_layers, seen[:-1], strict=True)
+    states = [outputs["embedding_output"], *outputs["all_encoder_layers"]]
+    pairs = zip(self.encoder.transformer_layers, states[:-1], strict=True)
     probs = [
       layer.self_attention.attention_probs(x, input_mask) for layer, x in pairs
     ]
@@ -653,13 +654,13 @@ class _HeadModel(_ConfiguredModel):
   """A BertModel with a task on top.
 
   A task is a set of terms, each a weighted mean over labels. A head declares
-  for every term what each label counts, `label_weights(batch)`, and its value,
+  for every term each label's weight, `label_weights(batch)`, and its value,
   `label_values(outputs, batch)`: a loss, or 1 for a right prediction. `terms`
   adds both up, so that micro-batches and replicas add up to the global batch.
-  `loss_names` says which terms `total_loss` combines, `metric_names` which ones
-  are reported.
+  `loss_names` are the terms that `total_loss` combines, `metric_names` those
+  that are reported.
 
-  Weights are a method of their own because they depend on labels alone: the
+  Weights have their own method because they depend on labels alone: the
   denominators of a global batch are known before its first backward pass.
   """
 
@@ -671,7 +672,7 @@ class _HeadModel(_ConfiguredModel):
     self.bert = BertModel(config, dtype=self.dtype_policy)
 
   def encode(self, inputs, training, dropout_seed):
-    """Runs the encoder on a batch with the features' names."""
+    """Runs the encoder on a batch; passes `segment_ids` as token_type_ids."""
     bert_inputs = {
       "input_ids": inputs["input_ids"],
       "input_mask": inputs.get("input_mask"),
@@ -683,7 +684,7 @@ class _HeadModel(_ConfiguredModel):
     """Adds up the terms of a batch.
 
     Args:
-      outputs: what `call` returned for the batch.
+      outputs: dict that `call` returned for the batch.
       batch: dict of features and labels.
 
     Returns:
@@ -717,19 +718,19 @@ class _HeadModel(_ConfiguredModel):
 
 
 def example_weights(batch):
-  """float32 [batch]: 1 for examples, 0 for rows that only fill a batch."""
+  """Returns float32 [batch]: 1 for examples, 0 for rows that fill a batch."""
   if "example_weights" in batch:
     return tf.reshape(tf.cast(batch["example_weights"], tf.float32), [-1])
   return tf.ones([tf.shape(batch["input_ids"])[0]])
 
 
 def _cross_entropy(labels, logits):
-  """float32 losses of int labels, shaped as `labels`."""
+  """Computes float32 losses of int labels, shaped as `labels`."""
   return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
 def _output_weights(layer, config, units):
-  """A head's output projection, stored [units, width] as upstream does."""
+  """Creates a head's output projection, stored [units, width] as upstream."""
   layer.output_weights = layer.add_weight(
     name="output_weights",
     shape=[units, config.hidden_size],
@@ -741,10 +742,10 @@ def _output_weights(layer, config, units):
 
 
 def _project(x, weights, bias):
-  """float32 logits of `x` [..., width] by `weights` [units, width].
+  """Computes float32 logits of `x` [..., width] by `weights` [units, width].
 
-  As one matrix: a product by example would make the gradient of the weights,
-  which may be the table of all words, for every example before adding them up.
+  Makes `x` one matrix: a batched product would compute a gradient of the
+  weights, perhaps all word embeddings, for each example before adding them up.
   """
   rows = tf.reshape(x, [-1, x.shape[-1]])
   logits = tf.matmul(rows, tf.cast(weights, x.dtype), transpose_b=True)
@@ -754,7 +755,7 @@ def _project(x, weights, bias):
 
 
 class OutputProjection(keras.layers.Layer):
-  """Vectors to the logits of a few classes."""
+  """Maps vectors to the logits of a few classes."""
 
   def __init__(self, config, units, **kwargs):
     super().__init__(**kwargs)
@@ -771,7 +772,7 @@ class OutputProjection(keras.layers.Layer):
 
 
 class MaskedLMHead(keras.layers.Layer):
-  """Token vectors to logits over the vocabulary, tied to its embeddings."""
+  """Maps token vectors to logits of the vocabulary by its tied embeddings."""
 
   def __init__(self, config, **kwargs):
     super().__init__(**kwargs)
@@ -851,7 +852,7 @@ class BertPretrainer(_HeadModel):
     }
 
   def label_weights(self, batch):
-    """Weighs masked tokens [batch, predictions] and examples [batch]."""
+    """Returns weights: tokens' [batch, predictions], examples' [batch]."""
     tokens = tf.cast(batch["masked_lm_weights"], tf.float32)
     examples = example_weights(batch)
     return {
@@ -886,7 +887,7 @@ class BertPretrainer(_HeadModel):
 
 
 def _correct(logits, labels):
-  """float32, 1 where the largest logit is the label's; shaped as `labels`."""
+  """Returns float32 like `labels`: 1 if the largest logit is the label's."""
   predicted = tf.argmax(logits, axis=-1, output_type=labels.dtype)
   return tf.cast(tf.equal(predicted, labels), tf.float32)
 
@@ -901,7 +902,7 @@ class BertClassifier(_HeadModel):
     problem_type: "single_label", labels int `label_ids` [batch]; "multi_label",
       float `label_ids` [batch, num_labels] of 0 and 1; "regression", float
       `label_ids` [batch].
-    class_weights: what each label's loss counts, None for all the same.
+    class_weights: weight of each label's loss, None for equal weights.
     label_smoothing: share of a single label's probability that is spread over
       all labels (arXiv 1512.00567, section 7).
   """
@@ -926,12 +927,12 @@ class BertClassifier(_HeadModel):
 
   @property
   def metric_names(self):
-    """The metric's term: of right labels, or of the error of scores."""
+    """Names the metric's term: accuracy, or the error of scores."""
     is_score = self.problem_type == "regression"
     return ("mean_absolute_error",) if is_score else ("accuracy",)
 
   def get_config(self):
-    """Returns what `from_config` needs."""
+    """Returns the dict that `from_config` takes."""
     return {
       **super().get_config(),
       "num_labels": self.num_labels,
@@ -949,7 +950,7 @@ class BertClassifier(_HeadModel):
     return {"logits": _project(pooled, self.output_weights, self.output_bias)}
 
   def label_weights(self, batch):
-    """Weighs examples [batch]; class weights count in the loss only."""
+    """Returns weights of examples [batch]; class weights only in the loss."""
     weights = example_weights(batch)
     (metric,) = self.metric_names
     return {"loss": self._class_weights(batch) * weights, metric: weights}
@@ -1004,7 +1005,7 @@ class BertSpanLabeler(_HeadModel):
 
   def __init__(self, config, name="bert_span_labeler", **kwargs):
     super().__init__(config, name=name, **kwargs)
-    # Unused, hence without gradient: neither slots nor decay, as upstream.
+    # Unused, hence without gradient, slots and weight decay, as upstream.
     self.bert.pooler.trainable = False
     self.span = OutputProjection(
       config, units=2, name="squad", dtype=self.dtype_policy
@@ -1022,7 +1023,7 @@ class BertSpanLabeler(_HeadModel):
     return {"start_logits": start_logits, "end_logits": end_logits}
 
   def label_weights(self, batch):
-    """Weighs windows [batch]."""
+    """Returns weights of windows [batch]."""
     return dict.fromkeys(("loss", "span_accuracy"), example_weights(batch))
 
   def label_values(self, outputs, batch):
@@ -1046,8 +1047,8 @@ class BertSpanLabeler(_HeadModel):
   def _position_loss(logits, positions):
     """Returns float32 [batch]: cross entropies over all positions.
 
-    Padding competes as well. A position beyond the sequence has an all-zero
-    one-hot row upstream, hence no loss.
+    Padding takes part in the softmax. A position beyond the sequence has an
+    all-zero one-hot row, as upstream, hence no loss.
     """
     one_hot = tf.one_hot(positions, tf.shape(logits)[1])
     return -tf.reduce_sum(one_hot * tf.nn.log_softmax(logits), axis=-1)
@@ -1064,7 +1065,7 @@ class BertTokenClassifier(_HeadModel):
   ):
     super().__init__(config, name=name, **kwargs)
     self.num_labels = num_labels
-    # Unused, hence without gradient: neither slots nor decay.
+    # Unused, hence without gradient, slots and weight decay.
     self.bert.pooler.trainable = False
     self.token = OutputProjection(
       config, units=num_labels, name="token", dtype=self.dtype_policy
@@ -1074,7 +1075,7 @@ class BertTokenClassifier(_HeadModel):
     self.built = True
 
   def get_config(self):
-    """Returns what `from_config` needs."""
+    """Returns the dict that `from_config` takes."""
     return {**super().get_config(), "num_labels": self.num_labels}
 
   def call(self, inputs, training=None, dropout_seed=None):
@@ -1087,7 +1088,7 @@ class BertTokenClassifier(_HeadModel):
     }
 
   def label_weights(self, batch):
-    """Weighs tokens [batch, length]; a negative label is none and counts 0."""
+    """Returns weights of tokens [batch, length], 0 if a label is negative."""
     is_labelled = tf.cast(batch["label_ids"] >= 0, tf.float32)
     weights = is_labelled * example_weights(batch)[:, tf.newaxis]
     return {"loss": weights, "accuracy": weights}
@@ -1103,7 +1104,7 @@ class BertTokenClassifier(_HeadModel):
 
 @keras.saving.register_keras_serializable("bert")
 class BertMultipleChoice(_HeadModel):
-  """BERT that scores the choices of a question, each packed with it."""
+  """BERT that scores a question's choices, each packed with the question."""
 
   metric_names = ("accuracy",)
 
@@ -1131,7 +1132,7 @@ class BertMultipleChoice(_HeadModel):
     return {"logits": tf.reshape(logits, [batch, choices])}
 
   def label_weights(self, batch):
-    """Weighs questions [batch]."""
+    """Returns weights of questions [batch]."""
     return dict.fromkeys(("loss", "accuracy"), example_weights(batch))
 
   def label_values(self, outputs, batch):
@@ -1162,7 +1163,7 @@ def freeze_layers(model, parts):
       such as "0-7", and "pooler"; "" for none.
 
   Raises:
-    ValueError: there is no such part.
+    ValueError: the model has no part of that name.
   """
   for part in filter(None, parts.replace(" ", "").split(",")):
     for layer in _find_parts(model.bert, part):
@@ -1186,7 +1187,7 @@ def _find_parts(bert, part):
 
 
 def named_variables(model):
-  """A model's weights by their names in upstream's checkpoints.
+  """Returns a model's weights by their names in upstream's checkpoints.
 
   Args:
     model: any model of this module.
@@ -1195,8 +1196,8 @@ def named_variables(model):
     Dict from name (`bert/embeddings/word_embeddings`, `output_weights`, ...) to
     Keras variable, in the order of creation.
   """
-  # An encoder may have any name in Keras; in a checkpoint it is "bert". Heads'
-  # own variables are at the root there.
+  # An encoder may have any name in Keras; in a checkpoint it is "bert", and the
+  # variables of heads are at the root.
   scope = "bert/" if isinstance(model, BertModel) else ""
   own_scope = f"{model.name}/"
   return {

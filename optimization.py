@@ -1,8 +1,8 @@
 """BERT's optimizers and learning-rate schedules.
 
-An optimizer here is a rule for one variable plus its slots; the training loop
+An optimizer here is a rule for one variable and its slots; the training loop
 reduces and clips gradients and calls `update` on every device. Keras optimizers
-would reduce and clip on their own, per replica, and correct Adam's bias.
+would reduce and clip themselves, per replica, and correct Adam's bias.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def _constant(progress, power):
   return tf.ones_like(progress)
 
 
-# Share of the peak rate that is left, by share of the steps that is done.
+# Functions from the share of steps done to the share of the peak rate.
 DECAYS = {
   "linear": _linear,
   "polynomial": _polynomial,
@@ -65,7 +65,7 @@ class LearningRateSchedule:
   power: float = 1.0  # of the polynomial decay only
 
   def __call__(self, step):
-    """The float32 learning rate of update number `step`, counted from 0."""
+    """Returns the float32 learning rate of update `step`, counted from 0."""
     step = tf.cast(step, tf.float32)
     total = float(self.num_train_steps)
     progress = tf.minimum(step, total) / total
@@ -86,12 +86,12 @@ class AdamWeightDecay:
   v = beta_2 v + (1 - beta_2) g^2
   w = w - lr (m / (sqrt(v) + epsilon) + weight_decay_rate w)
 
-  which is upstream's AdamWeightDecayOptimizer, and Adam (arXiv 1412.6980) but
+  This is upstream's AdamWeightDecayOptimizer, and Adam (arXiv 1412.6980) except
   for the correction. Biases and LayerNorm parameters are not decayed.
 
-  With `bias_correction`, m and v are divided by one minus their beta to the
-  power of the number of updates, as in Adam: smaller first steps, which steady
-  fine-tuning on small data (arXiv 2006.05987, section 4).
+  With `bias_correction`, m and v are divided by 1 - beta ** number of updates,
+  as in Adam: the first steps are smaller, which stabilises fine-tuning on small
+  data (arXiv 2006.05987, section 4).
   """
 
   slot_names = ("adam_m", "adam_v")
@@ -113,7 +113,7 @@ class AdamWeightDecay:
     self.bias_correction = bias_correction
 
   def create_slots(self, variables):
-    """Makes the moments, zero.
+    """Creates the moments, filled with zeros.
 
     Args:
       variables: dict from name to variable.
@@ -146,7 +146,7 @@ class AdamWeightDecay:
     variable.assign_sub(learning_rate * update)
 
   def is_decayed(self, name):
-    """Whether weight decay applies to the variable of that name."""
+    """Returns whether weight decay applies to the variable of that name."""
     return bool(self.weight_decay_rate) and not any(
       re.search(pattern, name) for pattern in self.exclude_from_weight_decay
     )
@@ -185,7 +185,7 @@ class Lamb(AdamWeightDecay):
 
 
 def _trust_ratio(weight_norm, update_norm):
-  """norm(w) / norm(update), 1 where either is 0 (a new or a stuck variable)."""
+  """Returns norm(w) / norm(update), 1 if one is 0 (new or stuck variable)."""
   is_defined = tf.logical_and(weight_norm > 0, update_norm > 0)
   safe_norm = tf.where(is_defined, update_norm, 1.0)
   return tf.where(is_defined, weight_norm / safe_norm, 1.0)
@@ -195,7 +195,7 @@ OPTIMIZERS = {"adamw": AdamWeightDecay, "lamb": Lamb}
 
 
 def layerwise_factors(names, decay):
-  """What the learning rate of each variable is multiplied with.
+  """Returns a factor for the learning rate of each variable.
 
   1 for the head and the pooler, `decay` for the top layer of the encoder,
   `decay` squared for the one below it, and so on down to the embeddings
@@ -218,7 +218,7 @@ def layerwise_factors(names, decay):
 
 
 def _depth(name):
-  """0 for embeddings, 1 for the lowest layer, None above the encoder."""
+  """Returns 0 for embeddings, 1 for the lowest layer, None above the layers."""
   if name.startswith("bert/embeddings/"):
     return 0
   layer = re.match(r"bert/encoder/layer_(\d+)/", name)

@@ -1,4 +1,4 @@
-"""Text to tokens to ids and back: BERT's tokenizer, without TensorFlow.
+"""Turns text into tokens and ids, and back: BERT's tokenizer.
 
 Two steps make tokens. Normalisation cleans the text, lower-cases it, strips
 accents and puts every punctuation mark and Chinese character into a word of
@@ -6,15 +6,15 @@ its own. WordPiece then splits each word into the longest pieces that the
 vocabulary knows, those inside a word written with a leading "##".
 
 Results equal google-research/bert's for every text, on the same version of
-Python (whose `unicodedata` decides what is a letter). They are reached faster:
-a `CodePointTable` says what each code point becomes, and words met before are
-looked up.
+Python (whose `unicodedata` knows which characters are letters). They come
+faster: a `CodePointTable` holds the replacement of each code point, and words
+met before are looked up.
 
     tokenizer = tokenization.FullTokenizer("vocab.txt", do_lower_case=True)
     tokens = tokenizer.tokenize("unaffable")  # ["una", "##ffa", "##ble"]
     ids = tokenizer.encode("unaffable")  # the same tokens as ids
 
-The module needs nothing but Python: it may be copied alone.
+The module needs only Python, not TensorFlow: it may be copied alone.
 """
 
 import json
@@ -49,22 +49,22 @@ _CHINESE_RANGES = (
 )
 
 # str.split() takes these for spaces; to upstream they are control characters,
-# deleted before anything is split ("a\x0cb" is the one word "ab").
+# deleted before text is split ("a\x0cb" is the single word "ab").
 _CONTROLS_THAT_SPLIT = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
 
-# What `CodePointTable` gives for a code point whose replacement depends on its
-# neighbours. U+FFFD is safe: normalisation deletes it from every text.
+# Sentinel in a `CodePointTable` for a code point whose replacement depends on
+# its neighbours. U+FFFD is safe: normalisation deletes it from every text.
 NEEDS_CONTEXT = "\ufffd"
 
-# Vocabulary entries that mean something else than their letters: [MASK],
-# [unused1], and what users put in its place, such as [E1].
+# Vocabulary entries that do not stand for their letters: [MASK], [unused1], and
+# tokens that users put in its place, such as [E1].
 _SPECIAL_TOKEN = re.compile(r"\[[^\[\]\s]+\]")
 
 _BYTE_ORDER_MARK = "\ufeff"
 
 # Nine megabytes of English novels hold 110,000 distinct words, each costing
 # about 150 bytes here; a full memo then takes 40 MB. Longer words are rarely
-# met again (a Chinese sentence has no spaces), and would take most room.
+# met again (a Chinese sentence has no spaces), and would take most memory.
 _MAX_MEMO_ENTRIES = 1 << 18
 _MAX_MEMO_CHARS = 32
 
@@ -72,7 +72,7 @@ _MAX_MEMO_CHARS = 32
 def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
   """Checks `do_lower_case` against the name of a published checkpoint.
 
-  Only knows `MODEL/bert_model.ckpt`, where MODEL is the folder of one of
+  Checks only `MODEL/bert_model.ckpt`, where MODEL is the folder of one of
   google-research/bert's first releases; every other path passes.
 
   Raises:
@@ -109,7 +109,7 @@ def convert_to_unicode(text):
 
 
 def printable_text(text):
-  """Returns `text`, str or bytes, as something that `print` takes."""
+  """Returns `text`, str or bytes, as a str to print."""
   return convert_to_unicode(text)
 
 
@@ -125,14 +125,14 @@ def read_lines(path):
 
   Raises:
     OSError: there is no such file, or it cannot be read.
-    ValueError: a line is not UTF-8, or "\r" is all that parts the file's lines,
-      which would become one.
+    ValueError: a line is not UTF-8, or the file's lines end in "\r" alone, so
+      that they would become one line.
   """
   with open_bytes(path) as lines:
     for number, line in enumerate(lines, start=1):
       is_only_line = number == 1 and not line.endswith(b"\n")
       is_glued = is_only_line and b"\r" in line.rstrip(b"\r")
-      # Removed as bytes: in UTF-8 a byte below 128 is never part of another.
+      # Removed as bytes: in UTF-8 these are never part of other characters.
       line = line.replace(b"\r", b"")
       try:
         text = line.decode("utf-8")
@@ -146,7 +146,7 @@ def read_lines(path):
           f"{path}, line 1: its lines end in CR alone, and would become one;"
           " convert the file, for example with tr '\\r' '\\n'"
         )
-      # Nothing is left of a last line that was but "\r": upstream sees the end.
+      # A last line of only "\r" is empty now, which upstream takes for the end.
       if text:
         yield text.removesuffix("\n")
 
@@ -156,7 +156,7 @@ def open_bytes(path):
 
   Raises:
     FileNotFoundError: there is no such file.
-    OSError: there is, but it cannot be read.
+    OSError: the file cannot be read.
   """
   path = os.fspath(path)
   if "://" in path:
@@ -168,7 +168,7 @@ def open_bytes(path):
     is_file, open_file = os.path.isfile(path), open
   if not is_file:
     remedy = "check the path"
-    if os.path.isdir(path):  # Of remote paths it knows nothing.
+    if os.path.isdir(path):  # never so for a remote path
       remedy = "name a file in that directory"
     elif os.path.exists(path):
       remedy = "a pipe cannot be read twice: write it to a file first"
@@ -186,7 +186,7 @@ def load_vocab(vocab_file):
 
   Returns:
     dict from token to id, in the order of each token's first line; a repeated
-    token has the id of its last.
+    token has the id of its last line.
   """
   return {token: index for index, token in enumerate(read_vocab(vocab_file))}
 
@@ -194,8 +194,8 @@ def load_vocab(vocab_file):
 def read_vocab(vocab_file):
   """Reads the tokens of a vocabulary: one a line, its id the line's number.
 
-  Tokens are stripped of white space, and the first of a byte order mark, with
-  which no text could have it. Every line counts, blank ones (token "") too.
+  White space around tokens is stripped, and a byte order mark before the first
+  one. Every line counts, blank ones (token "") too.
 
   Args:
     vocab_file: path of a vocab.txt, or of a tokenizer.json as Hugging Face
@@ -207,7 +207,7 @@ def read_vocab(vocab_file):
   Raises:
     FileNotFoundError: there is no such file.
     ValueError: the file is empty or not UTF-8, or its lines end in CR; or a
-      tokenizer.json is not that of a WordPiece.
+      tokenizer.json holds no WordPiece vocabulary.
   """
   if os.fspath(vocab_file).endswith(".json"):
     return _read_tokenizer_json(vocab_file)
@@ -276,7 +276,7 @@ def _is_whitespace(char):
 
 
 def _is_deleted(char):
-  # Upstream's order: tab and newline are control characters (Cc) to Unicode.
+  # Upstream tests this first: Unicode has tab and newline as controls (Cc).
   if char in "\t\n\r":
     return False
   return char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
@@ -287,8 +287,8 @@ def _is_chinese(char):
 
 
 def _is_punctuation(char):
-  # All of ASCII that is neither letter nor digit counts, "$" and "^" included,
-  # which Unicode calls symbols.
+  # Every ASCII character that is no letter or digit counts, "$" and "^"
+  # included, which are symbols in Unicode.
   if "!" <= char <= "~":
     return not char.isalnum()
   return unicodedata.category(char).startswith("P")
@@ -315,7 +315,7 @@ def _normalize(text, do_lower_case):
 
 
 class CodePointTable(dict):
-  """What each code point becomes in normalised text, filled when first asked.
+  """Caches the replacement of each code point in normalised text.
 
   `table[code_point]` is a str: "" for a control character or an accent, " "
   for white space, the mark between two spaces for punctuation, the lower-case
@@ -324,11 +324,11 @@ class CodePointTable(dict):
   Two kinds of code points depend on their neighbours once text is lower-cased;
   for them the table holds `NEEDS_CONTEXT`:
 
-  - U+03A3, the capital sigma, whose lower case at a word's end is another one;
-  - combining marks that stay in the text (category Mc or Me), since NFD brings
-    neighbouring marks into the order of their combining classes.
+  - U+03A3, the capital sigma, whose lower case differs at the end of a word;
+  - combining marks that stay in the text (category Mc or Me), since NFD sorts
+    neighbouring marks by their combining classes.
 
-  `normalize` handles both; `alone` says what such a code point becomes when it
+  `normalize` handles both; `alone` gives the replacement of a code point that
   has no neighbour.
   """
 
@@ -346,24 +346,24 @@ class CodePointTable(dict):
     return replacement
 
   def alone(self, code_point):
-    """Returns what a text of this one code point becomes."""
+    """Normalises a text of this one code point."""
     return _normalize(chr(code_point), self.do_lower_case)
 
   def normalize(self, text):
     """Returns `text` normalised: words with white space between them."""
     normalized = text.translate(self)
     if NEEDS_CONTEXT in normalized:
-      # All steps over the whole text. That is word by word, as upstream does
-      # it: neither lower-casing nor NFD looks across white space.
+      # Normalises the whole text. This equals upstream's word by word, since
+      # neither lower-casing nor NFD looks across white space.
       normalized = _normalize(text, self.do_lower_case)
     return normalized
 
 
 class _Memo(dict):
-  """Remembers `function(word)`; forgets all when `_MAX_MEMO_ENTRIES` are in.
+  """Caches `function(word)`; is cleared when it has `_MAX_MEMO_ENTRIES`.
 
-  Forgetting follows a change of language or subject, and the frequent words
-  are back at once.
+  Clearing adapts it to a new language or subject; frequent words are back at
+  once.
   """
 
   def __init__(self, function):
@@ -371,7 +371,7 @@ class _Memo(dict):
     self._function = function
 
   def __reduce__(self):
-    # What goes to a worker process are the rules, not tens of megabytes.
+    # A worker process gets the function, not tens of megabytes of words.
     return _Memo, (self._function,)
 
   def __missing__(self, word):
@@ -384,14 +384,14 @@ class _Memo(dict):
 
 
 class FullTokenizer:
-  """Normalisation and WordPiece.
+  """Tokenizes text: normalisation, then WordPiece.
 
   Args:
     vocab_file: path of the vocabulary.
     do_lower_case: whether to lower-case and strip accents.
     special_tokens_in_text: "split" takes "[MASK]" in a text for a word between
-      two brackets, as upstream does; "keep" makes one token of it, and of every
-      other entry of the vocabulary in square brackets.
+      two brackets, as upstream does; "keep" makes it one token, as well as
+      every other entry of the vocabulary in square brackets.
 
   Attributes:
     vocab: dict from token to id.
@@ -408,13 +408,13 @@ class FullTokenizer:
     self.inv_vocab = {index: token for token, index in self.vocab.items()}
     keeps = special_tokens_in_text == "keep"
     self.special_tokens = find_special_tokens(self.vocab) if keeps else []
-    # No entry is the beginning of another, so their order does not matter.
+    # No token is a prefix of another, so their order does not matter.
     pattern = "|".join(map(re.escape, self.special_tokens))
     self._special_tokens = re.compile(f"({pattern})") if pattern else None
     self.basic_tokenizer = BasicTokenizer(do_lower_case)
     self.wordpiece_tokenizer = WordpieceTokenizer(self.vocab)
-    # Two memos, because what is normalised may change if normalised again: NFD
-    # then reorders marks that a dropped one had kept apart.
+    # Two memos, because normalising a normalised word may change it: NFD then
+    # reorders marks that a removed mark had kept apart.
     self._ids_of_written = _Memo(self._normalize_into_ids)
     self._ids_of_word = _Memo(self._split_into_ids)
 
@@ -447,7 +447,7 @@ class FullTokenizer:
     return ids
 
   def _split_special_tokens(self, text):
-    """Pairs of a plain part and a list of the special token behind it."""
+    """Returns pairs: a plain part, a list with the special token after it."""
     parts = self._special_tokens.split(convert_to_unicode(text))
     special_tokens = [[token] for token in parts[1::2]]
     return zip(parts[::2], [*special_tokens, []], strict=True)
@@ -457,8 +457,8 @@ class FullTokenizer:
     # No control character is printable, and most texts are: a cheap check.
     if not text.isprintable():
       text = _CONTROLS_THAT_SPLIT.sub("", text)
-    # White space always separates words. So what stands between two spaces can
-    # be looked up as it is, and is normalised only when met for the first time.
+    # White space always separates words. So the text between two spaces can be
+    # looked up as written, and is normalised only when met for the first time.
     ids = []
     ids_of_written = self._ids_of_written
     for written in text.split():
@@ -488,11 +488,11 @@ class FullTokenizer:
 
 
 class BasicTokenizer:
-  """Normalisation: text to words.
+  """Normalises text and splits it into words.
 
   Attributes:
     do_lower_case: whether to lower-case and strip accents.
-    table: the `CodePointTable` that does it.
+    table: the `CodePointTable` in use.
   """
 
   def __init__(self, do_lower_case=True):
@@ -529,7 +529,7 @@ class WordpieceTokenizer:
     return pieces
 
   def split_word(self, word):
-    """Returns the pieces of one word, worked out anew."""
+    """Returns the pieces of one word, without looking it up in the memo."""
     if len(word) > self.max_input_chars_per_word:
       return [self.unk_token]
     pieces = []

@@ -1,1 +1,1 @@
-"""From texts and records to batches of arrays."""
+"""Turns texts and records into batches of arrays."""

@@ -24,13 +24,13 @@ class FeatureSpec:
 
   Attributes:
     name: str.
-    shape: of an example, in a batch; None for an axis that is as long as the
+    shape: of one example in a batch; None for an axis that is as long as the
       batch's bucket. Only features of a fixed shape can be written as records.
     dtype: of a batch. Ids are int32, which XLA and TPUs want; records hold all
       integers as int64, all others as float32.
     limit: int or None.
-    limited_by: where the limit comes from, for errors.
-    padding: value of what fills an example up to its shape.
+    limited_by: where the limit comes from, for error messages.
+    padding: value that fills an example up to its shape.
   """
 
   name: str
@@ -42,21 +42,21 @@ class FeatureSpec:
 
   @property
   def length(self):
-    """How many numbers a record holds."""
+    """Returns the number of values in a record."""
     return math.prod(self.shape)
 
   @property
   def record_dtype(self):
-    """The type of a record's numbers: "int64" or "float32"."""
+    """Returns the type of a record's values: "int64" or "float32"."""
     return "float32" if np.issubdtype(self.dtype, np.floating) else "int64"
 
   @property
   def varies(self):
-    """Whether batches of different examples may have different shapes."""
+    """Returns whether batches may differ in shape."""
     return None in self.shape
 
   def find_wrong(self, values):
-    """Marks the values that a record cannot have: an array of bool."""
+    """Marks invalid values in an array of bool."""
     if self.record_dtype == "float32":
       return ~np.isfinite(values)
     if self.limit is None:
@@ -65,7 +65,7 @@ class FeatureSpec:
 
   @property
   def expected(self):
-    """What values it has, in words."""
+    """Describes the valid values in words."""
     if self.record_dtype == "float32":
       return "finite numbers"
     reason = f" ({self.limited_by})" if self.limited_by else ""
@@ -73,7 +73,7 @@ class FeatureSpec:
 
 
 def vary(specs):
-  """Whether batches with these features may have different shapes."""
+  """Returns whether batches with these features may differ in shape."""
   return any(spec.varies for spec in specs)
 
 
@@ -93,10 +93,10 @@ def specs_of(arrays):
 
 
 def sequence_features(length):
-  """The features of a token sequence.
+  """Declares the features of a token sequence.
 
   Args:
-    length: tokens, padding included; None where it differs from batch to batch.
+    length: tokens, padding included; None if it differs from batch to batch.
   """
   return tuple(FeatureSpec(name, (length,)) for name in SEQUENCE_FEATURES)
 
@@ -108,14 +108,14 @@ def pretraining_features(
   type_vocab_size=None,
   config_file="the BERT config",
 ):
-  """Features of create_pretraining_data.py's records, in upstream's order.
+  """Declares create_pretraining_data.py's features, in upstream's order.
 
   Args:
     max_seq_length: tokens of a record.
     max_predictions_per_seq: masked tokens of a record.
-    vocab_size: ids lie below it; None if it is not known.
-    type_vocab_size: likewise for segments.
-    config_file: where the last two are from, for errors.
+    vocab_size: exclusive limit of ids, None if unknown.
+    type_vocab_size: exclusive limit of segment ids, None if unknown.
+    config_file: file that holds these two, for error messages.
   """
   tokens = vocab_size, f"vocab_size in {config_file}"
   segments = type_vocab_size, f"type_vocab_size in {config_file}"
@@ -133,7 +133,7 @@ def pretraining_features(
 
 
 def classifier_features(max_seq_length):
-  """Features of run_classifier.py's records, as upstream writes them."""
+  """Declares run_classifier.py's features, as upstream writes them."""
   return (
     *sequence_features(max_seq_length),
     FeatureSpec("label_ids", (1,)),
@@ -142,7 +142,7 @@ def classifier_features(max_seq_length):
 
 
 def squad_features(max_seq_length, is_training):
-  """Features of run_squad.py's records, in upstream's order."""
+  """Declares run_squad.py's features, in upstream's order."""
   names = ("start_positions", "end_positions", "is_impossible")
   return (
     FeatureSpec("unique_ids", (1,)),
@@ -175,7 +175,7 @@ def serialize_examples(features, specs):
 
 
 def _encode_column(values, spec):
-  """The map entry of one feature, for every record: a list of bytes."""
+  """Encodes one feature's map entry for every record: a list of bytes."""
   values = np.asarray(values).reshape([-1, spec.length])
   if spec.record_dtype == "float32":
     list_field, payloads = 2, _float_payloads(values)
@@ -187,10 +187,10 @@ def _encode_column(values, spec):
 
 
 class _HeadOfLength(dict):
-  """Bytes that precede a payload, by its length; made once for each length.
+  """Caches the bytes that precede a payload, by the payload's length.
 
   Args:
-    fields: numbers of the fields that it lies in, the outermost first.
+    fields: numbers of the enclosing fields, the outermost first.
     key: bytes that precede the second field within the first.
   """
 
@@ -210,7 +210,7 @@ class _HeadOfLength(dict):
 
 
 def _head(number, length):
-  """Tag and length of a length-delimited protobuf field."""
+  """Encodes tag and length of a length-delimited protobuf field."""
   return bytes([number << 3 | 2]) + _varint(length)
 
 
@@ -229,11 +229,11 @@ def _float_payloads(values):
 
 
 def _varint_payloads(values):
-  """Rows of integers as concatenated protobuf varints."""
+  """Encodes rows of integers as concatenated protobuf varints."""
   values = values.astype(np.int64).view(np.uint64)
   largest = int(values.max(initial=0))
   if largest < 1 << 32:
-    values = values.astype(np.uint32)  # Half the memory to go through.
+    values = values.astype(np.uint32)  # Halves the memory to read.
   width = max(1, -(-largest.bit_length() // 7))
   encoded = np.empty([*values.shape, width], np.uint8)
   is_used = np.ones(encoded.shape, bool)

@@ -6,9 +6,9 @@
         128, "Tokens of a record.", lower_bound=1, decides_result=True
       )
 
-A config is an ordinary frozen dataclass. `console.flags` makes the command line
-of it, a run's manifest gets the fields that decide its result, and the list of
-flags in docs is written from it.
+A config is an ordinary frozen dataclass. `console.flags` derives the command
+line from it, a run's manifest stores the fields that decide its result, and the
+list of flags in docs is generated from it.
 """
 
 import dataclasses
@@ -17,18 +17,18 @@ import typing
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-  """What a flag says of itself, beside name, type and default.
+  """Declares a flag, except for its name, type and default.
 
   Attributes:
     help: text of `--help`.
-    lower_bound: smallest number, None for any.
-    upper_bound: largest number, None for any.
-    choices: values of a string, () for any.
-    is_required: whether a command line must have it.
-    is_repeated: whether a tuple is given by repeating the flag, instead of with
-      commas.
-    decides_result: whether another value gives other weights, so that a run
-      that is resumed must have the same.
+    lower_bound: smallest number allowed, None for any.
+    upper_bound: largest number allowed, None for any.
+    choices: strings allowed, () for any.
+    is_required: whether a command line must have the flag.
+    is_repeated: whether the flag is repeated for each value of a tuple, instead
+      of separating them with commas.
+    decides_result: whether other values give other weights, so that a resumed
+      run must have the same value.
   """
 
   help: str
@@ -42,10 +42,10 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """What a script is told.
+  """Holds the values of a script's flags; the base of all configs.
 
   Attributes:
-    given: names of the flags that stood on the command line.
+    given: names of the flags on the command line.
   """
 
   given: frozenset[str] = frozenset()
@@ -65,13 +65,13 @@ def flag(default, help_text, **options):
 
 
 def variant(config_class, name, default=dataclasses.MISSING, **changes):
-  """Declares a field of a subclass that differs a little from its base's.
+  """Declares a field of another config again, with changes.
 
   Args:
-    config_class: class that declares the field.
+    config_class: config that declares the field.
     name: of the field.
-    default: another default.
-    **changes: other values for attributes of Flag.
+    default: new default, if it changes.
+    **changes: new values for attributes of Flag.
   """
   base = config_class.__dataclass_fields__[name]
   if default is dataclasses.MISSING:

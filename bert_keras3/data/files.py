@@ -1,6 +1,6 @@
-"""Files: finding inputs, checking outputs, writing whole ones, reading JSON.
+"""Finds inputs, checks outputs, writes files atomically, reads JSON.
 
-Paths are local or remote, with a scheme such as "gs://". Local ones do without
+Paths are local or remote, with a scheme such as "gs://". Only remote ones need
 TensorFlow, whose import takes seconds.
 """
 
@@ -16,13 +16,13 @@ import tokenization
 
 
 def find_files(flag, patterns):
-  """Files that match comma-separated patterns, in the patterns' order.
+  """Lists the files that match comma-separated patterns, in their order.
 
   The files of one pattern are sorted. (Upstream takes them in the order of the
   file system, so that its records can differ between two machines.)
 
   Args:
-    flag: name of the flag the patterns come from, for the error.
+    flag: name of the flag that holds the patterns, for the error.
     patterns: globs, local or with a scheme such as "gs://".
 
   Raises:
@@ -41,7 +41,7 @@ def find_files(flag, patterns):
 
 
 def check_output_files(flag, output_files, input_files):
-  """Finds out before the work whether its result can be written.
+  """Checks, before the work begins, that its results can be written.
 
   Raises:
     NotADirectoryError: an output file's directory cannot be written to.
@@ -67,31 +67,31 @@ def check_output_files(flag, output_files, input_files):
 
 
 def write_into(folder, name, content):
-  """Writes a whole file into a folder, which is made if it is missing."""
+  """Writes a file atomically into a folder, which is created if missing."""
   if not is_remote(folder):
     os.makedirs(folder, exist_ok=True)
   write_atomically(os.path.join(folder, name), content)
 
 
 def is_remote(path):
-  """Whether a path has a scheme, so that only TensorFlow can read it."""
+  """Returns whether a path has a scheme, so that only TensorFlow reads it."""
   return "://" in os.fspath(path)
 
 
 def file_size(path):
-  """Bytes of a file, local or remote."""
+  """Returns the size in bytes of a file, local or remote."""
   if is_remote(path):
     return _gfile().stat(path).length
   return os.path.getsize(path)
 
 
 def exists(path):
-  """Whether there is a file or directory, local or remote."""
+  """Returns whether there is a file or directory, local or remote."""
   return _gfile().exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def _gfile():
-  """TensorFlow's file functions, which reach remote paths; costs its import."""
+  """Imports TensorFlow's file functions, which reach remote paths."""
   import tensorflow as tf
 
   return tf.io.gfile
@@ -101,10 +101,10 @@ def _gfile():
 
 
 def write_atomically(path, content):
-  """Writes a small file so that readers see the old or the new one whole.
+  """Writes a small file atomically: others read the old or the new one whole.
 
   Args:
-    path: where, local or remote.
+    path: local or remote.
     content: str or bytes.
   """
   with open_atomically(path) as writer:
@@ -115,10 +115,10 @@ def write_atomically(path, content):
 def open_atomically(path):
   """Opens a file that appears under its name only when complete.
 
-  An exception inside the block removes what was written.
+  An exception inside the block deletes the unfinished file.
 
   Args:
-    path: where, local or remote.
+    path: local or remote.
 
   Yields:
     A file whose `write` takes bytes.
@@ -132,9 +132,9 @@ def open_atomically(path):
 
 @contextlib.contextmanager
 def replacing(path):
-  """Gives a name to write to; what is there in the end is renamed to `path`.
+  """Yields a temporary path; a file written there is renamed to `path`.
 
-  An exception inside the block deletes it instead.
+  An exception inside the block deletes the file instead.
 
   Args:
     path: of a file, local or remote; it may exist.
@@ -158,17 +158,17 @@ def replacing(path):
 
 @contextlib.contextmanager
 def replacing_directory(path):
-  """As `replacing`, for a directory, which is whole or not there.
+  """Replaces a directory as `replacing` does a file: whole or not at all.
 
-  A directory of that name makes way when the new one is complete.
+  An old directory at `path` is deleted once the new one is complete.
 
   Args:
     path: of the directory, local or remote.
 
   Yields:
-    str, the path of a directory to make.
+    str, the path of a directory to create.
   """
-  # With a slash at its end the new directory would lie in the old one.
+  # With a final slash, the new directory would be inside the old one.
   path = path.rstrip("/")
   gfile = _gfile()
   temporary_path = temporary_name(path)
@@ -188,9 +188,9 @@ def replacing_directory(path):
 
 
 def temporary_name(path):
-  """A name beside `path` that no other process or thread gives.
+  """Makes a name beside `path` that no other process or thread makes.
 
-  A run deletes the files of such names that a killed one has left.
+  A later run deletes files with these names that a killed run has left.
   """
   return f"{path}.incomplete-{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -203,15 +203,15 @@ def read_json(path, damage="{path} is not valid JSON: {problem}"):
 
   Args:
     path: local or remote.
-    damage: sentence for a file that is not JSON, of `path` and `problem`.
+    damage: message for a file that is not JSON, with {path} and {problem}.
 
   Raises:
     FileNotFoundError: there is no such file.
-    OSError: there is, but it cannot be read.
-    ValueError: it is not JSON.
+    OSError: the file cannot be read.
+    ValueError: the file is not JSON.
   """
-  with tokenization.open_bytes(path) as reader:
-    content = reader.read()
+  with tokenization.open_bytes(path) as file:
+    content = file.read()
   try:
     return parse_json(content)
   except ValueError as error:
@@ -225,7 +225,7 @@ def parse_json(content):
     content: str or bytes.
 
   Raises:
-    ValueError: it is not JSON, not UTF-8, nested too deeply, or holds an
+    ValueError: `content` is not JSON, not UTF-8, nested too deeply, or has an
       integer of over 4,300 digits.
   """
   try:

@@ -1,4 +1,4 @@
-"""Which examples each batch gets: a pure function of seed, epoch and step."""
+"""Decides which examples each batch gets, purely by seed, epoch and step."""
 
 import functools
 
@@ -10,7 +10,7 @@ from bert_keras3.data import features
 BLOCK_RECORDS = 1 << 14
 
 
-# Batches whose examples are sorted by length among each other: enough for
+# Batches whose examples are sorted by length together: enough of them for
 # little padding, few enough for random batches.
 BATCHES_PER_GROUP = 50
 
@@ -20,11 +20,11 @@ EXAMPLE_WEIGHTS = features.FeatureSpec("example_weights", (), "float32")
 
 
 class TrainingOrder:
-  """The endless sequence of record numbers that training consumes.
+  """Gives each training step its record numbers, without end.
 
-  Each epoch is a permutation of all records: blocks are permuted among each
-  other and records within their block, so that a block is read from disk once
-  an epoch. Batches run across the end of an epoch; nothing is dropped.
+  Each epoch is a permutation of all records: blocks are permuted, and records
+  within their block, so that a block is read from disk once an epoch. A batch
+  may end one epoch and begin the next; no record is dropped.
 
   Args:
     num_records: records in the source.
@@ -43,7 +43,7 @@ class TrainingOrder:
     self._block_records = functools.lru_cache(2)(self._make_block_records)
 
   def batch(self, step):
-    """Record numbers [batch_size] of a step, a pure function of the step."""
+    """Returns the record numbers [batch_size] of a step."""
     start = step * self.batch_size
     positions = np.arange(start, start + self.batch_size)
     epochs = positions // self.num_records
@@ -58,7 +58,7 @@ class TrainingOrder:
     return np.concatenate(pieces)
 
   def _make_epoch_layout(self, epoch):
-    """The blocks in an epoch's order, and the position each begins at."""
+    """Returns the blocks in an epoch's order, and their first positions."""
     num_blocks = -(-self.num_records // self.block_size)
     blocks = _permutation(num_blocks, [self.seed, epoch, num_blocks])
     sizes = np.minimum(
@@ -67,19 +67,19 @@ class TrainingOrder:
     return blocks, np.cumsum(sizes) - sizes
 
   def _make_block_records(self, epoch, block):
-    """A block's record numbers in an epoch's order."""
+    """Returns a block's record numbers in an epoch's order."""
     start = block * self.block_size
     size = min(self.block_size, self.num_records - start)
     return start + _permutation(size, [self.seed, epoch, block])
 
 
 class LengthGroupedOrder:
-  """A TrainingOrder whose batches hold sequences of about the same length.
+  """Groups a TrainingOrder's sequences into batches of similar lengths.
 
-  An epoch is cut into groups of some batches; a group's sequences are sorted
-  by length, dealt into batches, and the batches permuted. A batch that ends one
-  epoch and begins the next stays as it is: every sequence still comes once an
-  epoch, and a step's batch is still a pure function of the step.
+  An epoch is cut into groups of BATCHES_PER_GROUP batches; a group's sequences
+  are sorted by length and cut into batches again, which are permuted. A batch
+  that ends one epoch and begins the next is left as it is: every sequence still
+  comes once an epoch, and a step's batch is still a pure function of the step.
 
   Args:
     order: TrainingOrder.
@@ -92,17 +92,17 @@ class LengthGroupedOrder:
     self._group = functools.lru_cache(1)(self._make_group)
 
   def batch(self, step):
-    """Sequence numbers [batch_size] of a step."""
+    """Returns the sequence numbers [batch_size] of a step."""
     first, last = self._group_bounds(step)
     return self._group(first, last)[step - first]
 
   def _group_bounds(self, step):
-    """First step of a step's group, and the first after it."""
+    """Returns the first step of a step's group, and the first one after it."""
     size, num_records = self.order.batch_size, self.order.num_records
     epoch, position = divmod(step * size, num_records)
     if position + size > num_records:
       return step, step + 1
-    # Batches that lie in the epoch as a whole.
+    # Only batches that lie wholly in the epoch.
     epoch_start = -(-epoch * num_records // size)
     epoch_end = (epoch + 1) * num_records // size
     first = step - (step - epoch_start) % BATCHES_PER_GROUP
@@ -119,7 +119,7 @@ class LengthGroupedOrder:
 
 
 def training_order(source, batch_size, seed):
-  """The order in which to train on a Source, by length if shapes differ."""
+  """Makes the order of training on a Source, by length if shapes differ."""
   order = TrainingOrder(len(source), batch_size, seed, source.block_size)
   if not features.vary(source.specs):
     return order
@@ -127,26 +127,26 @@ def training_order(source, batch_size, seed):
 
 
 def inference_order(source):
-  """Numbers a Source's examples, the shortest first if shapes differ."""
+  """Lists the numbers of a Source's examples, by length if shapes differ."""
   if not features.vary(source.specs):
     return np.arange(len(source))
   return np.argsort(source.lengths, kind="stable")
 
 
 def _permutation(size, key):
-  """A permutation of range(size) by `key`, a list of non-negative ints.
+  """Permutes range(size) by `key`, a list of non-negative ints.
 
-  Sorting raw words of Philox: NumPy promises its bit streams for good, but not
-  those of `Generator.permutation`.
+  Sorts raw words of Philox: NumPy promises never to change its bit stream, but
+  not the results of `Generator.permutation`.
   """
   words = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
   return np.argsort(words, kind="stable")
 
 
 def sequential_batches(num_records, batch_size, max_batches=None):
-  """Record numbers of each batch of one pass in order.
+  """Yields the record numbers of each batch of one pass in order.
 
-  The last batch holds what is left; no record comes twice or goes missing.
+  The last batch may be smaller; no record is repeated or dropped.
   """
   starts = range(0, num_records, batch_size)
   for start in starts[:max_batches]:
@@ -176,5 +176,5 @@ def pad_batch(batch, size):
 
 
 def padded_features(specs):
-  """The features of a batch that `pad_batch` has filled."""
+  """Returns the features of a batch that `pad_batch` has filled."""
   return (*specs, EXAMPLE_WEIGHTS)

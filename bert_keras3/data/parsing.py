@@ -1,4 +1,4 @@
-"""Serialized tf.train.Examples to batches, and what is wrong with bad ones."""
+"""Parses serialized tf.train.Examples into batches, and describes bad ones."""
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -7,11 +7,11 @@ from google.protobuf.message import DecodeError
 def parse_examples(serialized, specs):
   """Parses serialized Examples into arrays [batch, *spec.shape].
 
-  Values are not looked at; `find_problem` does.
+  Values are not checked here but in `find_problem`.
 
   Raises:
-    ValueError: a record lacks a feature of `specs` or has it in another length
-      or type.
+    ValueError: a record lacks a feature of `specs`, or has another length or
+      type of it.
   """
   parsed = _parse(serialized, specs)
   if parsed is None:
@@ -23,7 +23,7 @@ def parse_examples(serialized, specs):
 
 
 def _parse(serialized, specs):
-  """Int64 and float32 arrays, None if a record has not the form of `specs`."""
+  """Parses to int64 and float32 arrays; None if a record does not fit specs."""
   kinds = {
     spec.name: tf.io.FixedLenFeature(spec.shape, tf.as_dtype(spec.record_dtype))
     for spec in specs
@@ -31,18 +31,18 @@ def _parse(serialized, specs):
   records = tf.constant(serialized, shape=[len(serialized)], dtype=tf.string)
   try:
     parsed = tf.io.parse_example(records, kinds)
-  # The latter where TensorFlow quotes a record that is no UTF-8.
+  # UnicodeDecodeError: TensorFlow quotes a record that is not UTF-8.
   except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
     return None
   return {name: values.numpy() for name, values in parsed.items()}
 
 
 def parse_valid(serialized, specs):
-  """As `parse_examples`, None if a record is not all that `specs` say."""
+  """Parses Examples and checks their values; None if one is not valid."""
   parsed = _parse(serialized, specs)
   if parsed is None:
     return None
-  # Before they become int32: 2**32 + 5 is no 5.
+  # Checked before the cast to int32, which would turn 2**32 + 5 into 5.
   if any(spec.find_wrong(parsed[spec.name]).any() for spec in specs):
     return None
   return _as_batch(parsed, specs)
@@ -67,9 +67,9 @@ def find_problem(serialized, specs):
 
 
 def feature_lengths(serialized, kind="int64_list"):
-  """How many values of a kind each feature of a record holds, by name.
+  """Counts the values of a kind in each feature of a record, by name.
 
-  Empty for what is no tf.train.Example.
+  Returns {} for bytes that are no tf.train.Example.
   """
   try:
     example = tf.train.Example.FromString(serialized)

@@ -1,4 +1,4 @@
-"""From documents to pairs of segments with masked words, as upstream does."""
+"""Makes masked pairs of segments from documents, as upstream does."""
 
 import array
 import bisect
@@ -24,11 +24,11 @@ from bert_keras3.data import word_stream
 MASK_PROBABILITY = 0.8
 
 
-# Stands for a token itself where its replacement's id is kept.
+# Sentinel among the ids of replacements: the token stays as it is.
 _UNCHANGED = -1
 
 
-# The flip of a `random() < 0.5`.
+# What `WordStream.flips` returns for `random() < 0.5`.
 _HEADS = b"\0"
 
 
@@ -44,10 +44,10 @@ _SECONDS_PER_PROGRESS_LINE = 2
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(fields.Config):
-  """How records are made.
+  """Holds the settings that records depend on.
 
   Raises:
-    ValueError: no record can be made so.
+    ValueError: no record can be made with these settings.
   """
 
   max_seq_length: int = fields.flag(
@@ -99,12 +99,12 @@ class DataConfig(fields.Config):
 
 
 class Documents(typing.NamedTuple):
-  """Text as ids, sentence after sentence, document after document.
+  """Holds text as ids, sentence after sentence, document after document.
 
   Attributes:
     token_ids: int32 [tokens].
-    sentences: int64 [sentences + 1], where each sentence starts in `token_ids`.
-    documents: int64 [documents + 1], which sentence each document starts with.
+    sentences: int64 [sentences + 1], index in `token_ids` of each one's start.
+    documents: int64 [documents + 1], index of each one's first sentence.
   """
 
   token_ids: np.ndarray
@@ -136,7 +136,7 @@ def read_documents(input_files, tokenizer):
     if ids:
       token_ids.extend(ids)
       sentences.append(len(token_ids))
-    # A line of nothing but control characters is no sentence and no blank line.
+    # A line of only control characters is neither a sentence nor a blank line.
     elif not line and documents[-1] < len(sentences) - 1:
       documents.append(len(sentences) - 1)
   if not token_ids:
@@ -161,34 +161,34 @@ def _stripped_lines(input_files):
 
 
 def _as_numpy(values):
-  """An `array.array` as an ndarray, without a copy."""
+  """Views an `array.array` as an ndarray, without a copy."""
   return np.frombuffer(values, values.typecode)
 
 
 class TrainingInstance(typing.NamedTuple):
-  """One record in readable form, as in upstream.
+  """Holds one record in readable form, as in upstream.
 
   Attributes:
     tokens: [CLS] A [SEP] B [SEP], with replacements made.
     segment_ids: 0 up to the first [SEP], then 1.
-    masked_lm_positions: where tokens were replaced or might have been.
+    masked_lm_positions: positions of the tokens to predict, replaced or not.
     masked_lm_labels: the original tokens there.
-    is_random_next: whether B was taken from elsewhere.
+    is_random_next: whether B comes from elsewhere.
   """
 
-  tokens: list
-  segment_ids: list
-  masked_lm_positions: list
-  masked_lm_labels: list
+  tokens: list[str]
+  segment_ids: list[int]
+  masked_lm_positions: list[int]
+  masked_lm_labels: list[str]
   is_random_next: bool
 
 
 def create_training_instances(documents, tokenizer, config):
-  """Makes all instances of some `Documents`, in the order of the records.
+  """Makes all instances of `Documents`, in the order of the records.
 
   Args:
     documents: `Documents`.
-    tokenizer: the `FullTokenizer` that made them.
+    tokenizer: the `FullTokenizer` that tokenized them.
     config: `DataConfig`.
 
   Returns:
@@ -208,16 +208,16 @@ def create_training_instances(documents, tokenizer, config):
 
 
 class _Plan(typing.NamedTuple):
-  """What the random numbers decided, instance by instance.
+  """Holds all random decisions, instance by instance.
 
   Attributes:
     ranges: int64 [instances, 4], begin and end of A and of B in `token_ids`.
     is_random_next: int8 [instances].
-    masked_ends: int64 [instances + 1], where in the next two arrays an
-      instance's masked tokens begin, and end.
-    masked: unsigned [masked tokens], which token of A + B it is.
+    masked_ends: int64 [instances + 1], bounds of each instance's masked tokens
+      in the next two arrays.
+    masked: unsigned [masked tokens], the token's index in A + B.
     replacements: int32 [masked tokens], an id or `_UNCHANGED`.
-    order: int64 [instances], the order in which they are written.
+    order: int64 [instances], their numbers in the order of writing.
   """
 
   ranges: np.ndarray
@@ -237,8 +237,8 @@ class _Planner:
     self._config = config
     self._room = config.max_seq_length - _SPECIAL_TOKENS
     self._stream = word_stream.WordStream(random.Random(config.random_seed))
-    # A position in upstream's list of tokens is drawn, which is not the id
-    # where the vocabulary repeats a token.
+    # Upstream draws an index of its list of tokens, which is not the id if the
+    # vocabulary repeats a token.
     self._vocab_ids = list(vocab.values())
     self._mask_id = vocab["[MASK]"]
     self._candidates = list(range(self._room))
@@ -250,8 +250,8 @@ class _Planner:
       self._continues_word = _continuation_marks(documents.token_ids, vocab)
     self._ranges = array.array("q")
     self._is_random_next = array.array("b")
-    # An unused entry at first: whole words may be all too long to mask one, and
-    # NumPy takes nothing from an empty array.
+    # Begins with an unused entry: all words may be too long to be masked whole,
+    # and NumPy's `take` fails on an empty array.
     self._masked_ends = array.array("q", [1])
     self._masked = array.array("H" if self._room < 1 << 16 else "I", [0])
     self._replacements = array.array("i", [0])
@@ -294,7 +294,7 @@ class _Planner:
       is_random_next = end == first + 1 or self._stream.flips(1) == _HEADS
       if is_random_next:
         b = self._random_stretch(number, target - (a[1] - a[0]))
-        # What might have been B is used again.
+        # The sentences after A, which are not B now, are used again.
         first = middle
       else:
         b = a[1], self._sentences[end]
@@ -309,7 +309,7 @@ class _Planner:
     return self._documents[document], self._documents[document + 1]
 
   def _end_of_stretch(self, first, last, wanted):
-    """The sentence before which `wanted` tokens from `first` on are reached."""
+    """Finds the end of a stretch from `first` with at least `wanted` tokens."""
     target = self._sentences[first] + wanted
     return bisect.bisect_left(self._sentences, target, first + 1, last)
 
@@ -325,11 +325,11 @@ class _Planner:
     return self._sentences[first], self._sentences[end]
 
   def _truncate_seq_pair(self, a, b):
-    """Takes tokens from the longer of two ranges (B if equal) until they fit.
+    """Cuts tokens off the longer of two ranges (B if equal) until they fit.
 
-    A random number per token decides whether its first or its last one goes.
-    That begins with a run from one range, until the other's turn comes; from
-    there on they alternate.
+    Each time a random number decides whether the first or the last token goes.
+    At first all cuts are in the longer range; once the lengths are about equal,
+    they alternate.
     """
     a_length = a[1] - a[0]
     b_length = b[1] - b[0]
@@ -362,10 +362,10 @@ class _Planner:
     self._replacements.extend(self._draw_replacements(len(masked)))
 
   def _choose_words(self, a, b, length, wanted):
-    """Tokens of A + B to mask, word by word; a word too long is passed over.
+    """Chooses tokens of A + B to mask, word by word; skips words too long.
 
     As in upstream, B's first token joins A's last word if it begins with "##",
-    which truncation can bring about.
+    as it may after truncation.
     """
     marks = self._continues_word[slice(*a)] + self._continues_word[slice(*b)]
     begins = [0, *(i for i in range(1, length) if not marks[i])]
@@ -378,11 +378,10 @@ class _Planner:
     return masked
 
   def _draw_replacements(self, count):
-    """Ids for `count` masked tokens.
+    """Draws the ids that replace `count` masked tokens.
 
-    Written out, with no call a token, since it runs for each of them. Enough
-    words are reserved for every number to be refused seven times; should that
-    ever not do, an IndexError says so.
+    A hot loop, hence without calls. Reserves enough words for seven rejections
+    of every number; raises IndexError if even these run out.
     """
     stream = self._stream
     stream.reserve(12 * count + 256)
@@ -408,20 +407,20 @@ class _Planner:
 
 
 def _num_to_predict(length, config):
-  # Python 3's round() gives the even neighbour of a half; so upstream's does.
+  # Python 3 rounds a half to the even neighbour, and so does upstream.
   share = round(length * config.masked_lm_prob)
   return min(config.max_predictions_per_seq, max(1, share))
 
 
 def _continuation_marks(token_ids, vocab):
-  """Bytes, 1 for each of `token_ids` whose token begins with "##"."""
+  """Returns bytes: 1 for each of `token_ids` whose token begins with "##"."""
   marks = np.zeros(max(vocab.values()) + 1, np.uint8)
   marks[[vocab[token] for token in vocab if token.startswith("##")]] = 1
   return marks[token_ids].tobytes()
 
 
 class TrainingInstances(collections.abc.Sequence):
-  """A sequence of `TrainingInstance`, kept in some 150 bytes each."""
+  """A sequence of `TrainingInstance`, stored in about 150 bytes each."""
 
   def __init__(self, documents, tokenizer, config, plan):
     self.config = config
@@ -448,7 +447,7 @@ class TrainingInstances(collections.abc.Sequence):
     )
 
   def features(self, first, last):
-    """The features of records `first` to `last` - 1.
+    """Makes the features of records `first` to `last` - 1.
 
     Returns:
       Dict from the names of `features.pretraining_features` to arrays
@@ -483,10 +482,10 @@ class TrainingInstances(collections.abc.Sequence):
     }
 
   def _masked_features(self, rows, ranges, input_ids):
-    """Features of the masked tokens; puts replacements into `input_ids`."""
+    """Makes features of masked tokens; puts replacements into `input_ids`."""
     tokens, replacements, is_used = self._masked_in_order(rows)
     a_length = (ranges[:, 1] - ranges[:, 0])[:, np.newaxis]
-    # [CLS] precedes A, and [SEP] as well B.
+    # [CLS] precedes A; [CLS] and [SEP] precede B.
     positions = (tokens + 1 + (tokens >= a_length)) * is_used
     labels = np.take_along_axis(input_ids, positions, axis=1)
     replaced = np.where(replacements == _UNCHANGED, labels, replacements)
@@ -502,14 +501,14 @@ class TrainingInstances(collections.abc.Sequence):
     """Finds the masked tokens of records, in the order of the text.
 
     Returns:
-      Three arrays [records, max_predictions_per_seq]: numbers of tokens, A's
-      and B's counted on; ids that replace them; which slots are used.
+      Three arrays [records, max_predictions_per_seq]: indexes of tokens in
+      A + B; ids that replace them; which slots are used.
     """
     plan = self._plan
     begins = plan.masked_ends[rows, np.newaxis]
     source = begins + np.arange(self.config.max_predictions_per_seq)
     is_used = source < plan.masked_ends[rows + 1, np.newaxis]
-    # Sorted together in one integer; unused slots go last.
+    # Index and replacement are sorted as one integer; unused slots go last.
     pairs = plan.masked.take(source, mode="clip").astype(np.int64) << 32
     pairs += plan.replacements.take(source, mode="clip") - _UNCHANGED
     pairs[~is_used] = np.iinfo(np.int64).max
@@ -518,7 +517,7 @@ class TrainingInstances(collections.abc.Sequence):
 
 
 class Progress:
-  """A bar on a terminal; elsewhere a line for every tenth of slow work."""
+  """Shows progress: a bar on a terminal, else a line for every tenth."""
 
   def __init__(self, label, total, unit):
     self._bar = tqdm.tqdm(
@@ -535,7 +534,7 @@ class Progress:
     self._next_time = time.monotonic() + _SECONDS_PER_PROGRESS_LINE
 
   def update(self, amount):
-    """Notes that `amount` more is done."""
+    """Adds `amount` to the work done."""
     self._bar.update(amount)
     self._done += amount
     percent = self._done * 100 // self._total

@@ -1,7 +1,7 @@
 """Writes TFRecord files, without TensorFlow.
 
 A record is its length, a checksum of the length, its bytes, and a checksum of
-them; both checksums are CRC-32C, masked as TensorFlow's format wants.
+the bytes; both checksums are CRC-32C, masked as TensorFlow's format demands.
 """
 
 import struct
@@ -20,7 +20,7 @@ class RecordWriter:
       with RecordWriter(path) as writer:
         writer.write(serialized)
 
-  An exception inside the block removes what was written.
+  An exception inside the block deletes the unfinished file.
   """
 
   def __init__(self, path):

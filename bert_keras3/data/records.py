@@ -1,4 +1,4 @@
-"""TFRecord files, read by offset: the index, the checks, the damage."""
+"""Reads TFRecord files by offset: index, checks, damaged records."""
 
 import collections
 import dataclasses
@@ -27,33 +27,34 @@ _FOOTER_BYTES = 4
 _INDEX_CHUNK_BYTES = 1 << 24
 
 
-# And while looking for the record behind a damaged one, a dozen bytes each.
+# Bytes read at a time in search of the record after a damaged one. Each takes a
+# dozen bytes of memory.
 _SEARCH_CHUNK_BYTES = 1 << 20
 
 
-# Bad records of a file that are described; all are counted.
+# Bad records described for each file; all are counted.
 SHOWN_BAD_RECORDS = 5
 
 
 class RecordSource:
-  """Random access to the records of many TFRecord files, parsed.
+  """Reads and parses the records of many TFRecord files by number.
 
   A `sources.Source`. Records are numbered through all files in the order given,
-  bad ones that are skipped not counted. Where a record is named, its number is
-  that within its file, from 0.
+  without the bad ones that are skipped. Messages give a record's number within
+  its file, from 0.
 
   Args:
     paths: list of TFRecord files, local or remote.
     specs: tuple of FeatureSpec that every record must have.
-    known_index: what an earlier `save_index` wrote, from `load_index`; files
-      whose size or time has changed since are scanned again.
-    skip_bad_records: read every record once to find those that are damaged or
-      not as `specs` say, and leave them out.
+    known_index: result of `load_index` from an earlier run; files whose size or
+      time has changed since are scanned again.
+    skip_bad_records: whether to read every record once, and leave out those
+      that are damaged or do not match `specs`.
 
   Attributes:
     index: dict from path to RecordIndex.
-    bad_records: int, how many are left out.
-    problems: list of str, what is wrong with the first few of each file.
+    bad_records: int, the number of records left out.
+    problems: list of str that describe the first few of them in each file.
 
   Raises:
     OSError: a file cannot be read.
@@ -112,8 +113,8 @@ class RecordSource:
     """Reads and parses the records of a batch, see `sources.Source`.
 
     Raises:
-      ValueError: a record is damaged or not as `specs` say; names file and
-        number, and what was expected.
+      ValueError: a record is damaged or does not match `specs`; names file,
+        number and the values expected.
     """
     del step
     serialized = self.read(numbers)
@@ -143,7 +144,7 @@ class RecordSource:
       List of bytes; shorter if the file is.
 
     Raises:
-      ValueError: one is damaged.
+      ValueError: a record is damaged.
     """
     file_number = self.paths.index(path)
     used = self._used[file_number][:count].tolist()
@@ -156,10 +157,10 @@ class RecordSource:
     return [data[:-_FOOTER_BYTES] for data in records]
 
   def check_head(self, path, records):
-    """Compares what `head` returned with `specs`.
+    """Compares records that `head` returned with `specs`.
 
     Raises:
-      ValueError: a record is not as they say; names file and number.
+      ValueError: a record does not match; names file and number.
     """
     if parsing.parse_valid(records, self.specs) is None:
       used = self._used[self.paths.index(path)].tolist()
@@ -168,7 +169,7 @@ class RecordSource:
   def _record(self, number):
     block_number = number // self.block_size
     if block_number not in self._blocks:
-      # Two blocks: a batch may end one and begin the next.
+      # Keeps two blocks: a batch may end one and begin the next.
       while len(self._blocks) > 1:
         self._blocks.popitem(last=False)
       self._blocks[block_number] = self._read_block(block_number)
@@ -178,7 +179,7 @@ class RecordSource:
     return data[:-_FOOTER_BYTES]
 
   def _read_block(self, block_number):
-    """The records of a block, each followed by its CRC."""
+    """Reads the records of a block, each followed by its CRC."""
     start = block_number * self.block_size
     end = min(start + self.block_size, len(self))
     records = []
@@ -190,7 +191,7 @@ class RecordSource:
     return records
 
   def _read_used(self, file_number, low, high):
-    """Used records `low` to `high` - 1 of a file, each followed by its CRC."""
+    """Reads used records `low` to `high` - 1 of a file, each with its CRC."""
     used = self._used[file_number][low:high]
     first, last = used[0], used[-1]
     offsets = self._offsets[file_number][first : last + 2]
@@ -198,11 +199,11 @@ class RecordSource:
     return [records[number] for number in (used - first).tolist()]
 
   def _raise_for(self, serialized, locations):
-    """Raises ValueError for the first record that is not as `specs` say.
+    """Raises ValueError for the first record that does not match `specs`.
 
     Args:
       serialized: list of bytes.
-      locations: iterable of their Locations, not shorter.
+      locations: iterable of their Locations, and perhaps further ones.
     """
     for record, (path, number) in zip(serialized, locations, strict=False):
       problem = parsing.find_problem(record, self.specs)
@@ -221,7 +222,7 @@ def _name(number):
 
 
 def _is_intact(data):
-  """Whether the CRC that follows a record is its own."""
+  """Returns whether a record matches the CRC that follows it."""
   crc = record_writer.CHECKSUM.pack(
     record_writer.masked_crc(data[:-_FOOTER_BYTES])
   )
@@ -238,9 +239,9 @@ def _offsets(sizes):
 
 
 def _read_records(path, offsets):
-  with tf.io.gfile.GFile(path, "rb") as reader:
-    reader.seek(int(offsets[0]))
-    data = reader.read(int(offsets[-1] - offsets[0]))
+  with tf.io.gfile.GFile(path, "rb") as file:
+    file.seek(int(offsets[0]))
+    data = file.read(int(offsets[-1] - offsets[0]))
   starts = (offsets - offsets[0]).tolist()
   return [
     data[start + _HEADER_BYTES : end]
@@ -253,14 +254,14 @@ def _read_records(path, offsets):
 
 @dataclasses.dataclass(frozen=True)
 class RecordIndex:
-  """What is known of a TFRecord file.
+  """Holds the sizes and the bad records of a TFRecord file.
 
   Attributes:
     bytes: the file's size.
-    mtime: when it was changed, in nanoseconds.
-    checked: a hash of the specs that all records were compared with; "" if no
-      record was looked at.
-    problems: list of str, what is wrong with the first bad records.
+    mtime: time of its last change, in nanoseconds.
+    checked: hash of the specs that all records were compared with; "" if they
+      were not compared.
+    problems: list of str that describe the first bad records.
     sizes: int64 [all records], bytes of each, framing included.
     bad: int64 [bad records], their numbers.
   """
@@ -268,7 +269,7 @@ class RecordIndex:
   bytes: int
   mtime: int
   checked: str
-  problems: list
+  problems: list[str]
   sizes: np.ndarray
   bad: np.ndarray
 
@@ -278,7 +279,7 @@ _ARRAYS = ("sizes", "bad")
 
 
 def save_index(path, *record_sources):
-  """Keeps the indexes of sources' files, to spare a next run the scan.
+  """Writes the indexes of sources' files, so that a next run need not scan.
 
   Args:
     path: of an .npz file.
@@ -300,17 +301,17 @@ def load_index(path):
 
   Returns:
     Dict from path to RecordIndex. Empty if there is no file, or if it is
-    damaged, which is printed: the record files are scanned again then.
+    damaged, which is printed; then the record files are scanned again.
   """
   if not tf.io.gfile.exists(path):
     return {}
   try:
-    with tf.io.gfile.GFile(path, "rb") as reader:
-      arrays = np.load(io.BytesIO(reader.read()))
+    with tf.io.gfile.GFile(path, "rb") as file:
+      arrays = np.load(io.BytesIO(file.read()))
     about = json.loads(str(arrays["about"]))
     return {
-      file: _read_index(fields, arrays, i)
-      for i, (file, fields) in enumerate(about.items())
+      record_file: _read_index(fields, arrays, i)
+      for i, (record_file, fields) in enumerate(about.items())
     }
   # A damaged zip file makes zipfile and NumPy raise almost anything.
   except Exception as error:
@@ -322,10 +323,10 @@ def _read_index(fields, arrays, number):
   sizes = arrays[f"sizes_{number}"]
   if sizes.sum() != fields["bytes"]:
     raise ValueError(f"its sizes do not add up to {fields['bytes']}")
-  # The first versions knew of no bad records.
+  # Files of the first versions have no bad records.
   bad = arrays.get(f"bad_{number}", np.zeros(0, np.int64))
-  later = {"checked": "", "problems": []}
-  return RecordIndex(**{**later, **fields}, sizes=sizes, bad=bad)
+  defaults = {"checked": "", "problems": []}
+  return RecordIndex(**{**defaults, **fields}, sizes=sizes, bad=bad)
 
 
 def _index_file(path, known, specs):
@@ -333,9 +334,9 @@ def _index_file(path, known, specs):
 
   Args:
     path: the file.
-    known: an earlier RecordIndex, which is returned if it still holds; or None.
-    specs: every record is compared with them, to leave out bad ones; None to
-      look at no record, and to refuse a file that is not whole.
+    known: an earlier RecordIndex, returned if it is still valid; or None.
+    specs: FeatureSpecs, to find the records that do not match them; None to
+      compare no record, and to refuse a truncated file.
 
   Returns:
     RecordIndex.
@@ -361,10 +362,10 @@ def _index_file(path, known, specs):
 
 
 def _fingerprint(specs):
-  """A hash of all that makes a record a bad one; "" without specs."""
+  """Hashes all attributes by which specs find bad records; "" without specs."""
   if not specs:
     return ""
-  # Written as earlier versions did, so that their indexes hold.
+  # In the format of earlier versions, so that their indexes stay valid.
   fields = [
     f"FeatureSpec(name={x.name!r}, length={x.length}, dtype={x.record_dtype!r},"
     f" limit={x.limit}, limited_by={x.limited_by!r})"
@@ -380,7 +381,7 @@ def _fingerprint(specs):
 def _scan_record_sizes(path, file_bytes, skips=False):
   """Finds a file's records by their lengths.
 
-  What lies between a damaged length and the next record counts as one record.
+  The bytes from a damaged length to the next record count as one record.
 
   Args:
     path: the file.
@@ -388,17 +389,17 @@ def _scan_record_sizes(path, file_bytes, skips=False):
     skips: whether to go on after a damaged length.
 
   Returns:
-    (int64 [records], sizes in bytes, framing included; dict from the numbers of
-    damaged ones to what is wrong).
+    (int64 [records], sizes in bytes, framing included; dict from the number of
+    each damaged record to its problem).
   """
   sizes, problems = [], {}
   position = 0
   chunk_start, chunk = 0, b""
-  with tf.io.gfile.GFile(path, "rb") as reader:
+  with tf.io.gfile.GFile(path, "rb") as file:
     while position < file_bytes:
       if position + _HEADER_BYTES > chunk_start + len(chunk):
-        reader.seek(position)
-        chunk_start, chunk = position, reader.read(_INDEX_CHUNK_BYTES)
+        file.seek(position)
+        chunk_start, chunk = position, file.read(_INDEX_CHUNK_BYTES)
       size = _record_size(chunk, position - chunk_start)
       if size is None or position + size > file_bytes:
         if not skips:
@@ -406,11 +407,11 @@ def _scan_record_sizes(path, file_bytes, skips=False):
             f"{path} is truncated or no TFRecord file: {_name(len(sizes))} at "
             f"byte {position} does not fit; {_REMEDY}"
           )
-        size = _find_header(reader, position + 1, file_bytes) - position
+        size = _find_header(file, position + 1, file_bytes) - position
         problems[len(sizes)] = (
           f"at byte {position} is damaged or cut off: {size} bytes lost"
         )
-        chunk_start, chunk = 0, b""  # The reader has moved.
+        chunk_start, chunk = 0, b""  # The file's position has changed.
       sizes.append(size)
       position += size
   return np.array(sizes, np.int64), problems
@@ -426,17 +427,17 @@ def _record_size(chunk, start):
   return _HEADER_BYTES + length + _FOOTER_BYTES
 
 
-def _find_header(reader, start, file_bytes):
-  """Where the first record from byte `start` on begins; else the file's end.
+def _find_header(file, start, file_bytes):
+  """Finds the first record at byte `start` or later, else the file's end.
 
   A length and its CRC agree by chance once in four billion bytes.
   """
   while start + _HEADER_BYTES <= file_bytes:
-    reader.seek(start)
-    chunk = reader.read(_SEARCH_CHUNK_BYTES)
+    file.seek(start)
+    chunk = file.read(_SEARCH_CHUNK_BYTES)
     data = np.frombuffer(chunk, np.uint8)
     count = len(data) - _HEADER_BYTES + 1
-    # Records are shorter than 4 GB, and padding is no empty record.
+    # Lengths are below 4 GB and not 0, since zeros are padding.
     is_zero = np.stack([data[i : i + count] == 0 for i in range(8)])
     possible = is_zero[4:].all(axis=0) & ~is_zero[:4].all(axis=0)
     for offset in np.flatnonzero(possible).tolist():
@@ -448,16 +449,16 @@ def _find_header(reader, start, file_bytes):
 
 
 def _find_bad_records(path, sizes, unreadable, specs):
-  """Looks at every record of a file.
+  """Compares every record of a file with its CRC and with specs.
 
   Args:
     path: the file.
     sizes: int64 [records].
-    unreadable: collection of the numbers of those that have no framing.
-    specs: what the others are compared with.
+    unreadable: numbers of the records with a damaged length.
+    specs: tuple of FeatureSpec.
 
   Returns:
-    Dict from number to what is wrong.
+    Dict from the number of each bad record to its problem.
   """
   problems = {}
   offsets = _offsets(sizes)
@@ -474,14 +475,14 @@ def _find_bad_records(path, sizes, unreadable, specs):
 
 
 def _find_wrong(records, specs):
-  """Yields (number, problem) of records that are not as `specs` say.
+  """Yields (number, problem) of records that do not match `specs`.
 
-  Halves by halves: most are right, and looking at one takes as long as parsing
-  dozens together.
+  Bisects: most records match, and comparing a single one takes as long as
+  parsing dozens together.
 
   Args:
     records: list of (number, bytes).
-    specs: what they are compared with.
+    specs: tuple of FeatureSpec.
   """
   serialized = [record for _, record in records]
   if not records or parsing.parse_valid(serialized, specs) is not None:
@@ -495,7 +496,7 @@ def _find_wrong(records, specs):
 
 
 def _stretches(offsets, unreadable):
-  """Yields (first, end) of readable records, which are read together."""
+  """Yields ranges (first, end) of readable records to read together."""
   low = 0
   for high in [*sorted(unreadable), len(offsets) - 1]:
     while low < high:

@@ -1,4 +1,4 @@
-"""Token sequences in memory: packing, padding, and batches of a few lengths."""
+"""Packs and pads token sequences in memory, in batches of a few lengths."""
 
 import itertools
 
@@ -7,19 +7,19 @@ import numpy as np
 from bert_keras3.data import features
 from bert_keras3.data import sources
 
-# Shapes that batches of mixed lengths may have. XLA compiles each of them.
+# The most shapes that batches of mixed lengths have. XLA compiles each of them.
 MAX_BUCKETS = 6
 
 
-# Lengths are multiples of this, the rows of a matrix unit.
+# Lengths are multiples of this, the number of rows of a matrix unit.
 BUCKET_MULTIPLE = 8
 
 
 def truncate_pair(num_a, num_b, max_seq_length):
-  """How many tokens of two texts are kept.
+  """Counts the tokens of two texts that are kept when they are packed.
 
   Upstream's _truncate_seq_pair, in closed form: it drops the last token of the
-  longer text, of the second one if both are as long, until they fit beside
+  longer text (of the second one if lengths are equal) until both fit beside
   `[CLS]` and one `[SEP]` each. Without a second text there is one `[SEP]`.
 
   Returns:
@@ -37,21 +37,21 @@ def truncate_texts(tokens_a, tokens_b, max_seq_length):
 
   Args:
     tokens_a: list of the first text's tokens.
-    tokens_b: list of the second one's; empty without one.
-    max_seq_length: tokens they may take when packed.
+    tokens_b: list of the second text's tokens; empty without a second text.
+    max_seq_length: the most tokens of the packed texts.
 
   Returns:
-    Two lists, what is kept of each.
+    Two lists, the kept tokens of each text.
   """
   keep_a, keep_b = truncate_pair(len(tokens_a), len(tokens_b), max_seq_length)
   return tokens_a[:keep_a], tokens_b[:keep_b]
 
 
 def pack_pair(tokens_a, tokens_b, cls_id, sep_id):
-  """`[CLS] a [SEP]`, and `b [SEP]` if there are any, as a list of ids.
+  """Makes the ids of `[CLS] a [SEP] b [SEP]`, or of `[CLS] a [SEP]` without b.
 
   Returns:
-    (ids, how many of them are of segment 0).
+    (list of ids, number of the ids in segment 0).
   """
   first = [cls_id, *tokens_a, sep_id]
   second = [*tokens_b, sep_id] if tokens_b else []
@@ -59,15 +59,15 @@ def pack_pair(tokens_a, tokens_b, cls_id, sep_id):
 
 
 class Sequences:
-  """Token sequences of different lengths, kept without their padding.
+  """Holds token sequences of different lengths, without padding.
 
   Args:
-    packed: list of what `pack_pair` returns.
+    packed: list of results of `pack_pair`.
 
   Attributes:
     lengths: int32 [sequences], tokens of each.
-    num_first: int32 [sequences], how many of them are of segment 0.
-    starts: int64 [sequences], where each begins in `flat_ids`.
+    num_first: int32 [sequences], tokens of each that are in segment 0.
+    starts: int64 [sequences], index in `flat_ids` where each begins.
     flat_ids: int32 [tokens of all], one sequence after another.
   """
 
@@ -81,7 +81,7 @@ class Sequences:
 
   @classmethod
   def from_arrays(cls, flat_ids, lengths, num_first):
-    """The sequences that have these attributes."""
+    """Makes Sequences from their attributes."""
     sequences = cls.__new__(cls)
     sequences._set(flat_ids, lengths, num_first)
     return sequences
@@ -96,7 +96,7 @@ class Sequences:
     return len(self.lengths)
 
   def ids(self, number):
-    """int32 [tokens] of one sequence."""
+    """Returns the ids of one sequence, int32 [tokens]."""
     start = self.starts[number]
     return self.flat_ids[start : start + self.lengths[number]]
 
@@ -104,8 +104,8 @@ class Sequences:
     """Pads sequences to one length.
 
     Args:
-      numbers: of the sequences, in any order and more than once.
-      length: tokens, no fewer than the longest has.
+      numbers: of the sequences, in any order, perhaps repeated.
+      length: tokens; no sequence may be longer.
 
     Returns:
       Dict of `features.sequence_features`, int32 [batch, length].
@@ -128,11 +128,11 @@ class Sequences:
 
 
 class SequenceSource:
-  """Sequences with their labels, padded batch by batch; a `sources.Source`.
+  """Pads sequences batch by batch and adds labels; a `sources.Source`.
 
   Args:
     sequences: Sequences.
-    columns: dict from name to array [sequences, ...] that a batch gets as well.
+    columns: dict from name to array [sequences, ...], labels for example.
     bucket_lengths: ascending lengths; a batch is padded to the first that holds
       its longest sequence.
 
@@ -151,7 +151,7 @@ class SequenceSource:
       *features.sequence_features(length),
       *features.specs_of(columns),
     )
-    # All of them are in memory: a permutation may mix them all.
+    # All sequences are in memory, so a permutation may mix them all.
     self.block_size = len(sequences)
     longest = int(self.lengths.max(initial=0))
     if longest > self.bucket_lengths[-1]:
@@ -173,33 +173,34 @@ class SequenceSource:
     return {**batch, **columns}
 
   def locate(self, number):
-    """Gives the number alone: no file is known of a sequence."""
+    """Returns the number alone: the file of a sequence is not known."""
     return sources.Location(None, number)
 
 
 def bucket_lengths(lengths, max_seq_length, max_buckets=MAX_BUCKETS):
-  """The lengths to pad to that waste the least, by dynamic programming.
+  """Finds the bucket lengths with the least padding, by dynamic programming.
 
   Args:
     lengths: int array [sequences].
-    max_seq_length: no length is beyond it.
-    max_buckets: how many there may be.
+    max_seq_length: the longest bucket allowed.
+    max_buckets: the most buckets allowed.
 
   Returns:
     Ascending tuple of lengths, the last of which holds the longest sequence;
-    multiples of BUCKET_MULTIPLE unless max_seq_length is among them.
+    multiples of BUCKET_MULTIPLE, except for max_seq_length.
   """
   longest = int(np.max(lengths, initial=1))
   ends = [*range(BUCKET_MULTIPLE, longest, BUCKET_MULTIPLE)]
   last = -(-longest // BUCKET_MULTIPLE) * BUCKET_MULTIPLE
   ends = np.array([0, *ends, min(last, max_seq_length)])
-  # Sequences that are not longer than each end.
+  # counts[j]: sequences of at most ends[j] tokens.
   counts = np.searchsorted(np.sort(lengths), ends, side="right")
-  # best[j]: fewest positions for all sequences up to ends[j]; first no bucket.
+  # best[j]: fewest positions for those sequences; at first without a bucket.
   best = np.where(ends > 0, np.inf, 0.0)
   choices = []
   for _ in range(max_buckets):
-    # cost[i, j]: those longer than ends[i] and not than ends[j] take ends[j].
+    # cost[i, j]: sequences of ends[i] + 1 to ends[j] tokens are padded to
+    # ends[j], shorter ones by best[i].
     cost = best[:, np.newaxis] + (counts - counts[:, np.newaxis]) * ends
     cost[np.tril_indices(len(ends), -1)] = np.inf
     choices.append(cost.argmin(axis=0))

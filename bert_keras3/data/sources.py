@@ -1,4 +1,4 @@
-"""The protocol of a source of examples, from which batches are taken."""
+"""Declares the protocol of a source of examples, which makes batches."""
 
 import typing
 
@@ -8,7 +8,7 @@ from bert_keras3.data import features
 
 
 class Location(typing.NamedTuple):
-  """Where an example comes from."""
+  """Names an example's file, and its number there."""
 
   path: str | None  # of its file; None for an example that is only in memory
   number: int  # within the file, or within the source; from 0
@@ -16,16 +16,16 @@ class Location(typing.NamedTuple):
 
 @typing.runtime_checkable
 class Source(typing.Protocol):
-  """Examples by number: what training, evaluation and prediction read.
+  """Gives batches of examples to training, evaluation and prediction.
 
   Attributes:
     specs: tuple of FeatureSpec, the features of a batch.
-    lengths: int array [examples], the tokens of each, by which batches are put
-      together if the specs vary; None where examples come padded to one length.
+    lengths: int array [examples], the tokens of each, by which examples are
+      batched if the specs vary; None if all are padded to one length.
     bucket_lengths: ascending tuple, the lengths that batches may have: a batch
       has the first that holds its longest example. Empty without `lengths`.
-    block_size: examples permuted together in training, those that are read from
-      disk together.
+    block_size: number of examples that training permutes together, because they
+      are read from disk together.
   """
 
   specs: tuple[features.FeatureSpec, ...]
@@ -34,16 +34,16 @@ class Source(typing.Protocol):
   block_size: int
 
   def __len__(self) -> int:
-    """The number of examples."""
+    """Returns the number of examples."""
 
   def take(self, numbers, step) -> dict[str, np.ndarray]:
     """Makes a batch, a pure function of its arguments.
 
     Args:
       numbers: int array [batch] of examples.
-      step: int, which batch of training it is: the global step, counted on past
-        the batches that a rollback left out. 0 for evaluation and prediction.
-        Sources whose examples never change ignore it.
+      step: int, the number of the training batch: the global step plus the
+        batches that rollbacks skipped; 0 for evaluation and prediction. Sources
+        whose examples never change ignore it.
 
     Returns:
       Dict from feature name to an array [batch, *spec.shape].
@@ -61,7 +61,7 @@ def describe_examples(source, numbers):
 
   Args:
     source: Source.
-    numbers: list of int, examples; those of a file are named together.
+    numbers: list of int; the examples of one file are named together.
   """
   by_path = {}
   for number in numbers:

@@ -1,8 +1,8 @@
-"""Files of labelled texts: tab-separated, CSV, JSON lines.
+"""Reads files of labelled texts: tab-separated, CSV, JSON lines.
 
-A reader of `READERS` turns a file into rows of fields, a `Layout` says where in
-them texts and label stand, and `read_examples` makes `InputExample`s of both. A
-row that cannot be used is named with file and line.
+A reader of `READERS` turns a file into rows of fields, a `Layout` says which
+fields are texts and label, and `read_examples` makes `InputExample`s of them.
+Errors name the file and line of a row that cannot be used.
 
 Nothing here needs TensorFlow.
 """
@@ -20,7 +20,7 @@ from bert_keras3.data import files
 
 # Rows of a file that could not be used are listed up to this many.
 SHOWN_BAD_ROWS = 5
-# Upstream's, of extract_features.py; the last bars divide.
+# As in upstream's extract_features.py: the last " ||| " separates the texts.
 _PAIR = re.compile(r"(.*) \|\|\| (.*)", re.DOTALL)
 
 
@@ -29,21 +29,21 @@ _PAIR = re.compile(r"(.*) \|\|\| (.*)", re.DOTALL)
 
 @dataclasses.dataclass
 class InputExample:
-  """One text, or a pair, with its label.
+  """Holds one text, or a pair, with its label.
 
   `label` is a string, a float for regression, a tuple of strings for multiple
-  labels; None where it is not known. `row_id` is what a submission calls it.
+  labels; None if unknown. `row_id` is the example's id in a submission.
   """
 
   guid: str | None
   text_a: str
   text_b: str | None = None
-  label: object = None
+  label: str | float | tuple[str, ...] | None = None
   row_id: str | None = None
 
 
 class BadRow(ValueError):
-  """Why a row cannot be used; file and line are added by `read_examples`."""
+  """Says why a row cannot be used; `read_examples` adds file and line."""
 
 
 # Reading files ----------------------------------------------------------------
@@ -52,7 +52,7 @@ class BadRow(ValueError):
 
 
 def _read_glue(path):
-  """Tab-separated, no quoting, lines as upstream's GFile reads them."""
+  """Reads tab-separated fields, without quoting, in lines as of GFile."""
   for number, line in enumerate(tokenization.read_lines(path), start=1):
     if number == 1:
       line = line.removeprefix("\ufeff")
@@ -61,14 +61,14 @@ def _read_glue(path):
 
 
 def _read_tsv(path):
-  """Tab-separated, no quoting (IANA text/tab-separated-values)."""
+  """Reads tab-separated fields, without quoting (text/tab-separated-values)."""
   for number, line in _universal_lines(path):
     yield number, line.split("\t")
 
 
 def _read_csv(path):
-  """Comma-separated with double quotes (RFC 4180)."""
-  # Python's own limit is 131,072 characters, for no reason of the format's.
+  """Reads comma-separated fields, with double quotes (RFC 4180)."""
+  # Python's own limit, 131,072 characters, is not part of the format.
   csv.field_size_limit(2**31 - 1)
   text = read_text(path)
   lines = io.StringIO(text, newline=_line_end(text))
@@ -86,7 +86,7 @@ def _read_csv(path):
 
 
 def _read_jsonl(path):
-  """One JSON object a line."""
+  """Reads a JSON object from each line."""
   for number, line in _universal_lines(path):
     try:
       fields = files.parse_json(line)
@@ -98,7 +98,7 @@ def _read_jsonl(path):
 
 
 def _read_toutiao(path):
-  """Fields separated by `_!_`, the layout TNEWS was first published in."""
+  """Reads fields separated by `_!_`, the first published layout of TNEWS."""
   for number, line in _universal_lines(path):
     yield number, line.split("_!_")
 
@@ -110,8 +110,8 @@ READERS = {
   "jsonl": _read_jsonl,
   "toutiao": _read_toutiao,
 }
-# Formats in which a row with fields too many or too few is an error. GLUE's own
-# files are only asked for the columns that are used, as upstream does.
+# Formats in which every row must have the first row's number of fields. GLUE's
+# own files need only have the columns that are used, as in upstream.
 STRICT_FORMATS = ("tsv", "csv")
 
 
@@ -125,12 +125,12 @@ def _universal_lines(path):
 
 
 def _line_end(text):
-  """What ends a file's lines: LF (or CRLF), and CR where there is no LF."""
+  """Returns the end of a text's lines: LF (or CRLF), else CR."""
   return "\n" if "\n" in text else "\r"
 
 
 def read_text(path):
-  """A whole UTF-8 file, without its byte order mark if it has one.
+  """Reads a whole UTF-8 file, without its byte order mark if it has one.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -150,38 +150,38 @@ def read_text(path):
 
 
 def split_pair(line):
-  """The text of a line, or the two that have " ||| " between them.
+  """Splits a line into its text, or into two texts at " ||| ".
 
-  White space around the line is no part of it, as upstream has it: "a ||| " is
-  the one text "a |||".
+  White space around the line is stripped first, as in upstream: "a ||| " is the
+  single text "a |||".
 
   Returns:
-    (str, str, or None if there is one text).
+    (first text, second text or None).
   """
   line = line.strip()
   match = _PAIR.fullmatch(line)
   return match.groups() if match else (line, None)
 
 
-# Where things stand in a row --------------------------------------------------
+# Fields of a row --------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Columns of a file, by number from 0 (-1 is the last) or by name."""
+  """Declares a file's columns, by number from 0 (-1 is the last) or by name."""
 
   text_a: int | str
   text_b: int | str | None = None
   # One column, or for multi_label several that hold 0 or 1.
-  label: int | str | tuple | None = None
+  label: int | str | tuple[int | str, ...] | None = None
   row_id: int | str | None = None
   file_format: str = "glue"
   has_header: bool = True
-  where: tuple | None = None  # (column, value): other rows belong to others
-  renamed_labels: tuple = ()  # pairs (in the file, in the task)
+  where: tuple[int | str, str] | None = None  # (column, its value in our rows)
+  renamed_labels: tuple[tuple[str, str], ...] = ()  # (in the file, in the task)
   unlabeled: str | None = None  # label of rows that annotators disagreed on
   label_separator: str = ","  # between the labels of a multi_label row
-  # How upstream makes guids: whether the header counts, and what precedes.
+  # How upstream makes guids: whether it counts the header, and the prefix.
   counts_header_row: bool = False
   guid_prefix: str | None = None  # the split's name if None
 
@@ -195,7 +195,7 @@ class _Columns:
     self.is_table = is_table
 
   def require(self, column):
-    """Checks once per file that a column can be there.
+    """Checks, once per file, that it can have a column.
 
     Raises:
       ValueError: the header has no such column.
@@ -218,7 +218,7 @@ class _Columns:
       )
 
   def get(self, fields, column):
-    """The field of a row in a column, raises BadRow if there is none."""
+    """Returns a row's field in a column; raises BadRow if there is none."""
     position = column if isinstance(fields, dict) else self._position(column)
     try:
       return fields[position]
@@ -229,12 +229,12 @@ class _Columns:
       raise BadRow(f"no column {column!r}; it has {count}") from None
 
   def check_count(self, fields, expected):
-    """Raises BadRow when a row has not as many fields as the first."""
+    """Raises BadRow if a row has more or fewer fields than the first."""
     if len(fields) != expected:
       raise BadRow(f"{len(fields)} fields, but the first row has {expected}")
 
   def _position(self, column):
-    """A number for a column of a table; the name itself if there is none."""
+    """Returns the number of a column, or its name if it has no number."""
     if self.header and column in self.header:
       return self.header.index(column)
     try:
@@ -259,14 +259,16 @@ def read_examples(
     split: its name, for the guid; labels of "test" and "test_..." are not read.
     problem_type: one of PROBLEM_TYPES.
     labels: sequence of the labels allowed; any if None.
-    skip_bad_rows: leave out rows that cannot be used, and say how many.
+    skip_bad_rows: whether to leave out rows that cannot be used, and print
+      their number.
 
   Returns:
     List of InputExample.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: a row cannot be used, or there is none; names file and line.
+    ValueError: a row cannot be used (the message names file and line), or the
+      file has no example.
   """
   parse = None
   examples, problems = [], []
@@ -299,7 +301,7 @@ def read_examples(
 
 
 def _begins_with_header(layout):
-  """Whether a first row that cannot be parsed was to name the columns."""
+  """Returns whether the first row must name the columns."""
   return layout.has_header and layout.file_format in STRICT_FORMATS
 
 
@@ -334,7 +336,7 @@ class _RowParser:
       self.columns.require(column)
 
   def __call__(self, fields, number):
-    """InputExample of a row, None if it is to be passed over."""
+    """Returns the InputExample of a row, None to skip the row."""
     if self.expected_fields is not None:
       self.columns.check_count(fields, self.expected_fields)
     layout = self.layout
@@ -420,7 +422,7 @@ def _label_text(value):
 def _parse_score(value):
   try:
     score = float(value)
-  # The last for an integer beyond what a float holds, which JSON may have.
+  # OverflowError: JSON may have an integer that is too large for a float.
   except (TypeError, ValueError, OverflowError):
     score = np.nan
   if not np.isfinite(score):

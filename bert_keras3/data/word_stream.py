@@ -1,29 +1,29 @@
-"""Random numbers as CPython's `random` draws them, many at a time."""
+"""Draws random numbers as CPython's `random` does, many at a time."""
 
 import operator
 
 import numpy as np
 
-# Shuffling looks at indexes of so few bits one by one.
+# Shuffling draws indexes of at most this many bits one by one.
 _TAIL_BITS = 5
 
 
-# Words of the random stream made at a time: with all that is derived from them
-# they stay in a processor's cache.
+# Words generated at a time: together with all values derived from them they fit
+# into a processor's cache.
 _BLOCK_WORDS = 1 << 14
 
 
 class WordStream:
-  """The numbers of a `random.Random`, drawn from blocks of its 32-bit words.
+  """Draws the numbers of a `random.Random` from blocks of its 32-bit words.
 
   All of Random's methods consume the words of a Mersenne Twister. `random()`
   makes a number from the first 27 bits of one word and the first 26 of the
-  next. An integer below n is made from as many leading bits of a word as n has,
-  again and again until it is below n. NumPy's twister gives the same words, and
-  what is needed of them is derived for a whole block at once.
+  next. An integer below n is made from as many leading bits of a word as n has;
+  words are rejected until it is below n. NumPy's twister gives the same words,
+  and the values made from them are computed for a whole block at once.
 
-  Hot loops read `words`, `leading` and `is_below` themselves, from `position`
-  on, having called `reserve`, and then set `position`.
+  Hot loops call `reserve`, read `words`, `leading` and `is_below` themselves
+  from `position` on, and then set `position`.
 
   Args:
     rng: a random.Random; its state is copied.
@@ -59,14 +59,14 @@ class WordStream:
       self._use_block(np.concatenate([rest, fresh.astype(np.uint32)]))
 
   def random(self):
-    """`Random.random()`: a float in [0, 1)."""
+    """Returns `Random.random()`, a float in [0, 1)."""
     self.reserve(2)
     first, second = self.words[self.position : self.position + 2]
     self.position += 2
     return _random_from_words(first, second)
 
   def below(self, limit):
-    """`Random.randrange(limit)`, for a limit below 2**32."""
+    """Returns `Random.randrange(limit)`, for a limit below 2**32."""
     shift = 32 - limit.bit_length()
     number = limit
     while number >= limit:
@@ -77,20 +77,20 @@ class WordStream:
     return number
 
   def flips(self, count):
-    """The first bits of `count` calls of random(): 0 where it is below 0.5."""
+    """Returns the first bits of `count` calls of random(): 0 if below 0.5."""
     self.reserve(2 * count)
     start = self.position
     self.position += 2 * count
     return self.leading[1][start : self.position : 2]
 
   def shuffle(self, items, kept=None):
-    """`Random.shuffle(items)`; with `kept`, only the first `kept` are right.
+    """Shuffles as `Random.shuffle`; with `kept`, only the first `kept` items.
 
-    Half of the script's time goes into the innermost loops. So they are written
-    out, once for every number of bits that an index can need (which it does
-    down to the item `lowest`), and take the indexes from an iterator, which
-    knows afterwards how many it has left. The last few items are not worth an
-    iterator for each number of bits.
+    The innermost loops take half of the script's time, so they call nothing.
+    Indexes for the items from `last` down to `lowest` have the same number of
+    bits; they come from an iterator, whose length afterwards tells how many
+    words were used. The last few items are too few for an iterator for each
+    number of bits.
     """
     last = len(items) - 1
     kept = len(items) if kept is None else kept
@@ -99,8 +99,8 @@ class WordStream:
     for bits in range((last + 1).bit_length(), _TAIL_BITS, -1):
       lowest = (1 << bits - 1) - 1
       while last >= lowest:
-        some = leading[bits][position : position + 3 * last]
-        others = iter(some)
+        drawn = leading[bits][position : position + 3 * last]
+        others = iter(drawn)
         if lowest < kept:
           for other in others:
             if other <= last:
@@ -115,7 +115,7 @@ class WordStream:
               last -= 1
               if last < lowest:
                 break
-        position += len(some) - operator.length_hint(others)
+        position += len(drawn) - operator.length_hint(others)
         if position == size:
           self.position = position
           self.reserve(1)
@@ -124,10 +124,10 @@ class WordStream:
     self._shuffle_tail(items, last)
 
   def _shuffle_tail(self, items, last):
-    """Goes on with `shuffle` at an item whose index has _TAIL_BITS at most.
+    """Continues `shuffle` from an item whose index has at most _TAIL_BITS bits.
 
-    Enough words are reserved for every index to be refused seven times; should
-    that ever not do, an IndexError says so.
+    Reserves enough words for seven rejections of every index; raises IndexError
+    if even these run out.
     """
     self.reserve(8 << _TAIL_BITS)
     leading, position = self.leading[_TAIL_BITS], self.position
@@ -144,7 +144,7 @@ class WordStream:
 
 
 class _Derived(dict):
-  """`derived[key]` is `derive(block, key)`, computed when first asked for."""
+  """Caches `derive(block, key)` for each key that is asked for."""
 
   def __init__(self, block, derive):
     super().__init__()

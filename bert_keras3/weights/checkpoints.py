@@ -1,11 +1,11 @@
-"""Weights in and out of upstream's checkpoint format.
+"""Reads and writes weights in upstream's checkpoint format.
 
 A checkpoint is `PREFIX.index` and `PREFIX.data-00000-of-00001`, tensors under
-TF1 variable names, which upstream and every converter read. Beside it a small
-`PREFIX.json` may hold what is no tensor. Initial weights may also come from
-Hugging Face's safetensors and from Keras's files of our models. Loading matches
-in full: what cannot be loaded is an error or a line of the report, never
-silence.
+TF1 variable names, which upstream and every converter read. A small
+`PREFIX.json` beside it may hold other values. Initial weights may also come
+from Hugging Face's safetensors and from Keras files of our models. A tensor
+that cannot be loaded is an error or a line of the report, never ignored
+silently.
 """
 
 import dataclasses
@@ -26,11 +26,13 @@ from bert_keras3.weights import keras_files
 GLOBAL_STEP = "global_step"
 SLOT_SUFFIXES = ("/adam_m", "/adam_v")
 _FILE_SUFFIXES = (".data-00000-of-00001", ".index")
+
+
 # Finding ----------------------------------------------------------------------
 
 
 def resolve(path):
-  """Turns what a user may pass as a checkpoint into a prefix or a file.
+  """Finds the prefix or the file of a checkpoint that a user names.
 
   Args:
     path: a prefix (`bert_model.ckpt`), one of its files, a directory with a
@@ -43,17 +45,17 @@ def resolve(path):
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    OSError: its directory cannot be read.
-    ValueError: there is one, but it is pickled, or safetensors and not local.
+    OSError: the directory cannot be read.
+    ValueError: the checkpoint is a pickle, or safetensors on a remote disk.
   """
   try:
-    found = _find(path)
+    weights = _find(path)
   except tf.errors.OpError as error:
     raise OSError(
       f"{path} cannot be read ({error.message}); check its permissions"
     ) from error
-  if found:
-    return found
+  if weights:
+    return weights
   raise FileNotFoundError(
     f"no checkpoint at {path}; expected a prefix such as "
     "DIR/bert_model.ckpt (with .index and .data files beside it), or a "
@@ -67,10 +69,10 @@ def _find(path):
   for prefix in _possible_prefixes(path):
     if prefix and _exists(prefix):
       return prefix
-  found = _find_hugging_face(path)
-  if not found and path.endswith(keras_files.KERAS_SUFFIXES):
-    found = path if tf.io.gfile.exists(path) else None
-  return found
+  weights = _find_hugging_face(path)
+  if not weights and path.endswith(keras_files.KERAS_SUFFIXES):
+    weights = path if tf.io.gfile.exists(path) else None
+  return weights
 
 
 def _possible_prefixes(path):
@@ -83,13 +85,13 @@ def _possible_prefixes(path):
 
 
 def _find_hugging_face(path):
-  """Path of the safetensors in or at a path, None without them."""
+  """Returns the path of the safetensors in or at a path, or None."""
   is_directory = tf.io.gfile.isdir(path)
   names = (hugging_face.WEIGHTS, hugging_face.INDEX)
   inside = [os.path.join(path, name) for name in names]
   for weights in inside if is_directory else [path]:
-    is_ours = weights.endswith(hugging_face.SUFFIXES)
-    if is_ours and tf.io.gfile.exists(weights):
+    is_safetensors = weights.endswith(hugging_face.SUFFIXES)
+    if is_safetensors and tf.io.gfile.exists(weights):
       # The library maps files into memory, which only local ones can be.
       if "://" in weights:
         raise ValueError(
@@ -104,7 +106,7 @@ def _find_hugging_face(path):
 
 
 def _refuse_pickle(path):
-  """Says how to get rid of a pickle, heads and vocabulary included."""
+  """Raises ValueError for a pickle, with the command that converts it."""
   if not tf.io.gfile.exists(path):
     return
   folder = os.path.dirname(path) or "."
@@ -117,7 +119,7 @@ def _refuse_pickle(path):
 
 
 def _exists(prefix):
-  """Whether both halves of a checkpoint are there; data may be in shards."""
+  """Returns whether a checkpoint has index and data, perhaps in shards."""
   folder, name = os.path.split(prefix)
   if not tf.io.gfile.exists(prefix + ".index"):
     return False
@@ -125,11 +127,11 @@ def _exists(prefix):
 
 
 def check_path(path):
-  """Refuses what TensorFlow writes but then does not find.
+  """Refuses a path that TensorFlow could write to, but not read from.
 
   Raises:
-    ValueError: the path has one of the characters that its reader of
-      checkpoints takes for a pattern.
+    ValueError: the path has a character that TensorFlow takes for a pattern
+      when it reads a checkpoint.
   """
   if glob.has_magic(path):
     raise ValueError(
@@ -139,9 +141,9 @@ def check_path(path):
 
 
 def list_files(directory, pattern):
-  """Paths of the files in a directory whose name matches a pattern.
+  """Lists the paths of a directory's files whose names match a pattern.
 
-  Not a glob of the whole path: the directory's own name may have brackets.
+  Matches names, not whole paths: the directory's own name may have brackets.
   """
   if not tf.io.gfile.isdir(directory or "."):
     return []
@@ -153,14 +155,14 @@ def list_files(directory, pattern):
 
 
 def latest(directory):
-  """Prefix that a directory's `checkpoint` file names last, or None.
+  """Returns the newest prefix in a directory's `checkpoint` file, or None.
 
-  A directory that was moved is followed: only the base name counts where the
-  recorded path is gone.
+  If the directory was moved, so that the recorded path is gone, the prefix is
+  that base name in this directory.
   """
   try:
     state = tf.train.get_checkpoint_state(directory)
-  except ValueError:  # It is empty, or no UTF-8.
+  except ValueError:  # The file is empty or not UTF-8.
     return None
   if not state:
     return None
@@ -171,10 +173,9 @@ def latest(directory):
 
 
 def newest_readable(directory):
-  """Prefix of the newest checkpoint of a run that is whole, or None.
+  """Returns the prefix of a run's newest undamaged checkpoint, or None.
 
-  One that a full disk or a broken one has damaged is told about and passed
-  over.
+  Prints and skips a checkpoint that a full or broken disk has damaged.
 
   Raises:
     ValueError: there are checkpoints, but all are damaged.
@@ -195,20 +196,20 @@ def newest_readable(directory):
 
 
 def _newest_first(directory):
-  """Prefixes of a run, the one that its `checkpoint` file names before all."""
+  """Lists a run's prefixes, the newest in its `checkpoint` file first."""
   recorded = latest(directory)
   others = CheckpointDirectory(directory).prefixes()[::-1]
   return [recorded] * bool(recorded) + [x for x in others if x != recorded]
 
 
 def _find_damage(prefix):
-  """What is wrong with a checkpoint, "" if all of it can be read."""
+  """Says what is wrong with a checkpoint, "" if all of it can be read."""
   try:
     reader = tf.train.load_checkpoint(prefix)
     for name in reader.get_variable_to_shape_map():
       reader.get_tensor(name)  # Checks its checksum.
     _read_extra(prefix)
-  # Damage shows in many ways, and TensorFlow raises RuntimeError as well.
+  # Damage raises errors of many types, TensorFlow's RuntimeError among them.
   except Exception as error:
     return _first_line(error)
   return ""
@@ -219,12 +220,12 @@ def _find_damage(prefix):
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-  """What became of every variable and every tensor."""
+  """Says which variables were loaded, and which tensors were not."""
 
-  prefix: str  # or path, of what was read
-  loaded: tuple
-  initialised: tuple  # variables the checkpoint does not have
-  ignored: dict  # tensor name -> why it was not needed
+  prefix: str  # or the path of a file
+  loaded: tuple[str, ...]
+  initialised: tuple[str, ...]  # variables that the checkpoint does not have
+  ignored: dict[str, str]  # tensor name -> why it was not loaded
 
   def __str__(self):
     lines = [f"{len(self.loaded)} variables loaded from {self.prefix}"]
@@ -243,9 +244,9 @@ class LoadReport:
 def load_weights(variables, path):
   """Initialises a model from a checkpoint.
 
-  Heads and the pooler may be missing: a head is what fine-tuning adds, and
-  masked-LM checkpoints often come without a pooler. The rest of the encoder
-  may not. Optimizer slots and `global_step` do not travel.
+  Heads and the pooler may be missing: fine-tuning adds a head, and masked-LM
+  checkpoints often have no pooler. The rest of the encoder must be there.
+  Optimizer slots and `global_step` are not loaded.
 
   Args:
     variables: dict from checkpoint name to variable.
@@ -284,7 +285,7 @@ def load_weights(variables, path):
 
 
 def why_ignored(name):
-  """Why a variable of a checkpoint is not loaded."""
+  """Says why a variable of a checkpoint is not loaded."""
   if name.endswith(SLOT_SUFFIXES) or name == GLOBAL_STEP:
     return "state of the run that wrote it"
   if name.startswith("bert/"):
@@ -300,7 +301,7 @@ def restore(variables, path):
     path: anything `resolve` accepts.
 
   Returns:
-    (global step, dict of what `save` stored beside the tensors).
+    (global step, the dict `extra` that `save` stored beside the tensors).
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -318,7 +319,7 @@ def restore(variables, path):
 
 
 def read_global_step(path):
-  """Step of the run that wrote a checkpoint, 0 if it does not say."""
+  """Returns the step at which a run wrote a checkpoint, 0 if unknown."""
   reader = open_reader(path)
   if GLOBAL_STEP not in reader.shapes:
     return 0
@@ -344,7 +345,7 @@ def _assign(variables, names, reader):
 
 
 def _read_extra(prefix):
-  """What `save` stored beside the tensors, {} without any.
+  """Reads the dict `extra` that `save` stored, {} without one.
 
   Raises:
     ValueError: it is damaged.
@@ -369,36 +370,35 @@ def _checksum(extra):
 
 
 def open_reader(path, bert_config_file=None, architecture=None):
-  """Opens what a user may pass as a checkpoint.
+  """Opens a checkpoint that a user names, in any format.
 
   Args:
-    path: what `resolve` accepts.
-    bert_config_file: path of its config, None for the one beside it; only a
-      `.weights.h5` needs it.
-    architecture: class of transformers that safetensors are of if their config
-      does not say it.
+    path: anything `resolve` accepts.
+    bert_config_file: path of the config, None for the one beside the weights;
+      only a `.weights.h5` needs it.
+    architecture: class of transformers for safetensors whose config names none.
 
   Returns:
     A reader: `path`; `shapes`, a dict from upstream's name to a list of int;
-    `get_tensor(name)`, which reads that one tensor; `source_name(name)`, what
-    the file calls it; `ignored`, a dict from the name of a tensor that upstream
-    has no name for to the reason; `bert_config` and `problem_type`, None unless
-    the file itself has them.
+    `get_tensor(name)`, which reads that one tensor; `source_name(name)`, the
+    tensor's name in the file; `ignored`, a dict from the name of each tensor
+    that upstream has no name for to the reason; `bert_config` and
+    `problem_type`, None unless the file itself has them.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
     ValueError: it cannot be read.
   """
-  found = resolve(path)
-  if found.endswith(hugging_face.SUFFIXES):
-    return hugging_face.Reader(found, architecture)
-  if found.endswith(keras_files.KERAS_SUFFIXES):
-    return keras_files.KerasReader(found, bert_config_file)
-  return _CheckpointReader(found)
+  weights = resolve(path)
+  if weights.endswith(hugging_face.SUFFIXES):
+    return hugging_face.Reader(weights, architecture)
+  if weights.endswith(keras_files.KERAS_SUFFIXES):
+    return keras_files.KerasReader(weights, bert_config_file)
+  return _CheckpointReader(weights)
 
 
 class _CheckpointReader:
-  """Upstream's format; every tensor has upstream's name."""
+  """Reads upstream's format, in which every tensor has upstream's name."""
 
   ignored = {}
   bert_config = None
@@ -416,7 +416,7 @@ class _CheckpointReader:
   def _try(self, function, *args):
     try:
       return function(*args)
-    # Damage shows in many ways, IndexError and RuntimeError among them.
+    # Damage raises errors of many types, IndexError and RuntimeError too.
     except Exception as error:
       raise ValueError(
         f"{self.path} is damaged or no checkpoint ({error}); take another one, "
@@ -431,17 +431,17 @@ class _CheckpointReader:
 
 
 def save(prefix, variables, global_step=None, extra=None):
-  """Writes a checkpoint that is complete or not there.
+  """Writes a checkpoint atomically: all of it or nothing.
 
   Args:
-    prefix: where; the directory must exist.
+    prefix: path without suffix; the directory must exist.
     variables: dict from name to variable or array.
     global_step: int stored as int64 `global_step`; left out if None.
     extra: JSON-serialisable dict stored beside the tensors, or None.
 
   Raises:
     OSError: the disk is full, or cannot be written to.
-    ValueError: it could not be read again, see check_path.
+    ValueError: TensorFlow could not read from that path, see check_path.
   """
   check_path(prefix)
   tensors = {
@@ -462,7 +462,7 @@ def save(prefix, variables, global_step=None, extra=None):
   except (tf.errors.OpError, OSError) as error:
     _remove(temporary)
     reason = _first_line(error)
-    if "No space left on device" in reason:  # Behind names of operations.
+    if "No space left on device" in reason:  # after names of operations
       reason = "the disk is full"
     raise OSError(
       f"{prefix} could not be written: {reason}; the checkpoints "
@@ -483,10 +483,10 @@ def _write(prefix, tensors, extra):
 
 
 def verify(prefix, tensors):
-  """Makes sure that what was written can be read and is on the disk.
+  """Flushes a written checkpoint to the disk and reads it back.
 
   Raises:
-    OSError: a tensor differs.
+    OSError: a tensor read back differs.
   """
   for path in _files_of(prefix):
     if "://" not in path:
@@ -513,14 +513,14 @@ def _first_line(error):
 
 
 class CheckpointDirectory:
-  """The rotating `model.ckpt-STEP` checkpoints of one run."""
+  """Keeps the newest `model.ckpt-STEP` checkpoints of a run."""
 
   def __init__(self, directory, keep_checkpoint_max=5):
     self.directory = directory
     self.keep_checkpoint_max = keep_checkpoint_max
 
   def save(self, variables, global_step, extra):
-    """Writes `model.ckpt-<global_step>`, drops the oldest beyond the limit."""
+    """Writes `model.ckpt-<global_step>`, deletes the oldest above the limit."""
     prefix = os.path.join(self.directory, f"model.ckpt-{global_step}")
     save(prefix, variables, global_step, extra)
     kept = [path for path in self.prefixes() if path != prefix] + [prefix]
@@ -534,17 +534,17 @@ class CheckpointDirectory:
     return prefix
 
   def prefixes(self):
-    """Checkpoints of this run, by step, oldest first."""
+    """Lists the prefixes of this run's checkpoints, the oldest first."""
     by_step = {}
     for path in list_files(self.directory, "model.ckpt-*.index"):
       prefix = path.removesuffix(".index")
       step = os.path.basename(prefix).removeprefix("model.ckpt-")
-      if step.isdigit():  # Not so of one that was being written.
+      if step.isdigit():  # A half-written checkpoint has more after its step.
         by_step[int(step)] = prefix
     return [by_step[step] for step in sorted(by_step)]
 
   def _write_state(self, prefixes):
-    """The `checkpoint` file, base names only, so the directory can move."""
+    """Writes the `checkpoint` file; base names let the directory move."""
     names = [os.path.basename(prefix) for prefix in prefixes]
     lines = [f'model_checkpoint_path: "{names[-1]}"'] + [
       f'all_model_checkpoint_paths: "{name}"' for name in names

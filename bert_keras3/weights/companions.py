@@ -1,4 +1,4 @@
-"""The files a model comes with: architecture, vocabulary, labels."""
+"""Opens and checks the files beside weights: config, vocabulary, labels."""
 
 import dataclasses
 import os
@@ -14,9 +14,9 @@ from bert_keras3.weights import hugging_face
 
 # Rows that a model's table of embeddings may have beyond its vocabulary.
 MAX_PADDED_VOCAB = 128
-# transformers 5 writes the second only.
+# transformers 5 writes only the second.
 VOCAB_NAMES = (file_names.VOCAB, "tokenizer.json")
-# Beside weights, and read as well: which are newest, how texts were cased.
+# Also read beside weights: they tell the newest checkpoint and the casing.
 _READ_BESIDE = (
   file_names.CHECKPOINT_STATE,
   file_names.TOKENIZER_CONFIG,
@@ -26,21 +26,21 @@ _READ_BESIDE = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelFiles:
-  """Where they are; `labels_file` may be a config.json, or None."""
+  """Holds the paths of a model's files; the labels' may be a config.json."""
 
   bert_config_file: str
-  vocab_file: str
+  vocab_file: str | None
   labels_file: str | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-  """A model's files, opened and checked against each other.
+  """Holds a model's files, opened and checked against each other.
 
   Attributes:
     files: ModelFiles.
     bert_config: modeling.BertConfig.
-    tokenizer: tokenization.FullTokenizer, None of a model without vocabulary.
+    tokenizer: tokenization.FullTokenizer, None without a vocabulary.
   """
 
   files: ModelFiles
@@ -49,7 +49,7 @@ class Pretrained:
 
   @property
   def paths(self):
-    """List of the files that decide what training makes of a text."""
+    """Lists the files that training depends on: config and vocabulary."""
     return [self.files.bert_config_file, self.files.vocab_file]
 
 
@@ -58,25 +58,25 @@ def open_pretrained(config, output_dir=None):
 
   Args:
     config: configs.WeightsConfig.
-    output_dir: where a trained model may lie as well, or None.
+    output_dir: directory that may hold a trained model, or None.
 
   Returns:
     Pretrained.
 
   Raises:
-    ValueError, OSError: a file is missing, or they do not fit each other.
+    ValueError, OSError: a file is missing, or the files do not fit each other.
   """
   if not config.do_train:
     require_weights(output_dir, config.init_checkpoint)
-  found = find(
+  model_files = find(
     output_dir,
     config.init_checkpoint,
     config.bert_config_file,
     config.vocab_file,
   )
-  bert_config = modeling.BertConfig.from_json_file(found.bert_config_file)
+  bert_config = modeling.BertConfig.from_json_file(model_files.bert_config_file)
   tokenizer = open_tokenizer(
-    found.vocab_file,
+    model_files.vocab_file,
     config.do_lower_case,
     bert_config,
     config.init_checkpoint,
@@ -84,25 +84,25 @@ def open_pretrained(config, output_dir=None):
   )
   if config.max_seq_length:
     check_length(config.max_seq_length, bert_config)
-  return Pretrained(found, bert_config, tokenizer)
+  return Pretrained(model_files, bert_config, tokenizer)
 
 
 def open_architecture(bert_config_file):
-  """Opens a model that has no vocabulary: its config alone.
+  """Opens the config of a model that has no vocabulary.
 
   Raises:
     ValueError, OSError: the file is missing or damaged.
   """
-  files = ModelFiles(bert_config_file, None, None)
+  model_files = ModelFiles(bert_config_file, None, None)
   bert_config = modeling.BertConfig.from_json_file(bert_config_file)
-  return Pretrained(files, bert_config, tokenizer=None)
+  return Pretrained(model_files, bert_config, tokenizer=None)
 
 
 def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
-  """Finds what flags do not name beside the weights, or in an output_dir.
+  """Finds the files that no flag names, beside weights or in an output_dir.
 
   Args:
-    output_dir: directory of a run, which may have been trained, or None.
+    output_dir: directory of a run, trained or not, or None.
     init_checkpoint: what checkpoints.resolve accepts, or None.
     bert_config_file: path, or None to look for it.
     vocab_file: path, or None to look for it.
@@ -113,25 +113,25 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
   Raises:
     FileNotFoundError: there is no config or no vocabulary.
   """
-  places = [init_checkpoint, output_dir]
-  found = {
-    "bert_config_file": bert_config_file or find_config(places),
-    "vocab_file": vocab_file or find_beside(VOCAB_NAMES, places),
+  paths = [init_checkpoint, output_dir]
+  required = {
+    "bert_config_file": bert_config_file or find_config(paths),
+    "vocab_file": vocab_file or find_beside(VOCAB_NAMES, paths),
   }
-  for flag, path in found.items():
+  for flag, path in required.items():
     if not path:
       elsewhere = f" and none in {output_dir}" if output_dir else ""
       raise FileNotFoundError(
         f"pass --{flag}: there is none beside --init_checkpoint="
         f"{init_checkpoint}{elsewhere}"
       )
-  # A run's own labels go before those of the weights it began with.
-  labels_file = find_labels(list(reversed(places)))
-  return ModelFiles(**found, labels_file=labels_file)
+  # A run's own labels replace those of the weights it began with.
+  labels_file = find_labels(list(reversed(paths)))
+  return ModelFiles(**required, labels_file=labels_file)
 
 
 def list_files(init_checkpoint, bert_config_file=None, vocab_file=None):
-  """The files that a model is read from, which no result may overwrite.
+  """Lists the files that a model is read from; no output may overwrite them.
 
   Args:
     init_checkpoint: what checkpoints.resolve accepts.
@@ -139,89 +139,92 @@ def list_files(init_checkpoint, bert_config_file=None, vocab_file=None):
     vocab_file: path, found beside the weights if None.
 
   Returns:
-    List of paths; not all of them need be there.
+    List of paths, some of which may not exist.
 
   Raises:
     ValueError, OSError: there is no checkpoint, no config or no vocabulary.
   """
   weights = checkpoints.resolve(init_checkpoint)
-  found = find(None, init_checkpoint, bert_config_file, vocab_file)
+  model_files = find(None, init_checkpoint, bert_config_file, vocab_file)
   folder, name = os.path.split(weights)
   patterns = [f"{name}.data-*"]
   if name.endswith(".index.json"):  # of a model in several files
     patterns.append("*.safetensors")
   parts = [checkpoints.list_files(folder, x) for x in patterns]
   return [
-    *filter(None, dataclasses.astuple(found)),
+    *filter(None, dataclasses.astuple(model_files)),
     *(weights + suffix for suffix in ("", ".index", ".json")),
     *(os.path.join(folder, x) for x in _READ_BESIDE),
     *sum(parts, []),
   ]
 
 
-def find_config(places):
-  """Path of the config of the first place that has one, or None.
+def find_config(paths):
+  """Returns the path of the first config beside weights, or None.
 
-  Of two, that of the weights' own format: "gelu" means something else in each.
+  Where two formats have a config, takes that of the weights' format: "gelu"
+  means a different function in each.
 
   Args:
-    places: see `find_beside`.
+    paths: see `find_beside`.
   """
-  for place in filter(None, places):
+  for path in filter(None, paths):
     names = [file_names.CONFIG, hugging_face.CONFIG]
-    found = find_beside(names[::-1] if _is_theirs(place) else names, [place])
-    if found:
-      return found
+    if _is_hugging_face(path):
+      names.reverse()
+    config_file = find_beside(names, [path])
+    if config_file:
+      return config_file
   return None
 
 
-def _is_theirs(place):
-  """Whether the weights in or at a place are Hugging Face's."""
+def _is_hugging_face(path):
+  """Returns whether the weights in or at a path are Hugging Face's."""
   try:
-    return checkpoints.resolve(place).endswith(hugging_face.SUFFIXES)
+    return checkpoints.resolve(path).endswith(hugging_face.SUFFIXES)
   except (ValueError, OSError):
     return False
 
 
-def read_casing(place):
-  """The do_lower_case that weights were made for, None if nothing tells.
+def read_casing(weights):
+  """Returns the do_lower_case that weights were made for, None if unknown.
 
-  Told by the tokenizer_config.json beside them, or their run's manifest.
+  It is in the tokenizer_config.json beside them, or in their run's manifest.
 
   Args:
-    place: see `find_beside`.
+    weights: one of the paths of `find_beside`.
 
   Raises:
     ValueError: the tokenizer differs from BERT's, or a file is damaged.
   """
-  tokenizer = read_json_beside(place, file_names.TOKENIZER_CONFIG)
-  manifest = read_json_beside(place, file_names.RUN_MANIFEST)
+  tokenizer = read_json_beside(weights, file_names.TOKENIZER_CONFIG)
+  manifest = read_json_beside(weights, file_names.RUN_MANIFEST)
   settings = manifest.get("settings", {})
   casing = tokenizer.get("do_lower_case", settings.get("do_lower_case"))
-  # transformers lower-cases where nothing is said.
-  is_own = tokenizer.get("strip_accents") not in (None, casing is not False)
-  if is_own or tokenizer.get("tokenize_chinese_chars") is False:
-    path = find_beside([file_names.TOKENIZER_CONFIG], [place])
+  # Without a do_lower_case, transformers lower-cases.
+  is_changed = tokenizer.get("strip_accents") not in (None, casing is not False)
+  if is_changed or tokenizer.get("tokenize_chinese_chars") is False:
+    path = find_beside([file_names.TOKENIZER_CONFIG], [weights])
     raise ValueError(
-      f"{path} is of another tokenizer than BERT's, whose lower-casing strips "
-      "accents and to which Chinese characters are words; remove strip_accents "
-      "and tokenize_chinese_chars from it to take BERT's all the same"
+      f"{path} is of another tokenizer than BERT's, which strips accents when "
+      "it lower-cases and makes each Chinese character a word; remove "
+      "strip_accents and tokenize_chinese_chars from it to use BERT's anyway"
     )
   return casing
 
 
-def read_json_beside(place, name):
-  """The dict of a JSON file beside weights, {} without one.
+def read_json_beside(weights, name):
+  """Reads the object in a JSON file beside weights, {} without the file.
 
   Args:
-    place: see `find_beside`.
+    weights: one of the paths of `find_beside`.
     name: of the file.
 
   Raises:
     OSError: the file cannot be read.
     ValueError: it is damaged.
   """
-  path = find_beside([name], [place])
+  path = find_beside([name], [weights])
   if not path:
     return {}
   content = files.read_json(path)
@@ -230,40 +233,42 @@ def read_json_beside(place, name):
   return content
 
 
-def find_labels(places):
-  """Path of a labels.txt, or of a config.json that names labels, or None.
+def find_labels(paths):
+  """Returns the path of a labels.txt, or of a config.json with labels, or None.
 
   Args:
-    places: see `find_beside`.
+    paths: see `find_beside`.
   """
-  config = find_beside([hugging_face.CONFIG], places)
-  own_labels = find_beside([file_names.LABELS], places)
+  config = find_beside([hugging_face.CONFIG], paths)
+  own_labels = find_beside([file_names.LABELS], paths)
   if own_labels or not config or files.is_remote(config):
     return own_labels
   return config if hugging_face.read_labels(config) else None
 
 
-def find_beside(names, places):
-  """Path of the first name in the first place that has one, or None.
+def find_beside(names, paths):
+  """Returns the path of the first file found, or None.
 
-  A place is a directory, or a file or prefix whose directory is meant.
+  Args:
+    names: of files, tried in this order in each directory.
+    paths: directories, or files or prefixes in them; None is skipped.
   """
-  for place in filter(None, places):
-    directory = place
-    if not tf.io.gfile.isdir(place):
-      directory = os.path.dirname(place)
+  for path in filter(None, paths):
+    directory = path
+    if not tf.io.gfile.isdir(path):
+      directory = os.path.dirname(path)
     for name in names:
-      path = os.path.join(directory, name)
-      if tf.io.gfile.exists(path):
-        return path
+      file = os.path.join(directory, name)
+      if tf.io.gfile.exists(file):
+        return file
   return None
 
 
 def require_weights(output_dir, init_checkpoint):
-  """Makes sure that there is a model to use without training.
+  """Checks that there is a model to use without training.
 
   Raises:
-    ValueError: there is none.
+    ValueError: there is no checkpoint.
   """
   if not init_checkpoint and not checkpoints.latest(output_dir):
     raise ValueError(
@@ -279,7 +284,7 @@ def open_tokenizer(
   init_checkpoint=None,
   special_tokens_in_text="split",
 ):
-  """A tokenizer, checked against the model.
+  """Opens a tokenizer and checks it against the model.
 
   Args:
     vocab_file: path.
@@ -292,8 +297,8 @@ def open_tokenizer(
     tokenization.FullTokenizer.
 
   Raises:
-    ValueError: the vocabulary is not the model's, or the case is not that of a
-      published checkpoint.
+    ValueError: the vocabulary is not the model's, or the weights were made for
+      the other casing.
   """
   if init_checkpoint:
     tokenization.validate_case_matches_checkpoint(
@@ -309,12 +314,12 @@ def open_tokenizer(
 
 
 def check_vocab_size(vocab_file, size, bert_config):
-  """Makes sure that a vocabulary of `size` tokens is the model's.
+  """Checks that a vocabulary of `size` tokens can be the model's.
 
   Raises:
-    ValueError: it is not.
+    ValueError: its size is not the model's vocab_size.
   """
-  # Some releases round the table of embeddings up, for matrix units.
+  # Some releases round the number of embeddings up, for matrix units.
   if not 0 <= bert_config.vocab_size - size < MAX_PADDED_VOCAB:
     raise ValueError(
       f"{vocab_file} has {size} tokens, but the model's vocab_size is "
@@ -323,20 +328,20 @@ def check_vocab_size(vocab_file, size, bert_config):
 
 
 def _check_casing(do_lower_case, init_checkpoint):
-  """Refuses another casing than the one the weights were made for."""
+  """Refuses a casing that the weights were not made for."""
   expected = read_casing(init_checkpoint)
   if expected is not None and bool(expected) != bool(do_lower_case):
     raise ValueError(
-      f"what lies beside {init_checkpoint} says do_lower_case {bool(expected)};"
+      f"the files beside {init_checkpoint} say do_lower_case {bool(expected)};"
       f" pass --do_lower_case={bool(expected)}"
     )
 
 
 def check_length(max_seq_length, bert_config):
-  """Makes sure that the model has a position for every token.
+  """Checks that the model has a position for every token.
 
   Raises:
-    ValueError: it has not.
+    ValueError: it has fewer.
   """
   limit = bert_config.max_position_embeddings
   if max_seq_length > limit:

@@ -1,4 +1,4 @@
-"""A pretrained model, from any format into any other.
+"""Converts a pretrained model from any format into any other.
 
     model, rows = conversion.read("uncased_L-12_H-768_A-12")
     architecture = hugging_face.find_architecture(model.tensors)
@@ -7,7 +7,7 @@
     print(conversion.format_table(rows))
     conversion.write_hugging_face("out", model, architecture)
 
-Between the formats a model is a `Model`: arrays under upstream's names.
+In between, a `Model` holds the arrays under upstream's names.
 """
 
 import collections
@@ -28,9 +28,9 @@ from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
 from bert_keras3.weights import file_names
-from bert_keras3.weights import growth as model_growth
+from bert_keras3.weights import growth
 from bert_keras3.weights import hugging_face
-from bert_keras3.weights import labels as labels_module
+from bert_keras3.weights import labels
 
 ACTIONS = ("matched", "transposed", "initialised", "ignored")
 # transformers' names of the problem types of classifiers.
@@ -39,8 +39,8 @@ _PROBLEM_TYPES = {
   "multi_label": "multi_label_classification",
   "regression": "regression",
 }
-# modeling.HUGGING_FACE_ACTIVATIONS the other way round, one name for each.
-_THEIR_ACTIVATIONS = {
+# The inverse of modeling.HUGGING_FACE_ACTIVATIONS, one name for each.
+_TRANSFORMERS_ACTIVATIONS = {
   "gelu": "gelu_new",
   "gelu_exact": "gelu",
   "": "linear",
@@ -50,42 +50,42 @@ _THEIR_ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A model at rest.
+  """Holds a model as arrays, independent of any file format.
 
   Attributes:
     config: modeling.BertConfig.
-    tensors: dict from upstream's name to float32 array: a whole encoder, maybe
-      without pooler, and any heads.
-    vocab_file: path of its vocabulary, or None.
+    tensors: dict from upstream's name to float32 array: a whole encoder, with
+      or without pooler, and any heads.
+    vocab_file: path of the vocabulary, or None.
     vocab: list of str, the lines of vocab.txt, or None.
     do_lower_case: whether the vocabulary is of lower-cased text; None without
-      one.
-    labels: list of str, what the logits of its classifier mean, or None.
-    problem_type: of its classifier, as modeling.BertClassifier calls it.
-    sources: dict from upstream's name to the name where it comes from.
-    is_torch: whether linear layers are [out, in] there.
+      a vocabulary.
+    labels: list of str, one for each logit of the classifier, or None.
+    problem_type: of the classifier, as in modeling.BertClassifier, or None.
+    sources: dict from upstream's name to the tensor's name in the file read.
+    is_torch: whether linear layers are [out, in] in that file.
   """
 
   config: modeling.BertConfig
-  tensors: dict
+  tensors: dict[str, np.ndarray]
   vocab_file: str | None = None
-  vocab: list | None = None
+  vocab: list[str] | None = None
   do_lower_case: bool | None = None
-  labels: list | None = None
+  labels: list[str] | None = None
   problem_type: str | None = None
-  sources: dict = dataclasses.field(default_factory=dict)
+  sources: dict[str, str] = dataclasses.field(default_factory=dict)
   is_torch: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """What became of one tensor.
+  """Says what conversion does with one tensor.
 
   Attributes:
     action: one of ACTIONS.
-    source: its name where it comes from, "" for a new one.
-    target: its name where it goes, "" for none.
-    reason: why, a few words.
+    source: the tensor's name in the file read, "" if it is new.
+    target: its name in the file written, "" if it is left out.
+    reason: a few words that say why.
   """
 
   action: str
@@ -98,17 +98,17 @@ class Row:
 
 
 def read(path, bert_config_file=None, vocab_file=None, architecture=None):
-  """Reads a model with what lies beside it.
+  """Reads a model's weights and the files beside them.
 
   Args:
-    path: what checkpoints.resolve accepts.
+    path: anything checkpoints.resolve accepts.
     bert_config_file: path, or None to look for it beside the weights.
-    vocab_file: path, or None to look for it.
-    architecture: key of hugging_face.ARCHITECTURES that Hugging Face's weights
-      are of, None to take their config's word.
+    vocab_file: path, or None to look for it beside the weights.
+    architecture: key of hugging_face.ARCHITECTURES, for Hugging Face's weights
+      whose config names none; or None.
 
   Returns:
-    (Model, Rows of what is left out).
+    (Model, Rows of the tensors left out).
 
   Raises:
     FileNotFoundError: there are no weights, or no config.
@@ -133,16 +133,16 @@ def read(path, bert_config_file=None, vocab_file=None, architecture=None):
 def _read_config(reader, bert_config_file):
   if reader.bert_config and not bert_config_file:
     return reader.bert_config
-  found = bert_config_file or companions.find_config([reader.path])
-  if not found:
+  config_file = bert_config_file or companions.find_config([reader.path])
+  if not config_file:
     raise FileNotFoundError(
       f"pass --bert_config_file: there is none beside {reader.path}"
     )
-  return modeling.BertConfig.from_json_file(found)
+  return modeling.BertConfig.from_json_file(config_file)
 
 
 def _select(reader, config):
-  """Names of the tensors that make the model up, and Rows of the others.
+  """Returns the names of the model's tensors, and Rows of the others.
 
   Raises:
     ValueError: a tensor is missing or has another shape than the config says.
@@ -169,17 +169,17 @@ def _select(reader, config):
 
 
 def _check_no_part(reader, name):
-  """Refuses to leave out what is trained: layers beyond the config's."""
+  """Refuses to leave out trained layers that the config does not have."""
   is_slot = name.endswith(checkpoints.SLOT_SUFFIXES)
   if name.startswith("bert/") and not is_slot:
     raise ValueError(
-      f"{reader.path} has {reader.source_name(name)}, which the config knows "
-      "nothing of; they do not belong together"
+      f"{reader.path} has {reader.source_name(name)}, for which there is "
+      "nothing in the config; they do not belong together"
     )
 
 
 def _expected_shapes(config):
-  """Shapes of all a model may have, None for any number of labels."""
+  """Returns the shapes of all possible tensors, None for a number of labels."""
   config.validate()
   variables = modeling.named_variables(modeling.BertPretrainer(config))
   shapes = {name: list(variable.shape) for name, variable in variables.items()}
@@ -201,14 +201,14 @@ def _check_complete(path, names, expected):
 
 
 def _part(name):
-  """What a variable is missed together with."""
+  """Returns the part of a model that a variable belongs to."""
   if name.startswith("bert/pooler/"):
     return "pooler"
   return hugging_face.head_of(name) or "encoder"
 
 
 def _read_companions(reader, vocab_file):
-  """Vocabulary, casing and labels from the files beside the weights."""
+  """Reads vocabulary, casing and labels from the files beside the weights."""
   path = reader.path
   vocab_file = vocab_file or companions.find_beside(
     companions.VOCAB_NAMES, [path]
@@ -220,35 +220,36 @@ def _read_companions(reader, vocab_file):
     "vocab_file": vocab_file,
     "vocab": vocab,
     "do_lower_case": guess_case(vocab) if casing is None else casing,
-    "labels": labels_file and labels_module.read_labels(labels_file),
+    "labels": labels_file and labels.read_labels(labels_file),
     "problem_type": reader.problem_type or _read_problem_type(path),
   }
 
 
 def _read_problem_type(path):
-  """modeling.BertClassifier's name of it, None if nothing tells."""
-  theirs = companions.read_json_beside(path, hugging_face.CONFIG)
-  for ours, name in _PROBLEM_TYPES.items():
-    if theirs.get("problem_type") == name:
-      return ours
+  """Returns modeling.BertClassifier's name of it, None if unknown."""
+  config = companions.read_json_beside(path, hugging_face.CONFIG)
+  for problem_type, transformers_name in _PROBLEM_TYPES.items():
+    if config.get("problem_type") == transformers_name:
+      return problem_type
   run = companions.read_json_beside(path, file_names.RUN_MANIFEST)
   return run.get("settings", {}).get("problem_type")
 
 
 def _with_labels(model, path):
-  """The model with labels that fit its classifier, or without any.
+  """Returns the model with labels that fit its classifier, or with none.
 
   Raises:
-    ValueError: there are more or fewer labels than logits, or odd ones.
+    ValueError: there is not one label per logit, or a label is empty, repeated
+      or longer than a line.
   """
   number = count_labels(model)
   if not model.labels or number is None:
     return dataclasses.replace(model, labels=None)
-  labels = model.labels
-  are_lines = all(label and "\n" not in label for label in labels)
-  if len(labels) != number or len(set(labels)) != number or not are_lines:
+  names = model.labels
+  are_lines = all(name and "\n" not in name for name in names)
+  if len(names) != number or len(set(names)) != number or not are_lines:
     raise ValueError(
-      f"beside {path} there are {len(labels)} labels for {number} logits; they "
+      f"beside {path} there are {len(names)} labels for {number} logits; they "
       "should be as many, all different, on one line each: mend labels.txt, or "
       "the id2label of config.json"
     )
@@ -256,7 +257,7 @@ def _with_labels(model, path):
 
 
 def count_labels(model):
-  """How many labels a model's classifier tells apart, None without one."""
+  """Counts the labels of a model's classifier, None without a classifier."""
   for name in ("output_bias", "cls/token/output_bias"):
     if name in model.tensors:
       return len(model.tensors[name])
@@ -264,7 +265,7 @@ def count_labels(model):
 
 
 def guess_case(vocab):
-  """Whether a vocabulary is of lower-cased text: no token has a capital.
+  """Returns whether a vocabulary is lower-cased: no token has a capital.
 
   Args:
     vocab: list of str, or None.
@@ -279,14 +280,14 @@ def guess_case(vocab):
 
 
 def select(model, architecture):
-  """Keeps what a class of transformers has; draws a pooler if it needs one.
+  """Keeps the tensors of a class of transformers, and draws a missing pooler.
 
   Args:
     model: Model.
     architecture: key of hugging_face.ARCHITECTURES.
 
   Returns:
-    (Model, Rows of what is left out).
+    (Model, Rows of the tensors left out).
 
   Raises:
     ValueError: the model does not have the class's head.
@@ -328,19 +329,20 @@ def grow(model, new_tokens, max_position_embeddings):
   Args:
     model: Model.
     new_tokens: list of str.
-    max_position_embeddings: of the new model, None for as many as it has.
+    max_position_embeddings: positions of the new model, None to add none.
 
   Returns:
-    (Model, sentences about what was added).
+    (Model, sentences about the additions).
 
   Raises:
-    ValueError: there is no vocabulary to extend, or an addition makes no sense.
+    ValueError: there is no vocabulary to extend, a token can occur in no text,
+      or the model has more positions already.
   """
-  notes = []
+  sentences = []
   if new_tokens:
     model, added = extend_vocab(model, new_tokens)
     at_end = len(added.ids) - added.num_filled
-    notes.append(
+    sentences.append(
       f"{len(added.ids)} tokens added: {added.num_filled} in place of "
       f"[unusedN], {at_end} at the end; {len(added.known)} were known already"
     )
@@ -349,22 +351,22 @@ def grow(model, new_tokens, max_position_embeddings):
     is_more = max_position_embeddings > before
     model = extend_positions(model, max_position_embeddings)
     repeated = "the trained ones repeated; train on before use"
-    notes.append(
+    sentences.append(
       f"positions: {before}, now {max_position_embeddings}"
       + (f", {repeated}" if is_more else "")
     )
-  return model, notes
+  return model, sentences
 
 
 def extend_vocab(model, new_tokens):
-  """Gives new tokens rows of their own; see model_growth.
+  """Adds an embedding for each new token, see `growth`.
 
   Args:
     model: Model.
     new_tokens: list of str.
 
   Returns:
-    (Model, model_growth.VocabGrowth).
+    (Model, growth.VocabGrowth).
 
   Raises:
     ValueError: a token can occur in no text, or there is no vocabulary.
@@ -374,28 +376,28 @@ def extend_vocab(model, new_tokens):
       "--extend_vocab needs the vocabulary of the model; pass --vocab_file"
     )
   tokenizer = tokenization.FullTokenizer(model.vocab_file, model.do_lower_case)
-  growth = model_growth.plan_vocab(tokenizer, model.vocab, new_tokens)
-  tensors = model_growth.grow_vocab(model.tensors, growth)
-  size = len(tensors[model_growth.WORD_EMBEDDINGS])
+  plan = growth.plan_vocab(tokenizer, model.vocab, new_tokens)
+  tensors = growth.grow_vocab(model.tensors, plan)
+  size = len(tensors[growth.WORD_EMBEDDINGS])
   grown = dataclasses.replace(
     model,
     config=_with(model.config, vocab_size=size),
     tensors=tensors,
-    vocab=growth.lines,
+    vocab=plan.lines,
   )
-  return grown, growth
+  return grown, plan
 
 
 def extend_positions(model, max_position_embeddings):
-  """Repeats position embeddings until there are enough; see model_growth.
+  """Repeats position embeddings up to a number, see `growth`.
 
   Raises:
-    ValueError: there are more already.
+    ValueError: the model has more already.
   """
   return dataclasses.replace(
     model,
     config=_with(model.config, max_position_embeddings=max_position_embeddings),
-    tensors=model_growth.grow_positions(model.tensors, max_position_embeddings),
+    tensors=growth.grow_positions(model.tensors, max_position_embeddings),
   )
 
 
@@ -407,10 +409,10 @@ def _with(config, **changes):
 
 
 def write_tf1(output_dir, model):
-  """Writes a checkpoint as upstream's, its config, vocabulary and labels.
+  """Writes an upstream checkpoint with config, vocabulary and labels.
 
   Args:
-    output_dir: directory to make, local or remote.
+    output_dir: new directory, local or remote.
     model: Model.
 
   Raises:
@@ -422,16 +424,16 @@ def write_tf1(output_dir, model):
     _write(directory, file_names.CONFIG, model.config.to_json_string())
     _write_vocab(directory, model)
     if model.labels and count_labels(model):
-      labels = labels_module.format_labels(model.labels)
-      _write(directory, file_names.LABELS, labels)
+      text = labels.format_labels(model.labels)
+      _write(directory, file_names.LABELS, text)
 
 
 def write_hugging_face(output_dir, model, architecture):
-  """Writes a directory that transformers' `from_pretrained` takes.
+  """Writes a directory that transformers' `from_pretrained` reads.
 
   Args:
-    output_dir: directory to make, local.
-    model: Model that `select` made for the class.
+    output_dir: new local directory.
+    model: Model that `select` returned for this class.
     architecture: key of hugging_face.ARCHITECTURES.
 
   Raises:
@@ -443,13 +445,13 @@ def write_hugging_face(output_dir, model, architecture):
     path = os.path.join(directory, hugging_face.WEIGHTS)
     hugging_face.write_weights(path, model.tensors, architecture)
     _write(directory, hugging_face.CONFIG, _to_json(config))
-    # safetensors makes files that nobody else may read.
+    # safetensors creates files that only their owner may read.
     shutil.copymode(os.path.join(directory, hugging_face.CONFIG), path)
     _write_vocab(directory, model)
 
 
 def check_local(output_dir):
-  """Refuses a remote directory for safetensors, raising ValueError."""
+  """Raises ValueError for a remote directory, where safetensors cannot go."""
   if "://" in output_dir:
     raise ValueError(
       f"--output_dir={output_dir} is not local, as safetensors must be; write "
@@ -458,21 +460,21 @@ def check_local(output_dir):
 
 
 def hugging_face_config(model, architecture):
-  """The dict of a model's config.json.
+  """Makes the dict of a model's config.json.
 
   Args:
     model: Model.
     architecture: key of hugging_face.ARCHITECTURES.
   """
   config = model.config.to_dict()
-  for name in ("dtype", "torch_dtype"):  # What is written is float32.
+  for name in ("dtype", "torch_dtype"):  # Tensors are written as float32.
     config.pop(name, None)
   activation = config["hidden_act"]
   return {
     **config,
     **modeling.FIXED_BY_BERT,
     "architectures": [architecture],
-    "hidden_act": _THEIR_ACTIVATIONS.get(activation, activation),
+    "hidden_act": _TRANSFORMERS_ACTIVATIONS.get(activation, activation),
     **_label_config(model, architecture),
     **_padding_config(model),
   }
@@ -488,14 +490,14 @@ def _label_config(model, architecture):
   number = count_labels(model)
   if number is None:
     return {}
-  labels = model.labels or [f"LABEL_{i}" for i in range(number)]
-  names = {
-    "id2label": {str(i): label for i, label in enumerate(labels)},
-    "label2id": {label: i for i, label in enumerate(labels)},
+  names = model.labels or [f"LABEL_{i}" for i in range(number)]
+  config = {
+    "id2label": {str(i): name for i, name in enumerate(names)},
+    "label2id": {name: i for i, name in enumerate(names)},
   }
   if architecture == "BertForSequenceClassification" and model.problem_type:
-    names["problem_type"] = _PROBLEM_TYPES[model.problem_type]
-  return names
+    config["problem_type"] = _PROBLEM_TYPES[model.problem_type]
+  return config
 
 
 def _tokenizer_config(model):
@@ -508,9 +510,9 @@ def _tokenizer_config(model):
 
 @contextlib.contextmanager
 def _new_directory(output_dir):
-  """A directory to fill, whose files appear in output_dir when all are there.
+  """Yields a temporary directory; its files move to output_dir at the end.
 
-  In output_dir, not beside it: that may be another disk, or not ours.
+  It lies inside output_dir: beside that may be another disk, or no permission.
   """
   check_new(output_dir)
   is_new = not tf.io.gfile.exists(output_dir)
@@ -529,7 +531,7 @@ def _new_directory(output_dir):
 
 
 def _move_files(source, target):
-  # Weights are found by these two, which come last.
+  # These two come last, since weights are found by them.
   last = (f"{file_names.WEIGHTS}.index", hugging_face.WEIGHTS)
   for name in sorted(tf.io.gfile.listdir(source), key=lambda x: x in last):
     tf.io.gfile.rename(os.path.join(source, name), os.path.join(target, name))
@@ -537,11 +539,11 @@ def _move_files(source, target):
 
 
 def check_new(output_dir):
-  """Makes sure that nothing would be overwritten.
+  """Checks that nothing would be overwritten.
 
   Raises:
-    NotADirectoryError: there is a file of that name.
-    ValueError: there is a directory that is not empty.
+    NotADirectoryError: output_dir is a file.
+    ValueError: the directory is not empty.
   """
   gfile = tf.io.gfile
   if gfile.exists(output_dir) and not gfile.isdir(output_dir):
@@ -558,7 +560,7 @@ def _write_vocab(directory, model):
   if model.vocab is not None:
     lines = "".join(f"{line}\n" for line in model.vocab)
     _write(directory, file_names.VOCAB, lines)
-    # The scripts here read the casing from it as well.
+    # Our scripts read the casing from this file, too.
     content = _to_json(_tokenizer_config(model))
     _write(directory, file_names.TOKENIZER_CONFIG, content)
 
@@ -580,11 +582,11 @@ _LAYER_NUMBER = re.compile(r"(?<=[/.]layer[_.])\d+(?=[/.])")
 
 
 def describe(model, architecture=None):
-  """What becomes of a model's tensors when it is written.
+  """Says what writing a model does with each of its tensors.
 
   Args:
     model: Model.
-    architecture: the class of transformers it is written for, None for TF1.
+    architecture: class of transformers that it is written for, None for TF1.
 
   Returns:
     List of Row.
@@ -609,28 +611,28 @@ def _row(model, name, architecture):
 
 
 def notes(model, to_torch):
-  """Sentences about what the formats do not have in common.
+  """Lists sentences about differences between the formats.
 
   Args:
     model: Model.
     to_torch: whether it is written for transformers.
   """
-  found = []
+  sentences = []
   if model.vocab is None:
-    found.append("no vocabulary lies beside the weights: none is written")
+    sentences.append("no vocabulary lies beside the weights: none is written")
   elif to_torch:
-    found.append(f"the tokenizer's do_lower_case: {model.do_lower_case}")
+    sentences.append(f"the tokenizer's do_lower_case: {model.do_lower_case}")
   if not to_torch and model.config.hidden_act == "gelu_exact":
-    found.append(
+    sentences.append(
       "hidden_act is gelu_exact, Hugging Face's gelu. The original's code only "
       'knows the tanh form: for it, write "gelu" into bert_config.json, which '
       "changes outputs by about a thousandth"
     )
-  return found
+  return sentences
 
 
 def format_table(rows):
-  """Text of what became of every tensor; layers share a line.
+  """Formats Rows as text; tensors of all layers share a line.
 
   Args:
     rows: list of Row.

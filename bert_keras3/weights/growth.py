@@ -1,4 +1,4 @@
-"""More words and more positions for a pretrained model, as arrays.
+"""Adds words and positions to a pretrained model's arrays.
 
 Words that the vocabulary splits into many pieces get rows of their own, which
 begin as the mean of the pieces' rows. Long texts get positions, which begin as
@@ -21,36 +21,36 @@ _UNUSED = re.compile(r"\[unused\d+\]")
 
 @dataclasses.dataclass(frozen=True)
 class VocabGrowth:
-  """What became of new tokens.
+  """Holds a vocabulary with new tokens, and their ids.
 
   Attributes:
     lines: list of str, the vocabulary, new tokens included.
-    ids: dict from each token that was added to its id.
-    pieces: dict from each token that was added to the ids of what it was.
-    num_filled: how many took the place of an `[unusedN]`.
+    ids: dict from each added token to its id.
+    pieces: dict from each added token to the ids of the pieces it was before.
+    num_filled: number of tokens that replace an `[unusedN]`.
     known: tokens that were in the vocabulary already.
   """
 
-  lines: list
-  ids: dict
-  pieces: dict
+  lines: list[str]
+  ids: dict[str, int]
+  pieces: dict[str, list[int]]
   num_filled: int
-  known: list
+  known: list[str]
 
 
 def plan_vocab(tokenizer, lines, tokens):
-  """Finds places for new tokens: `[unusedN]` ones first, then the end.
+  """Gives ids to new tokens: those of `[unusedN]` first, then further ones.
 
   Args:
     tokenizer: tokenization.FullTokenizer of the vocabulary.
-    lines: list of str, the vocabulary's.
-    tokens: list of str, the new ones.
+    lines: list of str, the vocabulary.
+    tokens: list of str, the new tokens.
 
   Returns:
     VocabGrowth.
 
   Raises:
-    ValueError: the tokenizer would never make a text into such a token.
+    ValueError: the tokenizer would find a token in no text.
   """
   known = [token for token in tokens if token in tokenizer.vocab]
   new = [x for x in dict.fromkeys(tokens) if x not in tokenizer.vocab]
@@ -58,8 +58,8 @@ def plan_vocab(tokenizer, lines, tokens):
     _check_can_occur(token, tokenizer)
   lines = [line.strip() for line in lines]
   unused = [i for i, line in enumerate(lines) if _UNUSED.fullmatch(line)]
-  places = [*unused, *range(len(lines), len(lines) + len(new))]
-  ids = dict(zip(new, places, strict=False))
+  free_ids = [*unused, *range(len(lines), len(lines) + len(new))]
+  ids = dict(zip(new, free_ids, strict=False))
   lines = lines + [None] * (len(new) - len(unused))
   for token, number in ids.items():
     lines[number] = token
@@ -73,7 +73,7 @@ def plan_vocab(tokenizer, lines, tokens):
 
 
 def _check_can_occur(token, tokenizer):
-  """Refuses what normalisation or WordPiece would take apart."""
+  """Refuses a token that normalisation or WordPiece would take apart."""
   word = token.removeprefix("##")
   is_special = bool(tokenization.find_special_tokens([token]))
   words = tokenizer.basic_tokenizer.tokenize(word)
@@ -91,11 +91,11 @@ def _check_can_occur(token, tokenizer):
 
 
 def _pieces(token, tokenizer):
-  """Ids of the pieces that a new token was until now."""
+  """Returns the ids of the pieces that a new token was split into before."""
   if not token.startswith("##"):
     return tokenizer.encode(token)
   inside = {x: n for x, n in tokenizer.vocab.items() if x.startswith("##")}
-  # Its first piece stands inside a word as well.
+  # The first piece of a "##" token is inside a word, too.
   vocab = {**inside, **{x.removeprefix("##"): n for x, n in inside.items()}}
   splitter = tokenization.WordpieceTokenizer(vocab)
   pieces = splitter.split_word(token.removeprefix("##"))
@@ -110,8 +110,8 @@ def grow_vocab(tensors, growth):
     growth: VocabGrowth.
 
   Returns:
-    The dict with other word embeddings [new vocab_size, width] and, if it has a
-    masked-LM head, another output bias.
+    The dict with longer word embeddings [new vocab_size, width] and, if it has
+    a masked-LM head, a longer output bias.
   """
   size = max(len(growth.lines), len(tensors[WORD_EMBEDDINGS]))
   grown = dict(tensors)
@@ -129,15 +129,15 @@ def grow_vocab(tensors, growth):
 def grow_positions(tensors, max_position_embeddings):
   """Repeats the position embeddings until there are enough.
 
-  Row i becomes the row i modulo their number, as in Longformer's start from
+  New row i is old row i modulo the old number, as in Longformer's start from
   RoBERTa (arXiv 2004.05150, section 5).
 
   Args:
     tensors: dict from upstream's name to array.
-    max_position_embeddings: how many there should be.
+    max_position_embeddings: number of positions wanted.
 
   Raises:
-    ValueError: there are more already.
+    ValueError: the model has more already.
   """
   old = tensors[POSITION_EMBEDDINGS]
   if max_position_embeddings < len(old):

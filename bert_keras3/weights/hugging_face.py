@@ -1,4 +1,4 @@
-"""BERT as transformers writes it: names, layouts, files.
+"""Reads and writes BERT as transformers does: names, layouts, files.
 
 A directory has `config.json` and `model.safetensors`, or several such files and
 `model.safetensors.index.json`. The tensors are upstream's under other names,
@@ -30,15 +30,15 @@ _FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # safetensors' spelling
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-  """A class of transformers.
+  """Describes a class of transformers.
 
   Attributes:
-    heads: scopes of upstream, and ours, that its head has.
-    has_pooler: whether its encoder has one.
+    heads: scopes of its heads in upstream's checkpoints, or in ours.
+    has_pooler: whether its encoder has a pooler.
     prefix: of the encoder's names.
   """
 
-  heads: tuple = ()
+  heads: tuple[str, ...] = ()
   has_pooler: bool = True
   prefix: str = "bert."
 
@@ -91,8 +91,8 @@ _UNTRANSLATED = {
   "*.position_ids": "a constant, not a weight",
 }
 _PREDICTIONS_BIAS = "cls.predictions.bias"
-# The masked-LM head's output layer, in older files, and what it equals.
 _DECODER_BIAS = "cls.predictions.decoder.bias"
+# Tensors of the masked-LM head in older files, and the tensors they equal.
 _TIED = {
   "cls.predictions.decoder.weight": (
     "bert.embeddings.word_embeddings.weight",
@@ -102,25 +102,25 @@ _TIED = {
 }
 
 
-def _their_module(scope):
+def _module_of(scope):
   return scope.replace("layer_N", "layer.N").replace("/", ".")
 
 
-# From upstream's name to theirs.
-_THEIR_NAMES = {
-  **{x: f"{_their_module(x)}.weight" for x in _EMBEDDINGS},
-  **{f"{x}/gamma": f"{_their_module(x)}.weight" for x in _LAYER_NORMS},
-  **{f"{x}/beta": f"{_their_module(x)}.bias" for x in _LAYER_NORMS},
-  **{f"{x}/kernel": f"{_their_module(x)}.weight" for x in _DENSE_LAYERS},
-  **{f"{x}/bias": f"{_their_module(x)}.bias" for x in _DENSE_LAYERS},
+# From upstream's name to that of transformers.
+_TRANSFORMERS_NAMES = {
+  **{x: f"{_module_of(x)}.weight" for x in _EMBEDDINGS},
+  **{f"{x}/gamma": f"{_module_of(x)}.weight" for x in _LAYER_NORMS},
+  **{f"{x}/beta": f"{_module_of(x)}.bias" for x in _LAYER_NORMS},
+  **{f"{x}/kernel": f"{_module_of(x)}.weight" for x in _DENSE_LAYERS},
+  **{f"{x}/bias": f"{_module_of(x)}.bias" for x in _DENSE_LAYERS},
   "cls/predictions/output_bias": _PREDICTIONS_BIAS,
-  **{f"{x}output_weights": f"{theirs}.weight" for x, theirs in _HEADS.items()},
-  **{f"{x}output_bias": f"{theirs}.bias" for x, theirs in _HEADS.items()},
+  **{f"{x}output_weights": f"{module}.weight" for x, module in _HEADS.items()},
+  **{f"{x}output_bias": f"{module}.bias" for x, module in _HEADS.items()},
 }
 
 
 def head_of(name):
-  """Scope of the head that a variable of upstream's is part of, or None."""
+  """Returns the scope of the head that has an upstream variable, or None."""
   if name in ("output_weights", "output_bias"):
     return "classifier"
   match = re.match(r"cls/\w+", name)
@@ -128,7 +128,7 @@ def head_of(name):
 
 
 def belongs_to(name, architecture):
-  """Whether a class of transformers has a variable of upstream's.
+  """Returns whether a class of transformers has an upstream variable.
 
   Args:
     name: of the variable.
@@ -141,16 +141,16 @@ def belongs_to(name, architecture):
 
 
 def find_architecture(names):
-  """The class of transformers whose heads variables of upstream's make up.
+  """Finds the class of transformers that has exactly a model's heads.
 
   Args:
-    names: of the variables.
+    names: upstream's names of the model's variables.
 
   Returns:
     Key of ARCHITECTURES.
 
   Raises:
-    ValueError: there is no such class.
+    ValueError: no class has these heads.
   """
   heads = {head_of(name) for name in names} - {None}
   for architecture, described in ARCHITECTURES.items():
@@ -164,7 +164,7 @@ def find_architecture(names):
 
 
 def their_name(name, architecture):
-  """Name of a variable of upstream's in a class of transformers.
+  """Translates upstream's name of a variable to that in transformers.
 
   Args:
     name: of a variable that upstream or this project has.
@@ -172,40 +172,43 @@ def their_name(name, architecture):
   """
   number = "".join(re.findall(r"/layer_(\d+)/", name))
   general = re.sub(r"/layer_\d+/", "/layer_N/", name)
-  theirs = _THEIR_NAMES[general].replace(".layer.N.", f".layer.{number}.")
-  if theirs.startswith("bert."):
+  translated = _TRANSFORMERS_NAMES[general]
+  translated = translated.replace(".layer.N.", f".layer.{number}.")
+  if translated.startswith("bert."):
     prefix = ARCHITECTURES[architecture].prefix
-    theirs = prefix + theirs.removeprefix("bert.")
-  return theirs
+    translated = prefix + translated.removeprefix("bert.")
+  return translated
 
 
 def upstream_name(name, architecture):
-  """Name of a tensor of transformers' BERT upstream, "" if it has none.
+  """Translates a tensor name of transformers to upstream's, "" without one.
 
   Args:
     name: of the tensor.
-    architecture: key of ARCHITECTURES; tells what a `classifier` is.
+    architecture: key of ARCHITECTURES; decides which head a `classifier` is.
   """
   # An encoder saved on its own has no prefix.
   if name.startswith(("embeddings.", "encoder.", "pooler.")):
     name = f"bert.{name}"
-  # Files from before 2019's pytorch-transformers.
+  # These names are in files older than pytorch-transformers (2019).
   name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
   name = name.replace("LayerNorm.beta", "LayerNorm.bias")
   number = "".join(re.findall(r"\.layer\.(\d+)\.", name))
   name = re.sub(r"\.layer\.\d+\.", ".layer.N.", name)
-  found = _upstream_names(architecture).get(name, "")
-  return found.replace("layer_N", f"layer_{number}")
+  translated = _upstream_names(architecture).get(name, "")
+  return translated.replace("layer_N", f"layer_{number}")
 
 
 def _upstream_names(architecture):
-  """_THEIR_NAMES turned round; the class says which head `classifier` is."""
-  is_classifier = _THEIR_NAMES["output_weights"], _THEIR_NAMES["output_bias"]
+  """Inverts _TRANSFORMERS_NAMES, with one head for `classifier`."""
+  classifier = [
+    _TRANSFORMERS_NAMES[x] for x in ("output_weights", "output_bias")
+  ]
   return {
-    theirs: ours
-    for ours, theirs in _THEIR_NAMES.items()
-    if theirs not in is_classifier
-    or head_of(ours) == _classifier_head(architecture)
+    translated: name
+    for name, translated in _TRANSFORMERS_NAMES.items()
+    if translated not in classifier
+    or head_of(name) == _classifier_head(architecture)
   }
 
 
@@ -215,12 +218,15 @@ def _classifier_head(architecture):
 
 
 def is_transposed(name):
-  """PyTorch's linear layers are [out, in], as upstream's heads already are."""
+  """Returns whether PyTorch stores a variable transposed, as [out, in].
+
+  Upstream's heads are [out, in] already.
+  """
   return name.endswith("/kernel")
 
 
 def why_untranslated(name):
-  """Why upstream has no name for a tensor of theirs."""
+  """Says why upstream has no name for a tensor of transformers."""
   for pattern, reason in _UNTRANSLATED.items():
     if fnmatch.fnmatchcase(name, pattern):
       return reason
@@ -231,23 +237,24 @@ def why_untranslated(name):
 
 
 class Reader:
-  """A BERT of transformers, under upstream's names.
+  """Reads a BERT of transformers under upstream's names.
 
   Args:
-    path: of a `.safetensors` file, or of the index of several; local.
+    path: of a local `.safetensors` file, or of the index of several.
     architecture: key of ARCHITECTURES if the config.json beside it names none.
 
   Attributes:
-    path: the same.
+    path: of the file or index.
     shapes: dict from upstream's name to a list of int.
-    ignored: dict from the name of a tensor that upstream has none for to the
-      reason.
+    ignored: dict from the name of each tensor that upstream has no name for to
+      the reason.
 
   Raises:
     ValueError: a file is damaged or missing, or is not of this BERT.
   """
 
-  bert_config = None  # It is in another file, as is the next.
+  # Both are in another file, config.json.
+  bert_config = None
   problem_type = None
 
   def __init__(self, path, architecture=None):
@@ -269,7 +276,7 @@ class Reader:
       self._add(name)
 
   def _check_ties(self):
-    """Refuses an output layer that is not tied."""
+    """Refuses an output layer that differs from its tied tensors."""
     for name, tied_names in _TIED.items():
       tied = next((x for x in tied_names if x in self._files), None)
       if name in self._files and tied:
@@ -284,7 +291,7 @@ class Reader:
   def _add(self, their_name):
     name = upstream_name(their_name, self._architecture)
     if their_name == _DECODER_BIAS and _PREDICTIONS_BIAS not in self._files:
-      name = "cls/predictions/output_bias"  # under its other name only
+      name = "cls/predictions/output_bias"  # only under its other name
     if not name:
       self.ignored[their_name] = why_untranslated(their_name)
       return
@@ -293,7 +300,7 @@ class Reader:
         f"{self.path} holds {name} twice, as {self._their_names[name]} and as "
         f"{their_name}; remove one of them"
       )
-    tensor = self._files[their_name].get_slice(their_name)  # Reads nothing yet.
+    tensor = self._files[their_name].get_slice(their_name)  # Reads no data yet.
     if tensor.get_dtype() not in _FLOAT_TYPES:
       raise ValueError(
         f"{self.path}: {their_name} has type {tensor.get_dtype()}, as quantised"
@@ -304,11 +311,11 @@ class Reader:
     self.shapes[name] = shape[::-1] if is_transposed(name) else shape
 
   def source_name(self, name):
-    """What the file calls it."""
+    """Returns the name that a tensor has in the file."""
     return self._their_names[name]
 
   def get_tensor(self, name):
-    """Returns a float32 array, whatever type the file has."""
+    """Returns a tensor as float32, whatever type the file has."""
     tensor = self._read(self._their_names[name])
     return tensor.T if is_transposed(name) else tensor
 
@@ -318,34 +325,34 @@ class Reader:
 
 
 def read_architecture(directory):
-  """The class of transformers that a directory's config.json names.
+  """Reads the class of transformers that a directory's config.json names.
 
   Returns:
-    Key of ARCHITECTURES; None if there is no config.json, or it names a class
-    of somebody's own.
+    Key of ARCHITECTURES; None if there is no config.json, or it names other
+    classes only.
   """
   names = _read_config(os.path.join(directory, CONFIG)).get("architectures")
   names = names if isinstance(names, list) else []
-  # Not `name in ARCHITECTURES`: a damaged config may hold what has no hash.
+  # Not `name in ARCHITECTURES`: a damaged config may hold unhashable values.
   known = [name for name in names if name in list(ARCHITECTURES)]
   return known[0] if known else None
 
 
 def _guess_architecture(names):
-  """Which of the classes with a `classifier` tensors are of, by the pooler."""
+  """Guesses by the pooler which class with a `classifier` has these tensors."""
   if any("pooler." in name for name in names):
     return "BertForSequenceClassification"
   return "BertForTokenClassification"
 
 
 def read_labels(config_file):
-  """Labels that a config.json names, in the order of the logits.
+  """Reads the labels in a config.json, in the order of the logits.
 
   Args:
-    config_file: path; local.
+    config_file: local path.
 
   Returns:
-    List of str; None if nobody named them.
+    List of str; None if the labels have no names.
   """
   names = _read_config(config_file).get("id2label") or {}
   try:
@@ -368,13 +375,13 @@ def _read_config(path):
 
 
 def _list_files(path):
-  """Paths of the safetensors files that an index names, or the file itself."""
+  """Lists the safetensors files that an index names, or the file itself."""
   if not path.endswith(".json"):
     return [path]
   try:
-    with open(path, "rb") as reader:
-      names = set(files.parse_json(reader.read())["weight_map"].values())
-    # Beside the index, and nowhere else.
+    with open(path, "rb") as file:
+      names = set(files.parse_json(file.read())["weight_map"].values())
+    # Files beside the index, never elsewhere.
     names = sorted(os.path.basename(name) for name in names)
   except OSError as error:
     raise OSError(
@@ -405,18 +412,18 @@ def _open(path):
 
 
 def write_weights(path, tensors, architecture):
-  """Writes a safetensors file that transformers loads into a class of its own.
+  """Writes a safetensors file that transformers loads into one of its classes.
 
   Args:
-    path: of the file; local.
-    tensors: dict from upstream's name to array, all that the class has.
+    path: local path of the file.
+    tensors: dict from upstream's name to array, every variable of the class.
     architecture: key of ARCHITECTURES.
   """
-  theirs = {}
+  translated = {}
   for name, tensor in tensors.items():
     tensor = np.asarray(tensor, np.float32)
     tensor = tensor.T if is_transposed(name) else tensor
-    # save_file writes the memory as it lies.
-    theirs[their_name(name, architecture)] = np.ascontiguousarray(tensor)
+    # save_file ignores strides.
+    translated[their_name(name, architecture)] = np.ascontiguousarray(tensor)
   # transformers refuses a file that does not say which framework it is for.
-  safetensors.numpy.save_file(theirs, path, metadata={"format": "pt"})
+  safetensors.numpy.save_file(translated, path, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Weights in Keras' own files, .keras and .weights.h5."""
+"""Reads weights from Keras' own files, .keras and .weights.h5."""
 
 import os
 
@@ -12,15 +12,15 @@ KERAS_SUFFIXES = (".keras", ".weights.h5")
 
 
 class KerasReader:
-  """A `.keras` or `.weights.h5` file of a model of `modeling`.
+  """Reads a `.keras` or `.weights.h5` file of a model of `modeling`.
 
   Args:
     path: of the file.
-    bert_config_file: architecture of a `.weights.h5`, beside it if None.
+    bert_config_file: config of a `.weights.h5`, None for the one beside it.
 
   Raises:
-    FileNotFoundError: there is no config beside weights without architecture.
-    ValueError: the file is none of ours, or damaged.
+    FileNotFoundError: there is no config beside a `.weights.h5`.
+    ValueError: the file is damaged, or not of a model of `modeling`.
   """
 
   ignored = {}
@@ -43,11 +43,11 @@ class KerasReader:
 
 
 def _load_keras_model(path, bert_config_file):
-  """The model that a file of Keras holds.
+  """Loads the model in a Keras file.
 
   Raises:
-    FileNotFoundError: there is no config beside weights without architecture.
-    ValueError: it is none of ours, or damaged.
+    FileNotFoundError: there is no config beside a `.weights.h5`.
+    ValueError: the file is damaged, or not of a model of `modeling`.
   """
   config = None
   if path.endswith(".h5"):
@@ -59,10 +59,10 @@ def _load_keras_model(path, bert_config_file):
     else:
       model = _make_keras_model(path, config)
       model.load_weights(path)
-  except Exception as error:  # Keras, HDF5 and zip raise many kinds.
+  except Exception as error:  # Keras, HDF5 and zip raise many types.
     raise ValueError(
-      f"{path} is no file that Keras saved of a model of modeling.py, or its "
-      f"config is another's: {error}"
+      f"{path} is no file that Keras saved of a model of modeling.py, or the "
+      f"config belongs to another model: {error}"
     ) from error
   if not isinstance(model, modeling.MODELS):
     raise ValueError(
@@ -72,7 +72,7 @@ def _load_keras_model(path, bert_config_file):
 
 
 def _make_keras_model(path, config):
-  """The model that a `.weights.h5` is of, told by the groups it has."""
+  """Makes the model that has the groups of a `.weights.h5`."""
   with h5py.File(path) as file:
     if "bert" not in file:
       return modeling.BertModel(config)

@@ -1,15 +1,15 @@
-"""The labels.txt of a model: one label a line, in the order of its outputs."""
+"""Reads and writes labels.txt: a label a line, in the order of the logits."""
 
 import tokenization
 from bert_keras3.weights import hugging_face
 
 
 def read_labels(labels_file):
-  """List of the labels in a labels.txt, or in a config.json of transformers.
+  """Reads the labels in a labels.txt, or in a config.json of transformers.
 
   Raises:
     OSError: there is no such file, or it cannot be read.
-    ValueError: a labels.txt has none, one twice, or is not UTF-8.
+    ValueError: a labels.txt is empty, repeats a label or is not UTF-8.
   """
   if labels_file.endswith(".json"):
     return hugging_face.read_labels(labels_file)
@@ -23,5 +23,5 @@ def read_labels(labels_file):
 
 
 def format_labels(labels):
-  """Text of labels.txt."""
+  """Returns the text of a labels.txt."""
   return "".join(f"{label}\n" for label in labels)
