@@ -2,9 +2,9 @@
 
 A device gets its share of the global batch as [micro_batches, rows, ...].
 
-1. Add up what all labels of the global batch count. These denominators depend
-   on labels alone and come first, so that the gradient is that of the true
-   global mean, however the batch is split.
+1. Add up the weights of all labels of the global batch. These denominators
+   depend on labels alone and come first, so that the gradient is that of the
+   true global mean, however the batch is split.
 2. Run forward and backward of one micro-batch after the other, and add up.
 3. Add up the gradients of all replicas, once, and clip them by global norm.
 4. Update every copy of every variable.
@@ -74,14 +74,14 @@ class TrainStep:
     )
     self.slots = self.optimizer.create_slots(self.trainable)
     self.loss_scale = loss_scale.LossScale(model.dtype_policy)
-    # Else the run ends, and no checkpoint gets the weights of a bad update.
+    # With --on_nan=stop the run ends instead; no checkpoint has a bad update.
     self.skips_updates = self.loss_scale.is_active or config.on_nan != "stop"
     self.gradients = tf.function(
       self.compute_gradients, jit_compile=jit_compile or None
     )
 
   def __call__(self, batch, step):
-    """Takes the step.
+    """Takes one training step.
 
     Args:
       batch: dict of [micro_batches, rows, ...], this replica's share.
@@ -105,7 +105,7 @@ class TrainStep:
     return Outcome(loss, metrics, learning_rate, gradient_norm)
 
   def label_totals(self, batch):
-    """Adds up what a replica's labels count: dict of scalars by loss."""
+    """Adds up the weights of a replica's labels: dict of scalars by loss."""
     losses = self.model.loss_names
 
     def weights_of(micro_batch):
@@ -161,14 +161,14 @@ class TrainStep:
     variables = [variable.value for variable in self.trainable.values()]
     gradients = tape.gradient(scaled, variables)
     return Sums(
-      # Those of embedding tables are rows and their numbers.
+      # Gradients of embedding tables are tf.IndexedSlices.
       [tf.convert_to_tensor(gradient) for gradient in gradients],
       loss,
       tf.stack([tf.stack(terms[name]) for name in self.model.metric_names]),
     )
 
   def dropout_seed(self, step, micro_step):
-    """Returns int64 [2], another one for every replica and micro-batch."""
+    """Returns int64 [2], different for every replica and micro-batch."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     seed = (self.seed << 16) + tf.cast(replica, tf.int64)
     position = step * self.num_micro_batches
