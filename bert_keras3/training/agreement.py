@@ -1,4 +1,4 @@
-"""What the workers of a run find out about each other between steps."""
+"""Sums over the workers of a run, by which they agree between steps."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from bert_keras3.training import devices
 
 
 class Agreement:
-  """Sums over workers, which all have to ask for at the same step."""
+  """Adds up values over workers; all of them must ask at the same step."""
 
   def __init__(self, strategy):
     self.strategy = strategy
@@ -14,19 +14,19 @@ class Agreement:
 
   @property
   def has_others(self):
-    """Whether there are other workers, or may be."""
+    """Returns whether there are, or may be, other workers."""
     return devices.has_other_workers(self.strategy)
 
   def sum(self, value):
-    """Returns the sum of every worker's value, once for each replica of it."""
+    """Returns the sum over all replicas of their worker's value."""
     total = self.strategy.run(self._add_up, args=(tf.constant(float(value)),))
     return float(devices.first_replica(self.strategy, total))
 
   def check_step(self, step):
-    """Finds workers that read their checkpoints from different disks.
+    """Checks that all workers continue at the same step.
 
     Raises:
-      ValueError: another process is at another step.
+      ValueError: another worker has read another checkpoint.
     """
     if not self.has_others:
       return
@@ -38,6 +38,6 @@ class Agreement:
 
 
 def _add_up(value):
-  # An argument of a graph is on no device, which this reduction wants to know.
+  # The reduction needs a tensor that has a device; a graph's argument has none.
   value = tf.identity(value)
   return tf.distribute.get_replica_context().all_reduce("SUM", value)

@@ -10,7 +10,7 @@ class BestWeights:
 
   Args:
     weights: dict from name to variable.
-    monitor: Monitor, or None: then no weights are better than the last ones.
+    monitor: Monitor that knows the best step, or None without evaluation.
     store: Store.
   """
 
@@ -21,37 +21,37 @@ class BestWeights:
 
   @property
   def step(self):
-    """Step of the best evaluation so far, 0 for none."""
+    """Returns the step of the best evaluation so far, 0 for none."""
     return self._monitor.best_step if self._monitor else 0
 
   def save(self, step):
-    """Writes the weights of this step as the best ones.
+    """Writes the weights of this step to best_model.ckpt.
 
-    A checkpoint that says so comes first: a run that is killed between the two
-    finds in it what it still has to write.
+    Call it after writing the checkpoint that names this step as the best:
+    `mend` completes a run that was killed between the two.
     """
     self.store.save_best(self.weights, step)
 
   def mend(self, step):
-    """Writes the best weights if a kill came between the two.
+    """Writes best_model.ckpt if a kill came after its checkpoint, before it.
 
     Args:
-      step: of the checkpoint that the run goes on from.
+      step: of the checkpoint that the run continues from.
     """
     if step and self.step == step and self.store.read_best_step() != step:
       self.save(step)
 
   def load(self, last_step):
-    """Takes back the best weights; returns their step, `last_step` if none."""
+    """Loads the best weights; returns their step, `last_step` if none."""
     if not self.step:
       return last_step
     path = self.store.best_path
     checkpoints.load_weights(self.weights, path)
-    found = self.store.read_best_step()
-    if found != self.step:
+    step = self.store.read_best_step()
+    if step != self.step:
       print(
-        f"{path} is of step {found}, not {self.step}: the checkpoint that was "
+        f"{path} is of step {step}, not {self.step}: the checkpoint that was "
         "written with it is damaged or gone",
         file=sys.stderr,
       )
-    return found
+    return step

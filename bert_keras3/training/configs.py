@@ -1,4 +1,4 @@
-"""What scripts that train can be told, in groups that their configs inherit.
+"""Flags of scripts that train, in groups that their configs inherit.
 
 Importing this costs no TensorFlow: `--help` and a wrong flag answer at once.
 """
@@ -17,7 +17,7 @@ class WeightsConfig(fields.Config):
   Attributes:
     max_seq_length: tokens of a sequence, None for as many as the model takes.
     special_tokens_in_text: see SpecialTokensConfig.
-    do_train: whether the model may be new.
+    do_train: whether a new model, without weights, is allowed.
   """
 
   bert_config_file: str | None = fields.flag(
@@ -43,7 +43,7 @@ class WeightsConfig(fields.Config):
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokensConfig(WeightsConfig):
-  """The same of a script that can be told how to read "[MASK]" in a text."""
+  """A WeightsConfig with a flag for how "[MASK]" in a text is read."""
 
   special_tokens_in_text: str = fields.flag(
     "split",
@@ -55,7 +55,7 @@ class SpecialTokensConfig(WeightsConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DeviceConfig(fields.Config):
-  """Where to run, and in which arithmetic."""
+  """The devices to run on, and their arithmetic."""
 
   distribution_strategy: str = fields.flag(
     "auto",
@@ -104,24 +104,24 @@ class DeviceConfig(fields.Config):
 
   @property
   def strategy_name(self):
-    """Name of the strategy: --use_tpu goes before --distribution_strategy."""
+    """Returns the strategy's name; --use_tpu beats --distribution_strategy."""
     return "tpu" if self.use_tpu else self.distribution_strategy
 
   @property
   def tpu_address(self):
-    """Name or address of the TPU, --master before --tpu_name."""
+    """Returns the name or address of the TPU, --master before --tpu_name."""
     return self.master or self.tpu_name
 
   @property
   def policy(self):
-    """Name of the Keras dtype policy."""
+    """Returns the name of the Keras dtype policy."""
     is_mixed = self.mixed_precision != "float32"
     return f"mixed_{self.mixed_precision}" if is_mixed else "float32"
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(fields.Config):
-  """How to train, whatever the task.
+  """Flags of training, whatever the task.
 
   Attributes:
     num_train_steps: updates of the whole run; fine-tuning counts them once it
@@ -173,7 +173,7 @@ class TrainingConfig(fields.Config):
     0,
     "Fixes initial weights, the order of the examples and dropout.",
     lower_bound=0,
-    # It shares a 64-bit word with the replica's number.
+    # The seed shares a 64-bit word with the replica's number.
     upper_bound=2**32 - 1,
     decides_result=True,
   )
@@ -217,7 +217,7 @@ class TrainingConfig(fields.Config):
   clip_norm: float = 1.0
 
   def steps_until_boundary(self, step):
-    """Counts steps from `step` to the next after which Python has work."""
+    """Counts the steps from `step` to the next return to Python."""
     intervals = (
       self.iterations_per_loop,
       self.log_every_steps,
@@ -232,7 +232,7 @@ class TrainingConfig(fields.Config):
 
 @dataclasses.dataclass(frozen=True)
 class AnsweringConfig(fields.Config):
-  """What scripts that answer texts can be told."""
+  """Flags of scripts that answer texts."""
 
   dry_run: bool = fields.flag(
     False,
@@ -260,7 +260,7 @@ class ExportConfig(fields.Config):
 
   @property
   def wants_litert(self):
-    """Whether LiteRT files are exported as well."""
+    """Returns whether LiteRT files are exported as well."""
     return "litert" in self.export_format
 
   def check_export(self):
@@ -281,7 +281,7 @@ class ExportConfig(fields.Config):
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig(WeightsConfig, TrainingConfig, DeviceConfig, ExportConfig):
-  """What every script that trains can be told."""
+  """Flags of every script that trains."""
 
   bert_config_file: str | None = fields.variant(
     WeightsConfig,
@@ -301,7 +301,7 @@ class RunConfig(WeightsConfig, TrainingConfig, DeviceConfig, ExportConfig):
 
 @dataclasses.dataclass(frozen=True)
 class FineTuningConfig(RunConfig):
-  """What every script that fine-tunes can be told."""
+  """Flags of every script that fine-tunes."""
 
   do_lower_case: bool = fields.variant(
     WeightsConfig, "do_lower_case", decides_result=True
@@ -359,21 +359,21 @@ class FineTuningConfig(RunConfig):
 
   @property
   def is_padded(self):
-    """Whether all batches have one length; a TPU wants that."""
+    """Returns whether all batches have one length, as a TPU requires."""
     return self.pad_to_max_length or self.strategy_name == "tpu"
 
   @property
   def is_monitored(self):
-    """Whether there are evaluations during training."""
+    """Returns whether there are evaluations during training."""
     return bool(self.eval_steps or self.early_stopping_patience)
 
   def with_steps(self, num_examples):
     """Returns this config with its numbers of steps, rounded as upstream.
 
-    Patience counts epochs unless evaluations are asked for more often.
+    Early stopping evaluates after every epoch unless --eval_steps is given.
 
     Raises:
-      ValueError: the examples do not make one step.
+      ValueError: the examples do not fill one batch.
     """
     size, epochs = self.train_batch_size, self.num_train_epochs
     num_steps = int(num_examples / size * epochs)

@@ -1,8 +1,8 @@
-"""Where a run computes: its devices and workers, and what each of them gets.
+"""The devices and workers of a run, and the batches that each of them gets.
 
 A strategy of tf.distribute holds copies of the variables on all devices; each
-copy is a replica. With several workers, one process each, every process deals
-the same global batches to its own replicas.
+copy is a replica. With several workers, one process each, every process reads
+the same global batches and gives its own replicas their parts.
 """
 
 import contextlib
@@ -61,9 +61,9 @@ def _make_mirrored(config):
 
 
 def _local_devices(config, count):
-  """Names of `count` local devices, all GPUs if None; CPUs are made on demand.
+  """Returns the names of `count` local GPUs (None: all), else of logical CPUs.
 
-  A CPU is split into logical devices, which share its cores: for tests.
+  Logical CPUs share the cores of the machine; several of them are for tests.
   """
   gpus = tf.config.list_physical_devices("GPU")
   if gpus:
@@ -85,20 +85,20 @@ def _local_devices(config, count):
 
 
 def _split_cpu(num_devices):
-  """Makes `num_devices` logical CPUs, unless TensorFlow runs already."""
+  """Makes `num_devices` logical CPUs, unless TensorFlow has started."""
   cpu = tf.config.list_physical_devices("CPU")[0]
   configurations = [tf.config.LogicalDeviceConfiguration()] * num_devices
   try:
     tf.config.set_logical_device_configuration(cpu, configurations)
   except RuntimeError:
-    pass  # Started; the caller counts what there is.
+    pass  # TensorFlow has started; the caller counts its CPUs.
 
 
 class _WatchedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-  """Several workers, none of which waits for the others without end.
+  """A multi-worker strategy whose waits for other workers have a timeout.
 
-  What they do together outside a graph, variables' initial values, steps of
-  evaluation, sums, TensorFlow does in the strategy's scope.
+  TensorFlow enters its scope for all that workers do together outside a graph:
+  initial values of variables, steps of evaluation, sums.
   """
 
   def __init__(self, cluster, timeout):
@@ -108,13 +108,13 @@ class _WatchedStrategy(tf.distribute.MultiWorkerMirroredStrategy):
 
   @contextlib.contextmanager
   def scope(self):
-    """The strategy's scope."""
+    """Enters the strategy's scope, in which the timeout applies."""
     with watchdog_of(self).waiting(), super().scope():
       yield
 
 
 def watchdog_of(strategy):
-  """The one of a strategy; of a single worker, one that watches nothing."""
+  """Returns the strategy's Watchdog, a do-nothing one for a single worker."""
   return getattr(strategy, "watchdog", workers.Watchdog())
 
 
@@ -132,7 +132,7 @@ def _make_multi_worker(config):
 
 
 def _make_tpu(config):
-  """Connects to a TPU; `num_tpu_cores` may ask for a part of it."""
+  """Connects to a TPU and uses `num_tpu_cores` of its cores at most."""
   try:
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
       tpu=config.tpu_address, zone=config.tpu_zone, project=config.gcp_project
@@ -157,7 +157,7 @@ def _make_tpu(config):
 
 
 def is_chief(strategy):
-  """Whether this process writes the files: the only one, or worker 0."""
+  """Returns whether this process writes files: the only one, or worker 0."""
   resolver = strategy.cluster_resolver
   if resolver is None or not isinstance(
     strategy, tf.distribute.MultiWorkerMirroredStrategy
@@ -169,14 +169,14 @@ def is_chief(strategy):
 
 
 def uses_xla(strategy, config):
-  """Whether to compile the step with XLA. TPUs compile by themselves."""
+  """Returns whether to compile the step with XLA; a TPU does it by itself."""
   if config.xla != "auto":
     return config.xla == "true"
   return "GPU" in strategy.extended.worker_devices[0]
 
 
 def has_other_workers(strategy):
-  """Whether other processes train the same model, or may."""
+  """Returns whether other processes train, or may train, the same model."""
   return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
@@ -184,17 +184,17 @@ def has_other_workers(strategy):
 
 
 class Failure:
-  """Remembers what went wrong while batches were made.
+  """Remembers the error of a function that makes batches.
 
-  tf.data turns any exception of a Python generator into one of its own, whose
-  text is a traceback.
+  tf.data replaces an exception of a Python generator by its own, whose text is
+  a traceback.
   """
 
   def __init__(self):
     self.error = None
 
   def watch(self, batches):
-    """Passes on what `batches()` yields."""
+    """Yields the batches of `batches()`; remembers its exception."""
     try:
       yield from batches()
     except Exception as error:
@@ -215,7 +215,7 @@ class Failure:
 def distribute_batches(
   strategy, batches, specs, batch_size, num_micro_batches=None
 ):
-  """Deals global batches out to the replicas.
+  """Splits global batches and gives each replica its part.
 
   Replica r of R takes the r-th of R equal contiguous parts, whichever process
   it lives in.
@@ -275,7 +275,7 @@ def _split_shape(num_rows, num_micro_batches):
 
 
 def first_replica(strategy, value):
-  """One replica's copy of values that all replicas hold."""
+  """Returns one replica's copy of values that all replicas hold."""
   return tf.nest.map_structure(
     lambda x: strategy.experimental_local_results(x)[0], value
   )

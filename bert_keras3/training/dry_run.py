@@ -1,12 +1,12 @@
-"""What a run will need and whether it has it: the checks of --dry_run.
+"""The checks of --dry_run: time, memory, disk and data that a run needs.
 
     findings = dry_run.Findings()
     dry_run.forecast(findings, trainer, source, run)
     dry_run.check_output_dir(findings, output_dir)
     dry_run.conclude(findings, "files and flags fit together")
 
-Nothing is written. A few real steps are taken to measure their time, so the
-weights of this process are spoilt afterwards; it is meant to end then.
+Nothing is written. A few real steps are taken to measure their time, which
+changes the weights in this process; it is meant to end then.
 """
 
 import dataclasses
@@ -27,19 +27,18 @@ from bert_keras3.training import memory_estimate
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints as checkpoint_io
 
-# Traces and compiles the step and fills the batches that are made ahead.
+# Steps that trace and compile the graph and fill the prefetch buffer.
 WARMUP_STEPS = 3
 MEASURED_STEPS = 5
-# Where lengths differ, the measured steps are those of typical lengths among
-# so many.
+# Where lengths differ, the measured steps are chosen among this many next ones.
 SAMPLED_STEPS = 200
-# Of many examples to answer so many are tried.
+# Examples that are answered to estimate the time of all.
 SAMPLED_EXAMPLES = 64
-# Of a large set of records so many are looked at.
+# Records that are checked; of a larger set, the size of the sample.
 MAX_CHECKED_RECORDS = 200_000
 # Config, manifest, vocabulary, labels; results.
 SMALL_FILES_BYTES = 4_000_000
-# A row in log.csv and as many values in TensorBoard's events.
+# A row of training_log.csv and its values in TensorBoard's event file.
 LOG_BYTES_PER_REPORT = 1000
 
 
@@ -47,15 +46,15 @@ LOG_BYTES_PER_REPORT = 1000
 
 
 class Findings:
-  """What a dry run finds out, shown as it goes.
+  """Prints and collects the results of a dry run.
 
   Args:
     is_shown: whether this process prints; of several workers, one does.
 
   Attributes:
     problems: list of str, each a reason why the run should not be started.
-    planned_bytes: what the run will write, or all runs of several seeds.
-    planned_seconds: what their steps will take; 0 if it is not known.
+    planned_bytes: bytes that will be written, by the runs of all seeds.
+    planned_seconds: time of their training steps; 0 if it is not known.
     seconds_per_step: as measured, None before.
   """
 
@@ -72,23 +71,23 @@ class Findings:
       print(f"{what}: {value}", flush=True)
 
   def warn(self, text):
-    """Prints something that the run may be started with."""
+    """Prints a problem that does not prevent the run."""
     self.tell("warning", text)
 
   def refuse(self, problem):
-    """Remembers a sentence for the verdict."""
+    """Adds a problem that prevents the run, as a sentence."""
     self.problems.append(problem)
 
 
 def conclude(findings, summary):
-  """Gives the verdict.
+  """Prints the verdict: ready, or the problems.
 
   Args:
     findings: Findings.
-    summary: what is true if there are no problems, after "dry run: ".
+    summary: sentence to print after "dry run: " if there are no problems.
 
   Raises:
-    ValueError: there are problems; has all of them.
+    ValueError: there are problems; its text lists them.
   """
   if findings.planned_seconds:
     seconds = datetime.timedelta(seconds=findings.planned_seconds)
@@ -106,14 +105,14 @@ def conclude(findings, summary):
 
 
 def format_bytes(count):
-  """A number of bytes for people, in powers of ten as disks are sold."""
+  """Formats a number of bytes as MB or GB, powers of ten as disks are sold."""
   if count < 1e9:
     return f"{count / 1e6:.1f} MB"
   return f"{count / 1e9:.1f} GB"
 
 
 def format_duration(seconds):
-  """Seconds as h:mm:ss."""
+  """Formats seconds as h:mm:ss."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02}:{seconds:02}"
@@ -123,14 +122,13 @@ def format_duration(seconds):
 
 
 def forecast(findings, trainer, source, run, init_checkpoint=None):
-  """Tells what training will do and need, and measures its steps.
+  """Reports what training will do and need, and measures its steps.
 
   Args:
     findings: Findings.
-    trainer: loop.Trainer that `run.prepare` has prepared.
-      Its weights are spoilt.
+    trainer: loop.Trainer with the weights to start from, which are changed.
     source: sources.Source.
-    run: output_directory.RunDirectory.
+    run: output_directory.OutputDirectory.
     init_checkpoint: weights of a new run, None for random ones.
   """
   _tell_start(findings, trainer, run, init_checkpoint)
@@ -145,7 +143,7 @@ def forecast(findings, trainer, source, run, init_checkpoint=None):
 def _try_steps(findings, trainer, source):
   warmup, measured = choose_batches(trainer, source)
   try:
-    # Within tf.data an error would be a traceback.
+    # Read here, since within tf.data an error would become a traceback.
     longest, *_ = [
       source.take(numbers, trainer.step) for numbers in [*warmup, *measured]
     ]
@@ -157,7 +155,7 @@ def _try_steps(findings, trainer, source):
 
 
 def tell_finished(findings, run):
-  """Tells that there is nothing to train."""
+  """Reports that training is finished already."""
   findings.tell("training", f"would be skipped, {run.path} holds it finished")
 
 
@@ -173,11 +171,11 @@ def _tell_start(findings, trainer, run, init_checkpoint):
 
 
 def describe_weights(variables, init_checkpoint):
-  """Which parts of a model come from a checkpoint, as a phrase.
+  """Says which parts of a model come from a checkpoint, as a phrase.
 
   Args:
     variables: collection of checkpoint names.
-    init_checkpoint: what checkpoint_io.resolve accepts.
+    init_checkpoint: see checkpoints.resolve.
   """
   shapes = checkpoint_io.open_reader(init_checkpoint).shapes
   new = [name for name in variables if name not in shapes]
@@ -190,7 +188,7 @@ def describe_weights(variables, init_checkpoint):
 
 
 def count_checkpoints(config, first_step):
-  """How many `model.ckpt-STEP` a run from `first_step` on writes by steps."""
+  """Counts the `model.ckpt-STEP` that are due by steps after `first_step`."""
   every = config.save_checkpoints_steps
   return math.ceil(config.num_train_steps / every) - first_step // every
 
@@ -214,11 +212,11 @@ def _tell_plan(findings, trainer, num_examples):
 
 
 def check_memory(findings, trainer, batch):
-  """Compares the estimate for a batch with what there is.
+  """Compares the estimated memory for a batch with the free memory.
 
   Returns:
-    Whether steps can be tried: not where the system would kill the process,
-    unless other workers would wait for this one.
+    Whether to try steps: not if the system would kill the process; but always
+    with several workers, as the others wait for this one.
   """
   estimate = memory_estimate.estimate_memory(trainer, batch)
   parts = dataclasses.asdict(estimate)
@@ -236,7 +234,7 @@ def check_memory(findings, trainer, batch):
   if available is None:
     findings.tell("memory, available", "unknown; the measured steps show it")
     return True
-  # The trainer's variables are there already.
+  # The trainer's variables are allocated already.
   available += (estimate.weights + estimate.slots) * sharers
   findings.tell("memory, available", format_bytes(available))
   needed = estimate.total * sharers
@@ -254,15 +252,14 @@ def check_memory(findings, trainer, batch):
 
 
 def choose_batches(trainer, source):
-  """Which batches to measure.
+  """Chooses the batches to warm up with and the batches to measure.
 
-  Where lengths differ the first batch to warm up with has the longest
-  sequences of all, and the measured ones stand for equal shares of the next
-  steps, ordered by their length.
+  Where lengths differ, the first batch has the longest sequences of all, and
+  the measured batches are quantiles of the next steps, ordered by length.
 
   Returns:
-    Two lists of arrays [batch] of record numbers: of WARMUP_STEPS batches or
-    more, one of each shape among them, and of MEASURED_STEPS.
+    Two lists of arrays [batch] of record numbers: WARMUP_STEPS batches or more,
+    among them one of each shape, and MEASURED_STEPS batches.
   """
   config = trainer.config
   order = order_module.training_order(
@@ -292,7 +289,7 @@ def _bucket(source, numbers):
 
 
 def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
-  """Takes steps of training and forgets them, but for their weights.
+  """Takes training steps, which change the weights, and measures their time.
 
   Args:
     trainer: loop.Trainer.
@@ -302,7 +299,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
     clock: function that returns seconds.
 
   Returns:
-    (seconds per step, what `Trainer.train_steps` returned last).
+    (seconds per step, interval.Statistics of the last call).
   """
 
   def batches():
@@ -330,9 +327,9 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
 
 
 def _tell_time(findings, trainer, source, warmup, measured):
-  """Measures, once for all runs of a process, and tells how long a run takes.
+  """Reports how long a run takes; measures in the first run of a process only.
 
-  Of several seeds all steps are alike.
+  The steps of all seeds take equally long.
   """
   if findings.seconds_per_step is None:
     try:
@@ -375,7 +372,7 @@ def _tell_peak(findings, strategy):
 
 
 def _check_finite(findings, config, statistics):
-  """Whether the measured steps gave numbers; a problem or a warning if not."""
+  """Returns whether the measured steps are finite; refuses or warns if not."""
   loss, norm = statistics.step_loss, statistics.gradient_norm
   if statistics.is_finite:
     findings.tell("loss", f"{loss:.4g}, gradient norm {norm:.4g}")
@@ -395,12 +392,12 @@ def _check_finite(findings, config, statistics):
 
 
 def forecast_answers(findings, answer, examples, output_file):
-  """Tells what answering many examples takes, from those of a sample.
+  """Estimates the time and disk space of answering examples, from a sample.
 
   Args:
     findings: Findings.
-    answer: function of a list of examples that returns what would be written.
-    examples: list of all of them.
+    answer: function of a list of examples that returns the text to write.
+    examples: list of all examples.
     output_file: path, None for standard output.
 
   Raises:
@@ -429,10 +426,10 @@ def forecast_answers(findings, answer, examples, output_file):
 
 
 def plan_disk(findings, trainer, path):
-  """Adds up what a run will write, beyond what its directory holds already.
+  """Adds up the bytes that a run will write, beyond those in its directory.
 
-  A checkpoint is whole before the oldest one is deleted, so there is one more
-  than are kept.
+  A checkpoint is complete before the oldest one is deleted, so for a moment
+  there is one more than --keep_checkpoint_max.
 
   Args:
     findings: Findings.
@@ -444,7 +441,7 @@ def plan_disk(findings, trainer, path):
   of_checkpoint = weights + memory_estimate.num_bytes(trainer.slots)
   count = count_checkpoints(config, 0)
   if trainer.monitor and config.eval_steps:
-    # Any of them may be the best so far, which is saved at once.
+    # Each evaluation may be the best so far and save a checkpoint.
     count += config.num_train_steps // config.eval_steps
   if config.save_checkpoints_secs and config.keep_checkpoint_max:
     count = config.keep_checkpoint_max + 1
@@ -452,7 +449,7 @@ def plan_disk(findings, trainer, path):
     count += int(findings.planned_seconds / config.save_checkpoints_secs)
   if config.keep_checkpoint_max:
     count = min(count, config.keep_checkpoint_max + 1)
-  # bert_model.ckpt; best_model.ckpt, of which two lie there for a moment.
+  # bert_model.ckpt, and best_model.ckpt, which exists twice for a moment.
   finals = weights * (3 if trainer.monitor else 1)
   reports = config.num_train_steps // config.log_every_steps + 1
   logs = reports * LOG_BYTES_PER_REPORT
@@ -469,11 +466,11 @@ def plan_disk(findings, trainer, path):
 
 
 def check_output_dir(findings, path):
-  """Finds out whether a run can write to a directory, without making it.
+  """Checks whether a run can write to a directory, without making it.
 
   Args:
     findings: Findings, whose planned_bytes are compared with the free space.
-    path: the directory, which need not be there.
+    path: the directory, which may not exist yet.
   """
   if "://" in path:
     findings.tell("output_dir", f"{path} is remote and was not checked")
@@ -493,14 +490,14 @@ def check_output_dir(findings, path):
 
 
 def check_space(findings, flag, path, place, remedy=""):
-  """Compares what will be written with the room that there is.
+  """Compares the bytes to write with the free space.
 
   Args:
     findings: Findings, for its planned_bytes.
-    flag: which named the path.
-    path: what will be written.
-    place: directory on the same disk.
-    remedy: what could be done as well.
+    flag: name of the flag with the path.
+    path: file or directory to write.
+    folder: existing directory on the same disk.
+    remedy: clause with one more remedy.
   """
   free, planned = shutil.disk_usage(place).free, findings.planned_bytes
   sizes = f"{format_bytes(planned)} needed, {format_bytes(free)} free"
@@ -520,20 +517,20 @@ def check_space(findings, flag, path, place, remedy=""):
 
 
 def check_records(findings, source, seed=0):
-  """Looks at all records, or of many at a sample.
+  """Checks all records, or a sample of many.
 
-  A sample is blocks of neighbours, drawn one each from equal stretches of all
-  files, since reading every block would take as long as reading every record.
+  The sample is a block of consecutive records from each of equal parts of all
+  files: touching every block would take as long as reading every record.
 
   Args:
     findings: Findings.
     source: records.RecordSource that does not skip bad records; one that
       does has read them all.
-    seed: int that decides on the sample.
+    seed: int, of the sample.
   """
   total = len(source)
   if total <= MAX_CHECKED_RECORDS:
-    # This reads all, and counts what it leaves out.
+    # Opening the source like this reads all records and counts the bad ones.
     checked = records.RecordSource(
       source.paths, source.specs, skip_bad_records=True
     )
@@ -552,7 +549,7 @@ def check_records(findings, source, seed=0):
 
 
 def _check_sample(source, seed):
-  """(number of records looked at, error of the first bad one or None)."""
+  """Returns (number of records checked, error of the first bad one or None)."""
   size = source.block_size
   blocks = np.arange(-(-len(source) // size))
   num_stretches = min(len(blocks), max(1, MAX_CHECKED_RECORDS // size))

@@ -62,13 +62,13 @@ def predict(strategy, step, source, batch_size):
 
   Args:
     strategy: tf.distribute strategy the model lives in.
-    step: what `prediction_step` returned.
+    step: function that `prediction_step` returned.
     source: sources.Source.
     batch_size: global batch size.
 
   Yields:
-    (record numbers [examples], dict of arrays [examples, ...]); without
-    lengths the records come in their order.
+    (record numbers [examples], dict of arrays [examples, ...]); in the order
+    of the records if their lengths do not vary.
   """
   for batch, numbers in _padded_batches(strategy, source, batch_size):
     outputs = devices.first_replica(strategy, strategy.run(step, args=(batch,)))
@@ -97,7 +97,7 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
 
   def batches():
     for batch in numbers():
-      # Of no step of training, and the same in every evaluation: step 0.
+      # Step 0, as there is no training step: every evaluation is the same.
       yield order.pad_batch(source.take(batch, step=0), padded_size)
 
   failure = devices.Failure()
@@ -112,7 +112,7 @@ def _padded_batches(strategy, source, batch_size, max_batches=None):
 
 
 def _in_step(strategy, batches):
-  """Yields batches, for each of which the workers wait for one another."""
+  """Yields batches; waiting for other workers has a timeout for each batch."""
   watchdog = devices.watchdog_of(strategy)
   iterator, count = iter(batches), itertools.count(1)
   while True:

@@ -7,12 +7,12 @@ from bert_keras3.training import interval
 
 
 class InnerLoop:
-  """The loop over steps in a graph.
+  """Takes many training steps in one call of a graph.
 
   Args:
     strategy: tf.distribute strategy.
     train_step: TrainStep.
-    is_pausing: bool variable that ends a call after the step it is in.
+    is_pausing: bool variable that ends a call after its current step.
 
   Attributes:
     take: `take_steps`, compiled.
@@ -23,7 +23,7 @@ class InnerLoop:
     self.strategy = strategy
     self.train_step = train_step
     self.is_pausing = is_pausing
-    # On the CPU: a GPU may be caught in a step that does not end.
+    # On the CPU, where it can be read while a GPU hangs in a step.
     with tf.device("CPU"):
       self.steps_taken = tf.Variable(0, trainable=False, dtype=tf.int64)
     self.take = tf.function(self.take_steps)
@@ -32,7 +32,7 @@ class InnerLoop:
     """Takes `num_steps` steps, fewer on a request or after a bad step.
 
     Args:
-      iterator: of what devices.distribute_batches returns.
+      iterator: over the dataset of devices.distribute_batches.
       first_step: int64 scalar, steps taken before.
       num_steps: int64 scalar.
       sums: interval.Sums to add to.
@@ -53,8 +53,8 @@ class InnerLoop:
       step_loss, metrics, learning_rate, gradient_norm = devices.first_replica(
         self.strategy, result
       )
-      # The gradient counts as well: the loss was still that of the weights
-      # before the update. An overflow that float16 skips changes nothing.
+      # The gradient is checked as well, as the loss is of the weights before
+      # the update. An overflow that the loss scale skips is no bad step.
       is_finite = tf.math.is_finite(step_loss) & (
         tf.math.is_finite(gradient_norm) | may_shrink
       )
@@ -79,5 +79,5 @@ class InnerLoop:
     return (num_taken < num_steps) & is_finite & ~is_pausing
 
   def locate(self):
-    """Says which step a call has reached."""
+    """Says which step a call has reached, as a phrase."""
     return f"after step {self.steps_taken.numpy()}"

@@ -1,7 +1,7 @@
 """Statistics of the steps between two reports.
 
-What is added up for the next report travels with the checkpoints, so that a run
-that was killed writes the rows of one that was not.
+The sums for the next report are saved in checkpoints, so that a run that was
+killed and resumed logs the same rows as one that was not.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Statistics(typing.NamedTuple):
   step_loss: np.ndarray
   learning_rate: np.ndarray
   gradient_norm: np.ndarray  # before clipping
-  is_finite: np.ndarray  # bool: the step's numbers are, and it is in the sums
+  is_finite: np.ndarray  # bool: whether the last step is, and is in the sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class StepReport:
 
   @property
   def eta_seconds(self):
-    """Seconds until the last step, at this interval's speed."""
+    """Returns the seconds until the last step, at this interval's speed."""
     return self.seconds_per_step * (self.num_train_steps - self.step)
 
 
@@ -79,26 +79,26 @@ class Interval:
 
   def state(self):
     """Returns a JSON-serialisable dict, for the checkpoint."""
-    # float32 numbers survive the way through decimal doubles.
+    # JSON's doubles hold every float32 exactly.
     return {name: x.tolist() for name, x in self.sums._asdict().items()}
 
   def restore(self, state):
-    """Takes back what `state` returned."""
+    """Sets the sums from a dict that `state` returned."""
     arrays = {name: np.asarray(x, np.float32) for name, x in state.items()}
     self.sums = self.sums._replace(**arrays)
 
   def update(self, statistics):
-    """Takes in what Trainer.train_steps returned."""
+    """Takes the Statistics that Trainer.train_steps returned."""
     self.sums = statistics.sums
     self.last = statistics
 
   def exclude(self, seconds):
-    """Leaves time out of the speed that is reported."""
+    """Excludes seconds from the reported speed."""
     self._start_time += seconds
 
   def close(self, step, config):
     """Returns the StepReport of the interval and begins the next one."""
-    # Steps that an earlier process took are not in this one's time.
+    # Speed counts steps of this process only, as its timer does.
     seconds = (self.clock() - self._start_time) / (step - self._timed_from)
     report = StepReport(
       step=step,

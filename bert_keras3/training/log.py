@@ -1,4 +1,4 @@
-"""Where a training run reports to: console, CSV files, TensorBoard."""
+"""The log of a training run: console, CSV files, TensorBoard."""
 
 import csv
 import io
@@ -13,14 +13,14 @@ from bert_keras3.data import files
 from bert_keras3.data import record_writer
 from bert_keras3.weights import checkpoints
 
-# A loss is judged once: after so many reports, twice the warmup and a fifth of
-# the steps, as a share of the first report's.
+# A loss is judged once, as a share of the first report's: after this many
+# reports, twice the warmup and a fifth of the steps.
 REPORTS_BEFORE_JUDGEMENT = 10
 STUCK_LOSS = 0.98
 COLLAPSED_LOSS = 0.01
 
 
-# Tells a run's files for TensorBoard from those of others.
+# Marks the event files for TensorBoard that are this project's own.
 _EVENTS_SUFFIX = ".bert"
 
 _SCALAR_METADATA = tf.compat.v1.SummaryMetadata(
@@ -44,7 +44,7 @@ class SilentLog:
     """Drops the results of an evaluation."""
 
   def close(self):
-    """Has nothing to end."""
+    """Does nothing."""
 
 
 class TrainingLog:
@@ -52,12 +52,12 @@ class TrainingLog:
 
   StepReports go to training_log.csv, evaluations to eval_log.csv. A terminal
   gets a bar with the time left beside the lines, a file or a pipe just the
-  lines. Rows of steps that a resumed run will take again are cut.
+  lines. Rows of steps that a resumed run will take again are removed.
 
   Args:
-    output_dir: where the files go.
+    output_dir: directory of the files.
     step: step the run starts from.
-    config: TrainingConfig.
+    config: configs.TrainingConfig.
   """
 
   def __init__(self, output_dir, step, config):
@@ -100,7 +100,7 @@ class TrainingLog:
   def _write_events(self, step, values):
     with self._events.as_default(step=step):
       for name, value in values.items():
-        # tf.summary.scalar needs the tensorboard package, reading only does.
+        # Unlike tf.summary.scalar, this needs no tensorboard package.
         tf.summary.write(name, np.float32(value), metadata=_SCALAR_METADATA)
     self._events.flush()
 
@@ -122,7 +122,7 @@ def _report_line(report):
 
 
 def find_trouble(rows, schedule):
-  """Judges a loss, once in a run.
+  """Says what is wrong with a loss at the step it is judged, "" otherwise.
 
   Args:
     rows: list of dicts with `step` and `loss`, the newest last.
@@ -167,10 +167,10 @@ def _is_due(rows, schedule):
 
 
 class CsvLog:
-  """A CSV file of rows by step, whole after every row.
+  """A CSV file of rows by step, written whole for every row.
 
   Args:
-    path: the file; rows it holds of steps beyond `step` are dropped.
+    path: the file; its rows of steps after `step` are dropped.
     step: step the run starts from.
   """
 
@@ -186,7 +186,7 @@ class CsvLog:
       return list(csv.DictReader(io.StringIO(reader.read())))
 
   def add(self, row):
-    """Appends a dict that has the keys of the others."""
+    """Appends a row, a dict with the keys of the others."""
     self.rows.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, row, lineterminator="\n")
@@ -196,9 +196,9 @@ class CsvLog:
 
 
 def _cut_events(output_dir, step):
-  """Drops values of steps beyond `step` from a run's TensorBoard files.
+  """Drops values of steps after `step` from a run's TensorBoard files.
 
-  What a process that was killed had half written goes as well.
+  A record that a killed process left incomplete is dropped, too.
   """
   pattern = f"events.out.tfevents.*{_EVENTS_SUFFIX}"
   for path in checkpoints.list_files(output_dir, pattern):

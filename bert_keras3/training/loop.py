@@ -32,7 +32,7 @@ MAX_SHOWN_RECORDS = 32
 
 
 class Trainer:
-  """A model, its optimizer state and its place in a run.
+  """Trains a model; has its optimizer state and its position in a run.
 
       strategy = devices.make_strategy(device_config)
       with strategy.scope():
@@ -51,7 +51,7 @@ class Trainer:
 
   Attributes:
     step: number of steps taken.
-    data_offset: number of batches that were passed over by rolling back.
+    data_offset: number of batches that rollbacks skipped.
     weights: dict from name to variable of the model.
     trainable: likewise, of those that are trained.
     slots: dict from name to variable of the optimizer.
@@ -60,7 +60,7 @@ class Trainer:
     interval: interval.Interval since the last report.
     agreement: agreement.Agreement of the run's workers.
     requests: requests.Requests.
-    nan_policy: object of nan_policy.
+    nan_policy: nan_policy.Stop, Skip or RollBack.
     store: store.Store.
     best: best_weights.BestWeights.
 
@@ -107,15 +107,15 @@ class Trainer:
 
   @property
   def state(self):
-    """Dict from name to variable: weights and slots."""
+    """Returns a dict from name to variable: weights and slots."""
     return {**self.weights, **self.slots}
 
   def resume(self, path=None):
     """Continues from a checkpoint; returns the step.
 
     Args:
-      path: of the checkpoint; None for the newest of output_dir that can be
-        read, or for nothing when there is none.
+      path: of the checkpoint; None for the newest readable one in output_dir,
+        if there is any.
 
     Raises:
       ValueError: there are checkpoints, but none can be used.
@@ -134,7 +134,7 @@ class Trainer:
     return self.step
 
   def save(self):
-    """Writes `model.ckpt-STEP`; of several workers the chief does."""
+    """Writes `model.ckpt-STEP`; of several workers only the chief does."""
     extra = {
       "loss_scale": self.loss_scale.state(),
       "interval": self.interval.state(),
@@ -145,7 +145,7 @@ class Trainer:
     self.store.save(self.state, self.step, extra)
 
   def load_best(self):
-    """Takes back the weights a Monitor found best; returns their step."""
+    """Loads the weights of the best evaluation; returns their step."""
     return self.best.load(self.step)
 
   # Loop
@@ -158,13 +158,13 @@ class Trainer:
       log_to: directory for the log; this process logs nothing if None.
 
     Raises:
-      signals.Interrupted: a signal came, and the run's place is saved.
+      signals.Interrupted: a signal came, and a checkpoint is written.
       ValueError: the numbers went wrong, see TrainingConfig.on_nan.
     """
     self.agreement.check_step(self.step)
     self.best.mend(self.step)
     with self.requests.listening(self.config.save_checkpoints_secs):
-      while not self.is_done:  # Once more whenever it has rolled back.
+      while not self.is_done:  # Once more after each rollback.
         with self._open(source, log_to) as (iterator, log):
           for boundary in self._boundaries():
             statistics = self.train_steps(
@@ -174,13 +174,13 @@ class Trainer:
             if self._is_rolled_back(statistics, source):
               break
             self._pause(log, is_at_boundary=self.step == boundary)
-      # One may have come while the last checkpoint was written. And no worker
-      # goes on, to read the best weights, before the chief is here.
+      # A signal may have come during the last checkpoint. This is a barrier as
+      # well: workers read the best weights once the chief has written them.
       self._stop_if_asked(self.requests.take().signal_name)
 
   @property
   def is_done(self):
-    """Whether all steps are taken, or a Monitor has lost its patience."""
+    """Returns whether all steps are taken, or early stopping ends the run."""
     return self.step >= self.config.num_train_steps or bool(
       self.monitor and self.monitor.is_out_of_patience
     )
@@ -195,7 +195,7 @@ class Trainer:
       yield iter(self.batches(source, failure)), log
 
   def _boundaries(self):
-    """Yields the next step after which there is work to do, until the last."""
+    """Yields the next step after which Python has work, until the last."""
     while not self.is_done:
       yield self.step + self.config.steps_until_boundary(self.step)
 
@@ -205,10 +205,10 @@ class Trainer:
     Takes fewer when a request comes, or after a step that is not finite.
 
     Args:
-      iterator: of what devices.distribute_batches returns.
+      iterator: over the dataset of devices.distribute_batches.
       num_steps: int.
-      sums: interval.Sums to go on adding to, so that it does not matter where a
-        pause was; zeros if None.
+      sums: interval.Sums to add to, so that pauses do not change them; zeros if
+        None.
 
     Returns:
       interval.Statistics of numpy arrays.
@@ -221,7 +221,7 @@ class Trainer:
       tf.constant(num_steps, tf.int64),
       tf.nest.map_structure(tf.constant, sums),
     )
-    # Traced before the clock starts: that is this worker's own time.
+    # Traced before the timeout starts: tracing is not waiting for others.
     self.inner_loop.take.get_concrete_function(*args)
     self.inner_loop.steps_taken.assign(self.step)
     watchdog = devices.watchdog_of(self.strategy)
@@ -234,10 +234,10 @@ class Trainer:
     """Lets the NaN policy handle a step that is not finite.
 
     Returns:
-      Whether it has gone back to an earlier step.
+      Whether the run has gone back to an earlier step.
 
     Raises:
-      ValueError: it ends the run.
+      ValueError: the policy ends the run.
     """
     if statistics.is_finite:
       return False
@@ -251,7 +251,7 @@ class Trainer:
 
   def _pause(self, log, is_at_boundary):
     """Evaluates, reports, saves and stops, as far as each is due."""
-    # Evaluated first: it may say that this step is the last.
+    # Evaluation comes first, since it may make this step the last.
     is_best = self._is_time_to_evaluate() and self._evaluate(log)
     if self._is_time(self.config.log_every_steps):
       log.write(self.interval.close(self.step, self.config))
@@ -264,7 +264,7 @@ class Trainer:
     self._stop_if_asked(request.signal_name)
 
   def _is_time(self, num_steps):
-    """Whether a thing is due that is done every `num_steps`, and at the end."""
+    """Returns whether work of every `num_steps` and of the last step is due."""
     return self.is_done or (num_steps and self.step % num_steps == 0)
 
   def _is_time_to_evaluate(self):
@@ -279,10 +279,10 @@ class Trainer:
     return is_best
 
   def _stop_if_asked(self, signal_name):
-    """Ends a run whose place is saved, if a signal asked for it.
+    """Ends a run that is saved, if a signal asked for it.
 
     Raises:
-      signals.Interrupted: one did.
+      signals.Interrupted: a signal asked for it.
     """
     if signal_name:
       raise signals.Interrupted(
@@ -293,7 +293,7 @@ class Trainer:
   # Batches
 
   def _describe_batch(self, step, source):
-    """Where a step's batch comes from."""
+    """Says which records a step's batch has."""
     numbers = self.order(source).batch(step + self.data_offset)
     shown = sorted(int(number) for number in numbers[:MAX_SHOWN_RECORDS])
     text = sources.describe_examples(source, shown)
@@ -311,7 +311,7 @@ class Trainer:
 
     Args:
       source: see `fit`.
-      failure: devices.Failure that remembers what goes wrong with them.
+      failure: devices.Failure that remembers their error.
     """
     config = self.config
     order = self.order(source)

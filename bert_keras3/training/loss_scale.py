@@ -12,7 +12,7 @@ class LossScale:
 
   Gradients below 6e-8 vanish in float16, so the loss is scaled up before the
   backward pass and the gradients down after it. A step whose gradients
-  overflow is skipped, its batch consumed: the place in the data and the
+  overflow is skipped, its batch consumed: the position in the data and the
   learning rate stay functions of the step number.
   """
 
@@ -26,11 +26,11 @@ class LossScale:
 
   @property
   def is_active(self):
-    """Whether gradients are scaled, and overflowing steps skipped."""
+    """Returns whether gradients are scaled, and overflowing steps skipped."""
     return bool(self._variables)
 
   def may_shrink(self):
-    """Whether a smaller scale could cure gradients that are not finite."""
+    """Returns whether a smaller scale could make gradients finite again."""
     if not self._variables:
       return tf.constant(False)
     return self._variables["scale"] > MIN_LOSS_SCALE
@@ -40,7 +40,7 @@ class LossScale:
     return {k: float(v.numpy()) for k, v in self._variables.items()}
 
   def restore(self, state):
-    """Takes back what `state` returned."""
+    """Sets the variables from a dict that `state` returned."""
     for name, variable in self._variables.items():
       variable.assign(state.get(name, variable))
 
@@ -55,7 +55,7 @@ class LossScale:
     return [gradient / self._variables["scale"] for gradient in gradients]
 
   def adapt(self, is_finite):
-    """Shrinks the scale after a step that overflowed, or in time doubles it."""
+    """Halves the scale after an overflow, doubles it after many good steps."""
     if not self._variables:
       return
     scale, good_steps = self._variables.values()

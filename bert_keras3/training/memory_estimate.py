@@ -1,4 +1,4 @@
-"""Memory: how much training takes, and how much there is."""
+"""Estimates the memory that training takes, and reads how much is free."""
 
 import dataclasses
 import math
@@ -18,17 +18,17 @@ class MemoryEstimate:
 
   @property
   def total(self):
-    """Bytes of all."""
+    """Returns the sum."""
     return self.weights + self.slots + self.gradients + self.activations
 
 
 def estimate_memory(trainer, batch):
-  """What the weights and one micro-batch take on one device.
+  """Estimates the memory of the weights and one micro-batch on one device.
 
-  On a CPU, for 26 pairs of shape and batch of one to four layers, it was 0.97
-  to 1.29 times what a process grew by in its first steps, less the 110 MB that
-  tracing takes (1.6 times where a width of 16 went with 30,522 words). XLA's
-  fused kernels need less. Micro-batches count as if there was one at a time.
+  On a CPU, for 26 pairs of model (one to four layers) and batch, it was 0.97 to
+  1.29 times the growth of a process in its first steps, less the 110 MB that
+  tracing takes (1.6 times for a width of 16 with 30,522 words). XLA's fused
+  kernels need less. One micro-batch is assumed to be in memory at a time.
 
   Args:
     trainer: loop.Trainer.
@@ -46,7 +46,7 @@ def estimate_memory(trainer, batch):
   policy = trainer.model.dtype_policy
   compute_bytes = tf.as_dtype(policy.compute_dtype).size
   bert_config = trainer.model.config
-  # Half a layer more, for what is there between two kept tensors.
+  # Half a layer more, for temporary tensors.
   layers = bert_config.num_hidden_layers + 0.5
   of_layers = (
     layers * num_tokens * _token_bytes(bert_config, length, compute_bytes)
@@ -55,30 +55,30 @@ def estimate_memory(trainer, batch):
   return MemoryEstimate(
     weights=num_bytes(trainer.weights),
     slots=num_bytes(trainer.slots),
-    # Themselves, and their clipped copies or the sums over micro-batches.
+    # Gradients, and their clipped copies or the sums over micro-batches.
     gradients=2 * num_bytes(trainer.trainable),
     activations=int(of_layers) + of_head,
   )
 
 
 def _token_bytes(bert_config, length, compute_bytes):
-  """What a layer keeps of a token for the backward pass.
+  """Counts the bytes that a layer keeps of a token for the backward pass.
 
-  The account of arXiv 2205.05198, section 4.1, for the operations of
-  modeling.py: nothing is computed again, no kernels are fused.
+  As in arXiv 2205.05198, section 4.1, for the operations of modeling.py:
+  nothing is computed again, no kernels are fused.
   """
   width = (
-    # Input, query, key, value, context and output of attention; of each of
-    # two dropouts what is scaled, and the zeros for the rest.
+    # Input, query, key, value, context and output of attention; for each of
+    # two dropouts the scaled values, and the zeros for the rest.
     10 * compute_bytes
-    # Of two normalisations, in float32.
+    # Two normalisations, in float32.
     + 5 * 4
     # Dropouts' masks.
     + 2
   )
   # Before GELU; its cube, its tanh and two products; after it.
   intermediate = 6 * compute_bytes
-  # Softmax in float32; it scaled, zeros, and after dropout; the mask.
+  # Softmax in float32; for dropout the scaled one, zeros, the result, the mask.
   score = 4 + 3 * compute_bytes + 1
   return (
     bert_config.hidden_size * width
@@ -88,7 +88,7 @@ def _token_bytes(bert_config, length, compute_bytes):
 
 
 def _masked_lm_bytes(bert_config, batch):
-  """What the masked-LM head keeps for a batch, 0 without such a head."""
+  """Counts the bytes that the masked-LM head keeps, 0 without that head."""
   if "masked_lm_positions" not in batch:
     return 0
   num_examples, num_masked = batch["masked_lm_positions"].shape
@@ -105,7 +105,7 @@ def num_bytes(variables):
 
 
 def available_memory(device):
-  """Bytes that are free on a device, None if that is unknown.
+  """Returns the free bytes of a device, None if unknown.
 
   Args:
     device: name of a device, as of a strategy's worker_devices.
@@ -117,7 +117,7 @@ def available_memory(device):
     return None
   number = int(device.rsplit(":", 1)[1])
   physical = tf.config.list_physical_devices("GPU")[number]
-  # TensorFlow knows how much a GPU has only where it was told a limit.
+  # TensorFlow knows the size of a GPU's memory only if a limit is set.
   limits = tf.config.get_logical_device_configuration(physical) or []
   limit = limits[0].memory_limit if limits else None
   if limit is None:
@@ -127,7 +127,7 @@ def available_memory(device):
 
 
 def _machine_memory():
-  """MemAvailable of Linux, None elsewhere."""
+  """Returns the bytes of Linux's MemAvailable, None elsewhere."""
   for line in read_lines("/proc/meminfo"):
     name, _, value = line.partition(":")
     if name == "MemAvailable":
@@ -146,12 +146,12 @@ _GROUP_FILES = (
 
 
 def _group_memory():
-  """Yields what a container's limit leaves."""
+  """Yields the bytes that a container's limit leaves free."""
   for limit_file, used_file in _GROUP_FILES:
     limit, used = read_lines(limit_file), read_lines(used_file)
     if not (limit and used and limit[0].isdigit()):  # Perhaps "max".
       continue
-    # The cache of files is given up before a process is killed.
+    # The kernel drops cached files before it kills a process.
     statistics = read_lines(
       os.path.join(os.path.dirname(limit_file), "memory.stat")
     )
@@ -161,7 +161,7 @@ def _group_memory():
 
 
 def read_lines(path):
-  """Returns the lines of a file of the system, [] if there is no such file."""
+  """Returns the lines of a system file, [] if it cannot be read."""
   try:
     with open(path, encoding="ascii") as file:
       return file.read().splitlines()

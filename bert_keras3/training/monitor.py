@@ -4,13 +4,13 @@ import numpy as np
 
 
 class Monitor:
-  """Evaluates during training, keeps the best weights, says when to stop.
+  """Evaluates during training, knows the best step, says when to stop.
 
   Args:
     evaluate: function without arguments that returns a dict of floats.
-    metric: key of it that decides; larger is better.
-    patience: evaluations without a better one after which training stops; 0
-      for never.
+    metric: key of the dict whose value decides; larger is better.
+    patience: evaluations in a row without a new best that end training; 0 for
+      never.
   """
 
   def __init__(self, evaluate, metric, patience=0):
@@ -21,12 +21,12 @@ class Monitor:
 
   @property
   def best_step(self):
-    """Step with the best metric so far."""
+    """Returns the step with the best metric so far."""
     return self._state["best_step"]
 
   @property
   def is_out_of_patience(self):
-    """Whether training should stop."""
+    """Returns whether training should stop."""
     return 0 < self.patience <= self._state["num_worse"]
 
   def state(self):
@@ -34,14 +34,14 @@ class Monitor:
     return dict(self._state)
 
   def restore(self, state):
-    """Takes back what `state` returned."""
+    """Sets the state from a dict that `state` returned."""
     self._state.update(state)
 
   def check(self, step):
     """Evaluates; returns (results, whether they are the best so far)."""
     results = self.evaluate()
     best, value = self._state["best"], results[self.metric]
-    # False for NaN, which nothing later could beat.
+    # False for NaN, since no later value could be greater.
     is_best = value > (-np.inf if best is None else best)
     if is_best:
       self._state = {"best": value, "best_step": step, "num_worse": 0}

@@ -1,7 +1,7 @@
-"""What a run does about a step whose loss or gradient is not finite.
+"""Policies for a step whose loss or gradient is not finite.
 
-A policy is called with the Trainer, which has just taken that step, and a text
-that says which step it was, its numbers and its batch.
+`handle` gets the Trainer, which has just taken that step, and a text that says
+which step it was, its numbers and its batch.
 """
 
 import enum
@@ -13,7 +13,7 @@ MAX_SKIPPED_STEPS = 20
 
 
 class Outcome(enum.Enum):
-  """Where a run stands after a bad step."""
+  """The position of a run after a bad step."""
 
   SKIPPED = "behind it, its weights unchanged"
   ROLLED_BACK = "at an earlier step, with other batches to come"
@@ -23,7 +23,7 @@ class Stop:
   """Ends the run."""
 
   def handle(self, trainer, trouble):
-    """Explains how to go on.
+    """Raises an error that explains how to go on.
 
     Raises:
       ValueError: always.
@@ -38,7 +38,7 @@ class Stop:
 
 
 class Skip:
-  """Goes on behind the step, which changed nothing."""
+  """Goes on after the step, which changed nothing."""
 
   def __init__(self):
     self._last_step = None
@@ -66,10 +66,10 @@ class Skip:
 
 
 class RollBack:
-  """Returns to the last checkpoint and passes over the batches since.
+  """Returns to the last checkpoint and skips the batches since then.
 
-  As in arXiv 2204.02311, section 5.1: the same batches from another state do
-  not bring the same spike.
+  As in arXiv 2204.02311, section 5.1: from another state, these batches do not
+  cause the spike again.
   """
 
   def __init__(self):
@@ -99,7 +99,7 @@ class RollBack:
         f"{trouble}; that was rolled back {MAX_ROLLBACKS} times in a row; try "
         "a lower --learning_rate"
       )
-    # Batches of rollbacks since that checkpoint are passed over already.
+    # data_offset has the batches that earlier rollbacks skipped.
     next_batch = trainer.step + trainer.data_offset
     trainer.resume(path)
     trainer.data_offset = next_batch - trainer.step

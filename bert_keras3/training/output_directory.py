@@ -1,4 +1,4 @@
-"""The output_dir of a run: what it holds, how one starts, resumes, ends."""
+"""The output_dir of a run: its files, and the manifest that identifies it."""
 
 import hashlib
 import importlib.metadata
@@ -15,18 +15,18 @@ from bert_keras3.weights import checkpoints
 MANIFEST = "run_manifest.json"
 CONFIG = "bert_config.json"
 FINAL_CHECKPOINT = "bert_model.ckpt"
-# Settings that came later than the first runs, and what these did. A manifest
-# without one, or a script without such a flag, means the same.
+# Flags that are newer than some manifests, and the behaviour before them: the
+# values for a manifest or a script without them.
 LATER_SETTINGS = {
   "skip_bad_records": False,
   "special_tokens_in_text": "split",
 }
-# What a run may change on its way; manifests of earlier versions have it.
+# Flags that a resumed run may change; manifests of earlier versions have them.
 FORMER_SETTINGS = ("on_nan",)
-# What a process leaves that is killed while it writes a file.
+# Files that a process leaves when it is killed while writing.
 LEFTOVERS = "*.incomplete-*"
-# What --overwrite_output_dir deletes. bert_config.json is written again anyway,
-# and may be the very file that --bert_config_file names.
+# Files that --overwrite_output_dir deletes. bert_config.json is not among them:
+# it is written again, and --bert_config_file may name this very file.
 RUN_FILES = (
   MANIFEST,
   "best_model.ckpt.*",
@@ -56,7 +56,7 @@ def open_directory(path, settings, data_files, may_write):
   Args:
     path: the directory, local or remote.
     settings: dict from flag name to value of all flags that decide the result.
-    data_files: paths of the files that decide it too.
+    data_files: paths of the files that decide the result as well.
     may_write: whether this process may write there: of several workers one may,
       and in a rehearsal none.
 
@@ -74,7 +74,7 @@ def open_directory(path, settings, data_files, may_write):
 class OutputDirectory:
   """An output_dir that knows which run it holds.
 
-  Args: as those of `open_directory`.
+  Args: see `open_directory`.
   """
 
   def __init__(self, path, settings, data_files):
@@ -93,7 +93,7 @@ class OutputDirectory:
     }
 
   def open(self, overwrite=False):
-    """Finds out what the directory holds.
+    """Checks whether the directory holds this run, and how far it is.
 
     Args:
       overwrite: delete the run in it first.
@@ -117,7 +117,7 @@ class OutputDirectory:
 
   @property
   def log_dir(self):
-    """Path for the training log, None where nothing may be written."""
+    """Returns the directory of the training log, None if read-only."""
     return self.path
 
   def save(self, name, write):
@@ -125,7 +125,7 @@ class OutputDirectory:
 
     Args:
       name: of the file.
-      write: function of its path.
+      write: function that gets the path.
     """
     tf.io.gfile.makedirs(self.path)
     write(os.path.join(self.path, name))
@@ -151,7 +151,7 @@ class OutputDirectory:
     action(*args)
 
   def copy_vocab(self, vocab_file):
-    """Gives the run its vocabulary, as a vocab.txt whatever it was."""
+    """Copies the vocabulary as vocab.txt, converting one in JSON."""
     if not vocab_file.endswith(".json"):
       self.copy(vocab_file, "vocab.txt")
       return
@@ -159,10 +159,10 @@ class OutputDirectory:
     self.write("vocab.txt", "".join(f"{token}\n" for token in tokens))
 
   def check_settings(self, names):
-    """Makes sure that what was trained here, if anything, was the same thing.
+    """Checks that the run in the directory, if any, had these settings.
 
     Args:
-      names: the settings that a use of the model depends on.
+      names: settings that must have the values of this run.
 
     Raises:
       ValueError: the run in the directory has another value.
@@ -181,7 +181,7 @@ class OutputDirectory:
 
   @property
   def is_finished(self):
-    """Whether training has ended here."""
+    """Returns whether training has ended here."""
     found = self._read()
     return bool(found and found["finished"])
 
@@ -199,7 +199,7 @@ class OutputDirectory:
       self.write(MANIFEST, _to_json(found))
 
   def _remove(self, patterns):
-    """Deletes the files of those names, and nothing else."""
+    """Deletes the files that match patterns, and nothing else."""
     for pattern in patterns:
       for file in checkpoints.list_files(self.path, pattern):
         tf.io.gfile.remove(file)
@@ -245,7 +245,7 @@ class OutputDirectory:
 
 
 class ReadOnlyDirectory(OutputDirectory):
-  """An output_dir that another process writes, or that a rehearsal reads."""
+  """An output_dir to which this process may not write."""
 
   log_dir = None
 
@@ -263,7 +263,7 @@ class ReadOnlyDirectory(OutputDirectory):
 
 
 def _find_problem(manifest):
-  """What a manifest lacks, None if it is whole."""
+  """Says what a manifest lacks, None if nothing."""
   if not isinstance(manifest, dict):
     return "not a JSON object"
   for name in ("settings", "data", "results"):
@@ -284,7 +284,7 @@ def _to_json(manifest):
 
 
 def _fingerprint(path):
-  """Size and a hash of a file; of a large one, of its first and last MiB."""
+  """Returns the size of a file and a hash of its first and last MiB."""
   gfile = tf.io.gfile
   end_bytes = 1 << 20
   size = gfile.stat(path).length
@@ -301,6 +301,3 @@ def _versions():
     "python": platform.python_version(),
     **{name: importlib.metadata.version(name) for name in packages},
   }
-
-
-# How a run starts and ends ----------------------------------------------------

@@ -1,4 +1,4 @@
-"""Requests to a run that come from elsewhere: to save, to stop."""
+"""Requests of signals and of a timer to a run: to save, to stop."""
 
 import contextlib
 import sys
@@ -11,14 +11,14 @@ from bert_keras3.training import signals
 
 
 class Answer(typing.NamedTuple):
-  """What was asked of a run since it last looked."""
+  """The requests since the last call of `Requests.take`."""
 
-  is_asked: bool  # for a checkpoint
+  is_asked: bool  # whether a checkpoint is due
   signal_name: str | None  # of the signal that asked to stop
 
 
 class Requests:
-  """Collects what signals and the clock ask; a run answers between two steps.
+  """Collects requests of signals and a timer, to be handled between two steps.
 
   Args:
     agreement: Agreement of the run's workers.
@@ -35,7 +35,7 @@ class Requests:
 
   @contextlib.contextmanager
   def listening(self, seconds_between_saves):
-    """Collects requests: of signals, and of time if that is not 0."""
+    """Collects requests of signals and of a timer; 0 seconds for no timer."""
     with (
       signals.watch(self.ask_to_stop),
       self._asking_to_save_every(seconds_between_saves),
@@ -50,7 +50,7 @@ class Requests:
     """Asks for a checkpoint and the end of the run."""
     self.stop_signal = signal_name
     self.is_pausing.assign(True)
-    # The signal may have ended whoever reads this, such as `tee`.
+    # The signal may have ended the reader of stderr, such as `tee`.
     with contextlib.suppress(OSError):
       sys.stderr.write(
         f"{signal_name}: saving as soon as possible; a second signal stops at "
@@ -76,8 +76,8 @@ class Requests:
     """Takes the requests; a stop request to any worker stops all of them.
 
     Args:
-      is_at_boundary: whether all workers are at the same step, since no request
-        cut this call short. Several workers answer there only.
+      is_at_boundary: whether all workers are at the same step, as no request
+        cut this call short. Several workers take requests only there.
 
     Returns:
       Answer.
@@ -93,7 +93,7 @@ class Requests:
 
   def _take_own(self):
     was_asked = bool(self.is_pausing.numpy())
-    # In this order: a signal from here on pauses the next steps again.
+    # Reset before reading stop_signal: a later signal pauses the next steps.
     self.is_pausing.assign(False)
     stop_signal = self.stop_signal
     return Answer(was_asked or bool(stop_signal), stop_signal)

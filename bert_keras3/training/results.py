@@ -1,10 +1,10 @@
-"""The file of an evaluation's results, as upstream writes it."""
+"""The format of an evaluation's results, as upstream writes them."""
 
 import numpy as np
 
 
 def format_results(results):
-  """Lines `key = value`, sorted by key, as upstream's eval_results.txt.
+  """Formats lines `key = value`, sorted by key, as upstream's eval_results.txt.
 
   Floats are written as float32, the precision they were computed in.
   """

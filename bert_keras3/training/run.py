@@ -1,4 +1,4 @@
-"""A run: an output_dir, a strategy and a config, with a verb for each deed.
+"""A run: a model in an output_dir, to train, restore, evaluate and export.
 
     run = open_run(config, strategy, data_files)
     run.build(modeling.BertPretrainer, bert_config)
@@ -10,8 +10,8 @@
     run.export(export.export_pretrainer, tokenizer, description)
     run.conclude("files, flags and model fit together")
 
-With `--dry_run` the object is a Rehearsal, whose verbs tell what those of a Run
-would do.
+With `--dry_run` the object is a Rehearsal, whose methods report what those of a
+Run would do.
 """
 
 import os
@@ -36,7 +36,7 @@ def open_run(config, strategy, data_files):
   Args:
     config: configs.RunConfig.
     strategy: tf.distribute strategy, see devices.make_strategy.
-    data_files: paths of the files that decide what weights training ends with.
+    data_files: paths of the files that decide the trained weights.
 
   Returns:
     Run or Rehearsal.
@@ -54,7 +54,7 @@ def open_runs(run_configs, strategy, data_files):
   Args:
     run_configs: list of configs.RunConfig.
     strategy: tf.distribute strategy.
-    data_files: paths of the files that decide what weights training ends with.
+    data_files: paths of the files that decide the trained weights.
 
   Returns:
     List of Run or Rehearsal.
@@ -81,12 +81,12 @@ class Run:
   Attributes:
     config: configs.RunConfig.
     strategy: tf.distribute strategy.
-    directory: output_directory.OutputDirectory, which does nothing in a worker
-      that may not write.
+    directory: output_directory.OutputDirectory, read-only in a worker that is
+      not the chief.
     findings: dry_run.Findings, of a Rehearsal.
     model: head model of `modeling`, once `build` has made it.
-    prediction_step: what evaluation.predict runs on a batch of it.
-    global_step: that the model's weights are of.
+    prediction_step: function of the model for evaluation.predict.
+    global_step: step of the model's weights.
   """
 
   def __init__(self, config, strategy, directory, findings):
@@ -99,15 +99,15 @@ class Run:
     self.global_step = 0
 
   def count_steps(self, num_examples):
-    """Settles the steps of fine-tuning on so many examples.
+    """Sets the numbers of steps of fine-tuning on `num_examples` examples.
 
     Raises:
-      ValueError: the examples do not make one step.
+      ValueError: the examples do not fill one batch.
     """
     self.config = self.config.with_steps(num_examples)
 
   def build(self, head, bert_config, **options):
-    """Makes the model, its initial weights drawn by the seed.
+    """Makes the model, with initial weights drawn from the seed.
 
     Args:
       head: class of `modeling`.
@@ -122,13 +122,12 @@ class Run:
     self.prediction_step = evaluation.prediction_step(self.model)
 
   def describe(self, tell, *args):
-    """Lets a rehearsal tell about data: `tell(findings, config, *args)`."""
+    """Does nothing; a Rehearsal calls `tell(findings, config, *args)`."""
 
   def train(self, source, monitor=None, save_companions=None):
-    """Trains to the end, from where output_dir left off if it did.
+    """Trains to the end, from the newest checkpoint of output_dir if any.
 
-    The weights are those of the last step, or of the best that the monitor
-    found.
+    The weights are those of the last step, or of the monitor's best step.
 
     Args:
       source: sources.Source to train on.
@@ -137,8 +136,8 @@ class Run:
         model, such as its vocabulary; None for nothing.
 
     Raises:
-      ValueError, OSError: see `_begin`; or the numbers went wrong.
-      signals.Interrupted: a signal came, and the run's place is saved.
+      ValueError, OSError: see `_begin`; or the loss is not finite.
+      signals.Interrupted: a signal came, and a checkpoint is written.
     """
     trainer = loop.Trainer(
       self.strategy,
@@ -154,13 +153,15 @@ class Run:
       self.restore()
 
   def restore(self, shared_settings=()):
-    """Loads the final weights of the run, else its newest, else the initial.
+    """Loads the final weights of the run, else its newest checkpoint's.
+
+    Without either it loads the initial weights.
 
     Args:
       shared_settings: flags that the run must have been trained with as well.
 
     Raises:
-      ValueError: there are none, they lack a part of the model, or were
+      ValueError: there are no weights, they lack a part of the model, or were
         trained with other flags.
     """
     self.directory.check_settings(shared_settings)
@@ -172,13 +173,13 @@ class Run:
       )
 
   def load(self):
-    """Loads weights as `restore` does, which may lack a part of the model.
+    """Loads weights as `restore` does, but they may lack a part of the model.
 
     Returns:
-      What checkpoints.load_weights reports.
+      The report of checkpoints.load_weights.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are no weights.
     """
     path, init_checkpoint = self.directory.path, self.config.init_checkpoint
     final = os.path.join(path, output_directory.FINAL_CHECKPOINT)
@@ -195,7 +196,7 @@ class Run:
     )
 
   def evaluate(self, compute, *args):
-    """Returns `compute(run, *args)`, a dict of results that it has written."""
+    """Calls `compute(run, *args)`, which writes and returns a dict."""
     return compute(self, *args)
 
   def perform(self, action, *args):
@@ -209,12 +210,12 @@ class Run:
     self.directory.tell(f"exported to {export_dir}")
 
   def report(self, results, suffix="", summary=None):
-    """Writes, keeps and prints the results of an evaluation.
+    """Writes results to eval_results.txt and the manifest, and prints them.
 
     Args:
       results: dict of numbers.
       suffix: of `eval_results.txt` and of the manifest's keys.
-      summary: text to print instead of the file's lines, None for these.
+      summary: text to print instead of the file's lines, or None.
     """
     text = format_results({"global_step": self.global_step, **results})
     self.directory.write(f"eval_results{suffix}.txt", text)
@@ -231,10 +232,10 @@ class Run:
       self.directory.tell(text)
 
   def conclude(self, summary, output_dir=None):
-    """Gives the verdict of a rehearsal."""
+    """Does nothing; a Rehearsal prints its verdict."""
 
   def _begin(self, trainer):
-    """Gives a trainer the weights to go on from.
+    """Loads the weights that a trainer starts from.
 
     Returns:
       Whether there is anything left to train.
@@ -261,7 +262,7 @@ class Run:
     return True
 
   def _skip(self):
-    """Notes that there is nothing to train."""
+    """Does nothing; a Rehearsal reports that training is finished."""
 
   def _fit(self, trainer, source, save_companions):
     """Trains to the end and writes the final weights; returns their step."""
@@ -281,13 +282,13 @@ class Run:
 
 
 class Rehearsal(Run):
-  """A Run that writes nothing and tells what the run would do and need.
+  """A Run that writes nothing and reports what the run would do and need.
 
-  It takes a few real steps to measure their time, so its model is spoilt.
+  It takes a few real steps to measure their time, which changes its model.
   """
 
   def describe(self, tell, *args):
-    """Tells about data: `tell(findings, config, *args)`."""
+    """Reports about data: calls `tell(findings, config, *args)`."""
     tell(self.findings, self.config, *args)
 
   def evaluate(self, compute, *args):
@@ -307,14 +308,14 @@ class Rehearsal(Run):
         print(text)
 
   def conclude(self, summary, output_dir=None):
-    """Gives the verdict.
+    """Prints the verdict.
 
     Args:
-      summary: what is true if there are no problems.
+      summary: sentence to print if there are no problems.
       output_dir: directory of all seeds' runs, None for the run's own.
 
     Raises:
-      ValueError: there are problems; has all of them.
+      ValueError: there are problems; its text lists them.
     """
     output_dir = output_dir or self.config.output_dir
     dry_run.check_output_dir(self.findings, output_dir)
@@ -335,7 +336,7 @@ class Rehearsal(Run):
 
 
 def _check_apart(init_checkpoint, output_dir):
-  """Refuses to write where the initial weights lie: a run would replace them.
+  """Refuses an output_dir that holds the initial weights.
 
   Raises:
     ValueError: the checkpoint lies in the run's directory.
@@ -351,9 +352,9 @@ def _check_apart(init_checkpoint, output_dir):
 
 
 def _save_config(directory, config):
-  """Writes bert_config.json, unless it is there and says the same.
+  """Writes bert_config.json, unless the file there has equal values.
 
-  --bert_config_file may be this very file, whose owner knows it as it is.
+  --bert_config_file may be this very file, which stays as the user wrote it.
   """
   path = os.path.join(directory.path, output_directory.CONFIG)
   if tf.io.gfile.exists(path):

@@ -3,9 +3,9 @@
     with signals.watch(requests.ask_to_stop):
       ...
 
-Python runs its own handlers between two lines of the main thread, which may be
-inside TensorFlow for many minutes. So a thread reads what the system's handler
-writes, and can pass the request on meanwhile.
+Python runs signal handlers in the main thread between two bytecodes, but that
+thread may be inside TensorFlow for many minutes. So another thread reads the
+file descriptor to which the C handler writes, and passes the request on.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ import signal
 import socket
 import threading
 
-# "Try again" of BSD's sysexits.h, so that no scheduler takes the run for done.
+# EX_TEMPFAIL of BSD's sysexits.h, so that no scheduler takes the run for done.
 EXIT_STATUS = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
-  """A run was asked to stop and has saved its place."""
+  """A signal asked a run to stop, and its checkpoint is written."""
 
 
 @contextlib.contextmanager
@@ -38,11 +38,11 @@ def watch(on_signal):
     return
   receiver, sender = socket.socketpair()
   sender.setblocking(False)
-  # The descriptor first and last: no signal should find handlers without it.
+  # Set before the handlers and reset after them, so that no signal is lost.
   old_descriptor = signal.set_wakeup_fd(
     sender.fileno(), warn_on_full_buffer=False
   )
-  # What a handler does is of no account, but without one the process ends.
+  # The handlers do nothing, but without them a signal would end the process.
   handlers = {x: signal.signal(x, lambda *_: None) for x in SIGNALS}
   listener = threading.Thread(
     target=_listen, args=(receiver, on_signal), daemon=True

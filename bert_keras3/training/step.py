@@ -2,9 +2,9 @@
 
 A device gets its share of the global batch as [micro_batches, rows, ...].
 
-1. Add up what all labels of the global batch count. These denominators depend
-   on labels alone and come first, so that the gradient is that of the true
-   global mean, however the batch is split.
+1. Add up the weights of all labels of the global batch. These denominators
+   depend on labels alone and come first, so that the gradient is that of the
+   true global mean, however the batch is split.
 2. Run forward and backward of one micro-batch after the other, and add up.
 3. Add up the gradients of all replicas, once, and clip them by global norm.
 4. Update every copy of every variable.
@@ -74,14 +74,14 @@ class TrainStep:
     )
     self.slots = self.optimizer.create_slots(self.trainable)
     self.loss_scale = loss_scale.LossScale(model.dtype_policy)
-    # Else the run ends, and no checkpoint gets the weights of a bad update.
+    # With --on_nan=stop the run ends instead; no checkpoint has a bad update.
     self.skips_updates = self.loss_scale.is_active or config.on_nan != "stop"
     self.gradients = tf.function(
       self.compute_gradients, jit_compile=jit_compile or None
     )
 
   def __call__(self, batch, step):
-    """Takes the step.
+    """Takes one training step.
 
     Args:
       batch: dict of [micro_batches, rows, ...], this replica's share.
@@ -168,7 +168,7 @@ class TrainStep:
     variables = [variable.value for variable in self.trainable.values()]
     gradients = tape.gradient(scaled, variables)
     return PartialSums(
-      # TensorFlow has those of tables as IndexedSlices.
+      # Gradients of embedding tables are tf.IndexedSlices.
       [tf.convert_to_tensor(gradient) for gradient in gradients],
       loss,
       self.model.stack_metrics(terms),

@@ -1,4 +1,4 @@
-"""Where a run keeps its checkpoints; of several workers the chief writes."""
+"""The checkpoints of a run; of several workers, only the chief writes them."""
 
 import os
 
@@ -7,7 +7,7 @@ from bert_keras3.weights import checkpoints
 
 
 def open_store(strategy, output_dir, keep_checkpoint_max):
-  """Returns the Store of this process: only the chief's one writes."""
+  """Returns the Store of this process; only the chief's writes."""
   make = Store if devices.is_chief(strategy) else ReadOnlyStore
   return make(output_dir, keep_checkpoint_max)
 
@@ -44,15 +44,15 @@ class Store:
 
   @property
   def best_path(self):
-    """Prefix of the best weights."""
+    """Returns the prefix of the best weights."""
     return os.path.join(self.output_dir, "best_model.ckpt")
 
   def save_best(self, weights, step):
-    """Writes the weights of a step as the best ones."""
+    """Writes best_model.ckpt, the best weights so far, of `step`."""
     checkpoints.save(self.best_path, weights, step)
 
   def read_best_step(self):
-    """Returns the step of the best weights, 0 if they are not there whole."""
+    """Returns the step of the best weights, 0 if missing or damaged."""
     try:
       return checkpoints.read_global_step(self.best_path)
     except (FileNotFoundError, ValueError):
@@ -63,7 +63,7 @@ class ReadOnlyStore(Store):
   """The Store of a worker that is not the chief."""
 
   def save(self, state, step, extra):
-    """Leaves it to the chief."""
+    """Does nothing; the chief writes."""
 
   def save_best(self, weights, step):
-    """Leaves it to the chief."""
+    """Does nothing; the chief writes."""

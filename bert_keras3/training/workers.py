@@ -1,10 +1,10 @@
-"""Ends a worker whose peers do not come, end, or stand still.
+"""Timeouts that end a worker whose peers do not start, end too soon, or hang.
 
 A collective operation waits for all workers inside one call of TensorFlow that
-Python cannot interrupt, for as long as it takes. So a thread looks whether this
-worker gets on while it waits, and ends the process if it does not. TensorFlow's
-own heartbeats tell after some ten seconds of a peer that is gone, but not of
-one that lives and does nothing.
+has no timeout and that Python cannot interrupt. So a thread watches whether
+this worker makes progress while it waits, and ends the process if not.
+TensorFlow's own heartbeats detect a peer that is gone after some ten seconds,
+but not one that hangs.
 """
 
 import concurrent.futures
@@ -17,14 +17,14 @@ import sys
 import threading
 import time
 
-# Of the thread's looking, so that short timeouts are met as well.
+# How often the thread looks, so that short timeouts are kept as well.
 LOOKS_PER_TIMEOUT = 20
 MAX_SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_ANSWER = 1.0
 SECONDS_BETWEEN_CALLS = 0.25
-# What collective operations raise for a peer that is gone.
+# Errors that collective operations raise for a peer that is gone.
 _LOSSES = ("AbortedError", "DeadlineExceededError", "UnavailableError")
-# And what they raise for other things as well.
+# Errors that they raise for other reasons as well.
 _LOSSES_IF_COLLECTIVE = (
   "CancelledError",
   "FailedPreconditionError",
@@ -42,14 +42,14 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """The workers of a run, seen by one of them."""
+  """The addresses of a run's workers, seen from one of them."""
 
   port: int  # of this worker
-  peers: tuple  # "HOST:PORT" of the others
+  peers: tuple[str, ...]  # "HOST:PORT" of the others
 
   @classmethod
   def from_tf_config(cls, tf_config):
-    """Reads what TF_CONFIG holds: a dict with `cluster` and `task`.
+    """Reads the dict of TF_CONFIG, with `cluster` and `task`.
 
     Raises:
       AttributeError, LookupError, TypeError, ValueError: it lacks a part.
@@ -66,7 +66,7 @@ class Cluster:
 
 
 def end_process(sentence):
-  """Writes why and ends the process, whatever its main thread is caught in."""
+  """Prints an error and ends the process, even if its main thread hangs."""
   script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
   sys.stdout.flush()
   sys.stderr.write(f"{script}: error: {sentence}\n")
@@ -75,21 +75,22 @@ def end_process(sentence):
 
 
 def gather(cluster, timeout):
-  """Waits until every worker has been there; TensorFlow would, for an hour.
+  """Waits until every worker has opened its port.
 
-  And it would wait with Python's lock, so that no thread could end it.
+  TensorFlow would wait for an hour, and hold the GIL, so that no thread could
+  end the process.
 
   Args:
     cluster: Cluster.
     timeout: seconds.
 
   Raises:
-    ConnectionError: some did not come.
+    ConnectionError: a worker did not start in time.
     OSError: this worker's port is taken.
   """
   deadline = time.monotonic() + timeout
   missing = cluster.peers
-  # Peers that come before TensorFlow has opened the port find it open too.
+  # Peers that look before TensorFlow opens the port find it open too.
   with _listen(cluster.port):
     while missing := _find_silent(missing):
       if time.monotonic() > deadline:
@@ -115,7 +116,7 @@ def _listen(port):
 
 
 def _find_silent(peers):
-  """Those of some addresses at which nothing listens."""
+  """Returns the addresses at which nothing listens."""
   if not peers:
     return ()
   with concurrent.futures.ThreadPoolExecutor(len(peers)) as pool:
@@ -143,16 +144,16 @@ class Watchdog:
 
   @contextlib.contextmanager
   def waiting(self, locate=None):
-    """Expects progress until the block is left; entering another is some.
+    """Starts the timeout for a block; nested blocks reset it.
 
     Args:
-      locate: function that returns the place in the run ("after step 7"),
-        called in another thread. When it changes, that is progress.
+      locate: function that returns the position in the run ("after step 7");
+        called in another thread. A new position resets the timeout.
 
     Raises:
       ConnectionError: TensorFlow has lost a peer.
     """
-    # TensorFlow enters scopes in threads of its own, which the main one awaits.
+    # TensorFlow enters scopes in its own threads; the main thread awaits them.
     is_main = threading.current_thread() is threading.main_thread()
     if not self.peers or not is_main:
       yield
@@ -180,13 +181,13 @@ class Watchdog:
       time.sleep(pause)
       wait = self._wait
       is_late = wait and wait.seconds() > self.timeout
-      if is_late and wait is self._wait:  # Not over in this very moment.
+      if is_late and wait is self._wait:  # It has not ended meanwhile.
         said = f"stood still for {self.timeout:g} seconds of --worker_timeout"
         self._end(self._describe(wait, said))
         return
 
   def _describe(self, wait, said):
-    # One that lives and does nothing answers as well.
+    # A worker that hangs may still accept connections.
     suspects = _find_silent(self.peers) or self.peers
     names = ("one of " if len(suspects) > 1 else "") + ", ".join(suspects)
     return (
@@ -198,14 +199,14 @@ class Watchdog:
 
 @contextlib.contextmanager
 def starting(cluster, timeout):
-  """Waits for the workers, then expects TensorFlow to join them in the block.
+  """Waits for the workers, then limits the time for TensorFlow to join them.
 
-  That takes moments. Should one end just then, this process ends after
-  `timeout` seconds with status 1: TensorFlow holds Python's lock, and what can
-  still end it has no words, which are therefore said before.
+  Joining takes moments. If a worker ends just then, this process ends after
+  `timeout` seconds with status 1: TensorFlow holds the GIL, and only
+  faulthandler can end the process, without a message, which is printed first.
 
   Raises:
-    ConnectionError: some did not come.
+    ConnectionError: a worker did not start in time, or ended.
     OSError: this worker's port is taken.
   """
   gather(cluster, timeout)
@@ -215,7 +216,7 @@ def starting(cluster, timeout):
     "--worker_timeout with status 1\n"
   )
   sys.stderr.flush()
-  with open(os.devnull, "w") as nowhere:  # A traceback would tell nothing.
+  with open(os.devnull, "w") as nowhere:  # Hides a traceback of no use.
     faulthandler.dump_traceback_later(timeout, exit=True, file=nowhere)
     try:
       yield
@@ -230,7 +231,7 @@ def starting(cluster, timeout):
 
 
 class _Wait:
-  """A time of waiting: where in the run it is, and since when."""
+  """A wait for other workers: its position in the run and its timer."""
 
   def __init__(self, locate):
     self.place = locate()
@@ -241,14 +242,14 @@ class _Wait:
     self._start = time.monotonic()
 
   def look(self):
-    """Finds out the place; the clock starts again if it has changed."""
+    """Updates the position; resets the timer if it has changed."""
     place = self._locate()
     if place != self.place:
       self.place = place
       self.start_clock()
 
   def seconds(self):
-    """Since the last progress."""
+    """Returns the seconds since the last progress."""
     self.look()
     return time.monotonic() - self._start
 
@@ -261,12 +262,12 @@ def _is_loss(error):
 
 
 def _answers(address):
-  """Whether something listens at "HOST:PORT"."""
+  """Returns whether something listens at "HOST:PORT"."""
   host, _, port = address.rpartition(":")
   target = (host.strip("[]"), int(port))
   try:
     with socket.create_connection(target, SECONDS_TO_ANSWER) as caller:
-      # A port that is free may be given to the caller, which then meets itself.
+      # A free port may become the caller's, which then connects to itself.
       return caller.getsockname() != caller.getpeername()
   except OSError:
     return False
