@@ -48,8 +48,9 @@ def main():
 def parse_options():
   """Returns the options of the command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  for name in ("task_name", "data_dir", "model_dir"):
-    parser.add_argument(f"--{name}", required=True)
+  parser.add_argument("--task_name", required=True)
+  parser.add_argument("--data_dir", required=True)
+  parser.add_argument("--model_dir", required=True)
   parser.add_argument("--output_file")
   parser.add_argument("--seeds", default="1")
   parser.add_argument("--max_seq_length", type=int, default=128)
