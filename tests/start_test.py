@@ -84,6 +84,19 @@ def test_a_defect_keeps_its_traceback(tmp_path, project_root):
   assert "Traceback" in result.stderr and "not a number" in result.stderr
 
 
+def test_a_script_may_be_called_through_a_link(tmp_path, project_root):
+  link = tmp_path / "classify.py"
+  link.symlink_to(pathlib.Path(project_root, "run_classifier.py"))
+  result = subprocess.run(
+    [sys.executable, str(link), "--task_name=mrpc", "--output_dir=out"],
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 1
+  assert result.stderr.startswith("classify: error: nothing to do: pass ")
+  assert result.stderr.count("\n") == 1
+
+
 def error_of(function):
   try:
     function()

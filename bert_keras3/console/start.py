@@ -17,7 +17,7 @@ from bert_keras3.training import signals
 # Flags are listed under the script that calls `run`, not under this module.
 absl_flags.disclaim_key_flags()
 
-_PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 # Beside the package, where an installation has other projects' files as well.
 _ROOT_MODULES = ("modeling", "optimization", "tokenization")
 
@@ -104,7 +104,7 @@ def is_users_mistake(error):
   module, the stand-alone `tokenization.py` included, would have to import.
   """
   *_, (frame, line_number) = traceback.walk_tb(error.__traceback__)
-  path = os.path.abspath(frame.f_code.co_filename)
+  path = os.path.realpath(frame.f_code.co_filename)
   source = linecache.getline(path, line_number).strip()
   return _is_ours(path, frame.f_globals) and source.startswith("raise ")
 

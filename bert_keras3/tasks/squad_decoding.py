@@ -3,8 +3,8 @@
 Upstream's `write_predictions` looks at every pair of positions in a loop and
 tokenises the words of every candidate anew. Here the pairs of all windows are
 ranked as arrays and every context is normalised once. The results are
-upstream's, exact ties included, but for what the README lists under
-"Differences from upstream".
+upstream's, exact ties included, but for the differences that
+docs/differences.md lists.
 
     decoded = squad_decoding.decode(
       examples, windows, start_logits, end_logits, tokenizer, config
