@@ -27,13 +27,14 @@ FLAG = r"(?m)^ +-\S+"
 
 # As anybody may write one.
 FOREIGN_MODULE = """
-def fail():
+def fail(config):
   raise ValueError("foreign words")
 """
 RUN_FOREIGN_MODULE = """
 import foreign
 from bert_keras3.console import start
-start.run(foreign.fail, lambda: None)
+from bert_keras3.data import fields
+start.run(foreign.fail, fields.Config)
 """
 
 PRINT_PATHS = """
