@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras3.data import features
-from bert_keras3.data import order as order_module
+from bert_keras3.data import order
 from bert_keras3.data import records
-from bert_keras3.training import devices as device_strategy
+from bert_keras3.training import devices
 from bert_keras3.training import memory_estimate
 from bert_keras3.training import output_directory
-from bert_keras3.weights import checkpoints as checkpoint_io
+from bert_keras3.weights import checkpoints
 
 # Steps that trace and compile the graph and fill the prefetch buffer.
 WARMUP_STEPS = 3
@@ -177,7 +177,7 @@ def describe_weights(variables, init_checkpoint):
     variables: collection of checkpoint names.
     init_checkpoint: see checkpoints.resolve.
   """
-  shapes = checkpoint_io.open_reader(init_checkpoint).shapes
+  shapes = checkpoints.open_reader(init_checkpoint).shapes
   new = [name for name in variables if name not in shapes]
   heads = [name for name in variables if not name.startswith("bert/")]
   if not new:
@@ -202,10 +202,10 @@ def _tell_plan(findings, trainer, num_examples):
   findings.tell(
     "examples", f"{size * left}, that is {epochs:.3g} epochs of {num_examples}"
   )
-  checkpoints = str(count_checkpoints(config, trainer.step))
+  count = str(count_checkpoints(config, trainer.step))
   if trainer.monitor:
-    checkpoints += ", and one for each evaluation that is the best so far"
-  findings.tell("checkpoints", checkpoints)
+    count += ", and one for each evaluation that is the best so far"
+  findings.tell("checkpoints", count)
 
 
 # Memory -----------------------------------------------------------------------
@@ -227,10 +227,10 @@ def check_memory(findings, trainer, batch):
     f"{format_bytes(estimate.total)} a device ({', '.join(sizes)}) for "
     f"sequences of {length}",
   )
-  devices = trainer.strategy.extended.worker_devices
+  names = trainer.strategy.extended.worker_devices
   # Logical CPUs share the memory of one machine.
-  sharers = len(devices) if "CPU" in devices[0] else 1
-  available = memory_estimate.available_memory(devices[0])
+  sharers = len(names) if "CPU" in names[0] else 1
+  available = memory_estimate.available_memory(names[0])
   if available is None:
     findings.tell("memory, available", "unknown; the measured steps show it")
     return True
@@ -262,19 +262,19 @@ def choose_batches(trainer, source):
     among them one of each shape, and MEASURED_STEPS batches.
   """
   config = trainer.config
-  order = order_module.training_order(
+  batch_order = order.training_order(
     source, config.train_batch_size, config.seed
   )
   first = trainer.step + trainer.data_offset
   if not features.vary(source.specs):
     steps = range(first, first + WARMUP_STEPS + MEASURED_STEPS)
-    numbers = [order.batch(step) for step in steps]
+    numbers = [batch_order.batch(step) for step in steps]
     return numbers[:WARMUP_STEPS], numbers[WARMUP_STEPS:]
   left = max(1, min(SAMPLED_STEPS, config.num_train_steps - trainer.step))
-  batches = [order.batch(step) for step in range(first, first + left)]
+  batches = [batch_order.batch(step) for step in range(first, first + left)]
   batches.sort(key=lambda numbers: source.lengths[numbers].max())
-  places = (np.arange(MEASURED_STEPS) + 0.5) * left / MEASURED_STEPS
-  measured = [batches[place] for place in places.astype(int)]
+  ranks = (np.arange(MEASURED_STEPS) + 0.5) * left / MEASURED_STEPS
+  measured = [batches[rank] for rank in ranks.astype(int)]
   by_length = np.argsort(source.lengths, kind="stable")
   longest = np.resize(by_length[::-1], config.train_batch_size)
   shapes = {_bucket(source, numbers): numbers for numbers in measured}
@@ -308,7 +308,7 @@ def measure_steps(trainer, source, warmup, measured, clock=time.monotonic):
 
   first_step = trainer.step
   iterator = iter(
-    device_strategy.distribute_batches(
+    devices.distribute_batches(
       trainer.strategy,
       batches,
       source.specs,
@@ -404,10 +404,10 @@ def forecast_answers(findings, answer, examples, output_file):
     ValueError: an example of the sample cannot be answered.
   """
   by_length = sorted(examples, key=lambda x: len(str(x)))
-  places = np.linspace(
+  ranks = np.linspace(
     0, len(examples) - 1, min(len(examples), SAMPLED_EXAMPLES)
   )
-  sample = [by_length[place] for place in places.astype(int)]
+  sample = [by_length[rank] for rank in ranks.astype(int)]
   findings.tell("examples", f"{len(examples)}, {len(sample)} of them tried")
   answer(sample)  # Traces its graphs.
   start = time.monotonic()
@@ -417,8 +417,8 @@ def forecast_answers(findings, answer, examples, output_file):
   findings.planned_bytes = int(size * share)
   findings.tell("time", f"{format_duration(findings.planned_seconds)} for all")
   if output_file and "://" not in output_file:
-    place = os.path.dirname(os.path.abspath(output_file))
-    check_space(findings, "output_file", output_file, place)
+    folder = os.path.dirname(os.path.abspath(output_file))
+    check_space(findings, "output_file", output_file, folder)
   conclude(findings, "model and texts fit together")
 
 
@@ -458,11 +458,9 @@ def plan_disk(findings, trainer, path):
     f"{format_bytes(count * of_checkpoint + finals + logs)}: checkpoints "
     f"{count} x {format_bytes(of_checkpoint)}, models {format_bytes(finals)}",
   )
-  kept = checkpoint_io.list_files(path, "model.ckpt-*")
-  there = sum(tf.io.gfile.stat(file).length for file in kept)
-  findings.planned_bytes += (
-    max(0, count * of_checkpoint - there) + finals + logs
-  )
+  kept = checkpoints.list_files(path, "model.ckpt-*")
+  held = sum(tf.io.gfile.stat(file).length for file in kept)
+  findings.planned_bytes += max(0, count * of_checkpoint - held) + finals + logs
 
 
 def check_output_dir(findings, path):
@@ -475,21 +473,21 @@ def check_output_dir(findings, path):
   if "://" in path:
     findings.tell("output_dir", f"{path} is remote and was not checked")
     return
-  place = os.path.abspath(path)
-  while not os.path.exists(place):
-    place = os.path.dirname(place)
-  if not os.path.isdir(place) or not os.access(place, os.W_OK | os.X_OK):
+  folder = os.path.abspath(path)
+  while not os.path.exists(folder):
+    folder = os.path.dirname(folder)
+  if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
     findings.refuse(
-      f"--output_dir={path}: {place} is no directory that can be written to; "
+      f"--output_dir={path}: {folder} is no directory that can be written to; "
       "change its permissions or choose another"
     )
     return
   check_space(
-    findings, "output_dir", path, place, ", or lower --keep_checkpoint_max"
+    findings, "output_dir", path, folder, ", or lower --keep_checkpoint_max"
   )
 
 
-def check_space(findings, flag, path, place, remedy=""):
+def check_space(findings, flag, path, folder, remedy=""):
   """Compares the bytes to write with the free space.
 
   Args:
@@ -499,7 +497,7 @@ def check_space(findings, flag, path, place, remedy=""):
     folder: existing directory on the same disk.
     remedy: clause with one more remedy.
   """
-  free, planned = shutil.disk_usage(place).free, findings.planned_bytes
+  free, planned = shutil.disk_usage(folder).free, findings.planned_bytes
   sizes = f"{format_bytes(planned)} needed, {format_bytes(free)} free"
   findings.tell(flag, f"{path} can be written to, {sizes}")
   if free < planned:

@@ -116,8 +116,8 @@ def _in_step(strategy, batches):
   watchdog = devices.watchdog_of(strategy)
   iterator, count = iter(batches), itertools.count(1)
   while True:
-    place = f"at batch {next(count)} of evaluation or prediction"
-    with watchdog.waiting(lambda place=place: place):
+    position = f"at batch {next(count)} of evaluation or prediction"
+    with watchdog.waiting(lambda position=position: position):
       batch = next(iterator, None)
     if batch is None:
       return

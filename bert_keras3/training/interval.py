@@ -41,7 +41,7 @@ class StepReport:
 
   step: int
   num_train_steps: int
-  values: dict  # name -> float, in the order they are shown
+  values: dict[str, float]  # in the order they are shown
   seconds_per_step: float
 
   @property

@@ -182,8 +182,8 @@ class CsvLog:
   def _read(self):
     if not tf.io.gfile.exists(self._path):
       return []
-    with tf.io.gfile.GFile(self._path) as reader:
-      return list(csv.DictReader(io.StringIO(reader.read())))
+    with tf.io.gfile.GFile(self._path) as file:
+      return list(csv.DictReader(io.StringIO(file.read())))
 
   def add(self, row):
     """Appends a row, a dict with the keys of the others."""

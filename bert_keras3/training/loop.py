@@ -13,14 +13,14 @@ import time
 import tensorflow as tf
 
 import modeling
-from bert_keras3.data import order as order_module
+from bert_keras3.data import order
 from bert_keras3.data import sources
 from bert_keras3.training import agreement
 from bert_keras3.training import best_weights
 from bert_keras3.training import devices
 from bert_keras3.training import inner_loop
 from bert_keras3.training import interval
-from bert_keras3.training import log as training_log
+from bert_keras3.training import log
 from bert_keras3.training import nan_policy
 from bert_keras3.training import requests
 from bert_keras3.training import signals
@@ -165,7 +165,7 @@ class Trainer:
     self.best.mend(self.step)
     with self.requests.listening(self.config.save_checkpoints_secs):
       while not self.is_done:  # Once more after each rollback.
-        with self._open(source, log_to) as (iterator, log):
+        with self._open(source, log_to) as (iterator, run_log):
           for boundary in self._boundaries():
             statistics = self.train_steps(
               iterator, boundary - self.step, self.interval.sums
@@ -173,7 +173,7 @@ class Trainer:
             self.interval.update(statistics)
             if self._is_rolled_back(statistics, source):
               break
-            self._pause(log, is_at_boundary=self.step == boundary)
+            self._pause(run_log, is_at_boundary=self.step == boundary)
       # A signal may have come during the last checkpoint. This is a barrier as
       # well: workers read the best weights once the chief has written them.
       self._stop_if_asked(self.requests.take().signal_name)
@@ -189,10 +189,10 @@ class Trainer:
   def _open(self, source, log_to):
     """Opens the batches and the log of the steps from the current one on."""
     failure = devices.Failure()
-    log = training_log.open_log(log_to, self.step, self.config)
+    run_log = log.open_log(log_to, self.step, self.config)
     self.interval.start_clock(self.step)
-    with contextlib.closing(log), failure.explain():
-      yield iter(self.batches(source, failure)), log
+    with contextlib.closing(run_log), failure.explain():
+      yield iter(self.batches(source, failure)), run_log
 
   def _boundaries(self):
     """Yields the next step after which Python has work, until the last."""
@@ -249,12 +249,12 @@ class Trainer:
     outcome = self.nan_policy.handle(self, trouble)
     return outcome is nan_policy.Outcome.ROLLED_BACK
 
-  def _pause(self, log, is_at_boundary):
+  def _pause(self, run_log, is_at_boundary):
     """Evaluates, reports, saves and stops, as far as each is due."""
     # Evaluation comes first, since it may make this step the last.
-    is_best = self._is_time_to_evaluate() and self._evaluate(log)
+    is_best = self._is_time_to_evaluate() and self._evaluate(run_log)
     if self._is_time(self.config.log_every_steps):
-      log.write(self.interval.close(self.step, self.config))
+      run_log.write(self.interval.close(self.step, self.config))
     request = self.requests.take(is_at_boundary)
     is_time = self._is_time(self.config.save_checkpoints_steps)
     if request.is_asked or is_best or is_time:
@@ -270,11 +270,11 @@ class Trainer:
   def _is_time_to_evaluate(self):
     return self.monitor and self._is_time(self.config.eval_steps)
 
-  def _evaluate(self, log):
+  def _evaluate(self, run_log):
     """Lets the Monitor evaluate; returns whether it was the best so far."""
     start = self.clock()
     results, is_best = self.monitor.check(self.step)
-    log.write_evaluation(self.step, results, is_best)
+    run_log.write_evaluation(self.step, results, is_best)
     self.interval.exclude(self.clock() - start)
     return is_best
 
@@ -302,7 +302,7 @@ class Trainer:
 
   def order(self, source):
     """Returns the data.order object that says which records a step gets."""
-    return order_module.training_order(
+    return order.training_order(
       source, self.config.train_batch_size, self.config.seed
     )
 
@@ -314,13 +314,13 @@ class Trainer:
       failure: devices.Failure that remembers their error.
     """
     config = self.config
-    order = self.order(source)
+    batch_order = self.order(source)
     steps = range(
       self.step + self.data_offset, config.num_train_steps + self.data_offset
     )
 
     def batches():
-      return (source.take(order.batch(step), step) for step in steps)
+      return (source.take(batch_order.batch(step), step) for step in steps)
 
     return devices.distribute_batches(
       self.strategy,

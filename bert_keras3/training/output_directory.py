@@ -108,10 +108,10 @@ class OutputDirectory:
     if overwrite:
       self._remove(RUN_FILES)
       return "new"
-    found = self._read()
-    if found:
-      self._check_same_run(found)
-      return "finished" if found["finished"] else "unfinished"
+    manifest = self._read()
+    if manifest:
+      self._check_same_run(manifest)
+      return "finished" if manifest["finished"] else "unfinished"
     checkpoint = os.path.join(self.path, "checkpoint")
     return "unfinished" if tf.io.gfile.exists(checkpoint) else "new"
 
@@ -167,23 +167,23 @@ class OutputDirectory:
     Raises:
       ValueError: the run in the directory has another value.
     """
-    found = self._read()
-    if not found:
+    manifest = self._read()
+    if not manifest:
       return
-    theirs, ours = _settings(found), _settings(self.manifest)
+    saved, own = _settings(manifest), _settings(self.manifest)
     for name in names:
-      if theirs.get(name) != ours.get(name):
+      if saved.get(name) != own.get(name):
         raise ValueError(
           f"{self.path} holds a model trained with --{name}="
-          f"{theirs.get(name)}, not {ours.get(name)}; pass that, or choose the "
+          f"{saved.get(name)}, not {own.get(name)}; pass that, or choose the "
           "--output_dir of the right run"
         )
 
   @property
   def is_finished(self):
     """Returns whether training has ended here."""
-    found = self._read()
-    return bool(found and found["finished"])
+    manifest = self._read()
+    return bool(manifest and manifest["finished"])
 
   def claim(self):
     """Writes the manifest; training calls it before its first step."""
@@ -192,11 +192,11 @@ class OutputDirectory:
 
   def record(self, results, finished=False):
     """Adds results to the manifest of the run that trained here, if any."""
-    found = self._read()
-    if found:
-      found["results"].update(results)
-      found["finished"] = found["finished"] or finished
-      self.write(MANIFEST, _to_json(found))
+    manifest = self._read()
+    if manifest:
+      manifest["results"].update(results)
+      manifest["finished"] = manifest["finished"] or finished
+      self.write(MANIFEST, _to_json(manifest))
 
   def _remove(self, patterns):
     """Deletes the files that match patterns, and nothing else."""
@@ -209,8 +209,8 @@ class OutputDirectory:
     if not tf.io.gfile.exists(path):
       return None
     try:
-      found = files.read_json(path, "{problem}")
-      problem = _find_problem(found)
+      manifest = files.read_json(path, "{problem}")
+      problem = _find_problem(manifest)
     except (ValueError, OSError) as error:
       problem = str(error)
     if problem:
@@ -218,25 +218,23 @@ class OutputDirectory:
         f"{path} is damaged ({problem}); bring back a copy of it, or pass "
         "--overwrite_output_dir to delete that run"
       )
-    return found
+    return manifest
 
-  def _check_same_run(self, found):
+  def _check_same_run(self, manifest):
     remedy = "choose another --output_dir, or pass --overwrite_output_dir"
-    theirs, ours = _settings(found), _settings(self.manifest)
+    saved, own = _settings(manifest), _settings(self.manifest)
     different = [
-      f"--{name}={theirs.get(name)} (now {ours.get(name)})"
-      for name in sorted({*theirs, *ours})
-      if theirs.get(name) != ours.get(name)
+      f"--{name}={saved.get(name)} (now {own.get(name)})"
+      for name in sorted({*saved, *own})
+      if saved.get(name) != own.get(name)
     ]
     if different:
       raise ValueError(
         f"{self.path} holds a run with {', '.join(different)}; {remedy} to "
         "delete that run"
       )
-    theirs, ours = found["data"], self.manifest["data"]
-    changed = [
-      file for file in {**theirs, **ours} if theirs.get(file) != ours.get(file)
-    ]
+    saved, own = manifest["data"], self.manifest["data"]
+    changed = [x for x in {**saved, **own} if saved.get(x) != own.get(x)]
     if changed:
       raise ValueError(
         f"{changed[0]} is not what the run in {self.path} was started with; "
@@ -288,10 +286,10 @@ def _fingerprint(path):
   gfile = tf.io.gfile
   end_bytes = 1 << 20
   size = gfile.stat(path).length
-  with gfile.GFile(path, "rb") as reader:
-    digest = hashlib.sha256(reader.read(end_bytes))
-    reader.seek(max(0, size - end_bytes))
-    digest.update(reader.read(end_bytes))
+  with gfile.GFile(path, "rb") as file:
+    digest = hashlib.sha256(file.read(end_bytes))
+    file.seek(max(0, size - end_bytes))
+    digest.update(file.read(end_bytes))
   return {"bytes": size, "sha256_of_ends": digest.hexdigest()}
 
 

@@ -26,7 +26,8 @@ from bert_keras3.training import loss_scale
 class PartialSums(typing.NamedTuple):
   """Sums over some examples of the global batch, in the end over all of it."""
 
-  gradients: list  # of the global loss times the loss scale, dense float32
+  # Of the global loss times the loss scale, dense float32.
+  gradients: list[tf.Tensor]
   loss: tf.Tensor  # float32 scalar, a share of the global loss
   metrics: tf.Tensor  # float32 [metric, 2], sums and weights by metric_names
 

@@ -138,7 +138,7 @@ class Watchdog:
     self.timeout = timeout
     self._end = end
     self._wait = None
-    self._place = "before the first step"
+    self._position = "before the first step"
     if peers:
       threading.Thread(target=self._watch, daemon=True).start()
 
@@ -162,7 +162,7 @@ class Watchdog:
       yield
       self._wait.start_clock()
     else:
-      self._wait = _Wait(locate or (lambda: self._place))
+      self._wait = _Wait(locate or (lambda: self._position))
       try:
         yield
       except Exception as error:
@@ -172,7 +172,7 @@ class Watchdog:
         said = "has ended or stands still"
         raise ConnectionError(self._describe(self._wait, said)) from error
       finally:
-        self._place = self._wait.place
+        self._position = self._wait.position
         self._wait = None
 
   def _watch(self):
@@ -191,7 +191,7 @@ class Watchdog:
     suspects = _find_silent(self.peers) or self.peers
     names = ("one of " if len(suspects) > 1 else "") + ", ".join(suspects)
     return (
-      f"{wait.place}: {names} {said}; every checkpoint that was written is "
+      f"{wait.position}: {names} {said}; every checkpoint that was written is "
       "whole: see what that worker said, then start all workers again with the "
       "same commands"
     )
@@ -234,7 +234,7 @@ class _Wait:
   """A wait for other workers: its position in the run and its timer."""
 
   def __init__(self, locate):
-    self.place = locate()
+    self.position = locate()
     self._locate = locate
     self.start_clock()
 
@@ -243,9 +243,9 @@ class _Wait:
 
   def look(self):
     """Updates the position; resets the timer if it has changed."""
-    place = self._locate()
-    if place != self.place:
-      self.place = place
+    position = self._locate()
+    if position != self.position:
+      self.position = position
       self.start_clock()
 
   def seconds(self):
