@@ -391,7 +391,7 @@ def test_the_model_is_traced_once_for_all_lengths(run, monkeypatch, tmp_path):
   ],
 )
 def test_devices_make_no_difference(run, folder, device):
-  path = run(device, batch_size=3)
+  path = run(**device, batch_size=3)
   assert_same_lines(path, folder / "expected.jsonl", 3 * PRINTED)
 
 
@@ -548,7 +548,7 @@ def test_a_config_that_is_nowhere_is_asked_for(run, checkpoint, tmp_path):
 
 def test_several_processes_are_refused(run):
   with pytest.raises(ValueError, match="split the input file"):
-    run({"distribution_strategy": "multi_worker"})
+    run(distribution_strategy="multi_worker")
 
 
 def run_script(*args):
