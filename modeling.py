@@ -570,11 +570,13 @@ class _ConfiguredModel(keras.Model):
 class BertModel(_ConfiguredModel):
   """BERT's encoder (arXiv 1810.04805).
 
-  config = BertConfig.from_json_file("bert_config.json")
-  model = BertModel(config)
-  outputs = model({"input_ids": ids, "input_mask": mask,
-                   "token_type_ids": segment_ids})
-  outputs["pooled_output"]
+      config = BertConfig.from_json_file("bert_config.json")
+      model = BertModel(config)
+      outputs = model({"input_ids": ids, "input_mask": mask,
+                       "token_type_ids": segment_ids})
+      outputs["pooled_output"]
+
+  `call` describes inputs and outputs.
   """
 
   def __init__(self, config, name="bert", **kwargs):

@@ -60,7 +60,7 @@ def test_another_casing_than_the_tokenizers_is_refused(place):
   config = modeling.BertConfig(3)
   tokenizer = pathlib.Path(weights, "tokenizer_config.json")
   tokenizer.write_text('{"do_lower_case": false}')
-  with pytest.raises(ValueError, match="says do_lower_case False; pass --do_l"):
+  with pytest.raises(ValueError, match="say do_lower_case False; pass --do_lo"):
     companions.open_tokenizer(vocab, True, config, weights)
   companions.open_tokenizer(vocab, False, config, weights)
   for text in ("{}", '{"do_lower_case": true, "strip_accents": null}'):
@@ -91,7 +91,7 @@ def test_a_runs_casing_is_that_of_its_weights(place):
   manifest = pathlib.Path(weights, "run_manifest.json")
   manifest.write_text('{"settings": {"do_lower_case": false}}')
   assert companions.read_casing(weights) is False
-  with pytest.raises(ValueError, match="says do_lower_case False"):
+  with pytest.raises(ValueError, match="say do_lower_case False"):
     companions.open_tokenizer(
       f"{weights}/vocab.txt", True, modeling.BertConfig(3), weights
     )

@@ -1,6 +1,6 @@
 """Trained models as SavedModels that take text.
 
-    settings = {"labels": ["1", "5"], "max_seq_length": 128, ...}
+    settings = {"labels": ["1", "5"], "max_seq_length": 128, **others}
     export_classifier("models/stars/1", model, tokenizer, settings, False)
 
 A SavedModel holds weights, vocabulary and tokenizer; `tensorflow` and

@@ -1,10 +1,12 @@
 """Encoding and masked words as TensorFlow ops, for SavedModels.
 
-encoder = GraphEncoder(tokenizer, encode, max_seq_length, special_ids)
-encoder.encode(["a text"])["embedding"]
+    encoder = GraphEncoder(tokenizer, encode, max_seq_length, special_ids)
+    encoder.encode(["a text"])["embedding"]
 
-filler = GraphMaskFiller(encoder, predict, tokens, top_k=10)
-filler.fill_mask(["a [MASK] text"])["tokens"]
+    filler = GraphMaskFiller(encoder, predict, tokens, top_k=10)
+    filler.fill_mask(["a [MASK] text"])["tokens"]
+
+Texts go in as strings and are tokenized in the graph.
 """
 
 import typing
