@@ -12,6 +12,7 @@ A round is a dict from the name of a side to what its turn measured. Ratios are
 taken within a round: the speed of a machine drifts, but less within a round.
 """
 
+import atexit
 import contextlib
 import gc
 import multiprocessing
@@ -23,6 +24,8 @@ import time
 
 import numpy as np
 
+# For a process that is asked nothing more, before it is terminated.
+SECONDS_TO_END = 10
 # Another order each time, lest one side always follows the other.
 _ORDER = random.Random(0)
 
@@ -128,24 +131,30 @@ class Remote:
   def __init__(self, make, *args):
     context = multiprocessing.get_context("spawn")
     self._pipe, theirs = context.Pipe()
-    process = context.Process(
+    self._process = context.Process(
       target=_serve, args=(theirs, make, args), daemon=True
     )
-    process.start()
+    self._process.start()
     # So that reading ends if the process does.
     theirs.close()
+    atexit.register(self._end)
 
   def call(self, method, *args):
     """Returns what a method returns.
 
     Raises:
-      EOFError: the process has ended.
+      EOFError, OSError: the process has ended.
     """
     return self._ask(method, args)[0]
 
   def time(self, method, *args):
     """Returns the seconds of a call: by the clock, of the processor."""
     return self._ask(method, args)[1:]
+
+  def _end(self):
+    """Lets the process end by itself; a daemon would be terminated."""
+    self._pipe.close()
+    self._process.join(SECONDS_TO_END)
 
   def _ask(self, method, args):
     self._pipe.send((method, args))
