@@ -1,4 +1,4 @@
-"""Text to pretraining records: pairs of stretches of text, some tokens masked.
+"""Makes pretraining records: pairs of stretches of text, some tokens masked.
 
     python create_pretraining_data.py --input_file=text.txt \
       --output_file=records.tfrecord --vocab_file=vocab.txt

@@ -1,4 +1,4 @@
-"""Writes what BERT makes of texts: a vector for each token, or for each line.
+"""Writes BERT's vectors of texts: one for each token, or for each line.
 
     python extract_features.py --input_file=lines.txt \
       --output_file=features.jsonl --init_checkpoint=uncased_L-12_H-768_A-12

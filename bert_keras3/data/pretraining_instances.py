@@ -28,7 +28,7 @@ MASK_PROBABILITY = 0.8
 _UNCHANGED = -1
 
 
-# What `WordStream.flips` returns for `random() < 0.5`.
+# The value of `WordStream.flips` for `random() < 0.5`.
 _HEADS = b"\0"
 
 

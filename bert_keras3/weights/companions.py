@@ -103,7 +103,7 @@ def find(output_dir, init_checkpoint, bert_config_file=None, vocab_file=None):
 
   Args:
     output_dir: directory of a run, trained or not, or None.
-    init_checkpoint: what checkpoints.resolve accepts, or None.
+    init_checkpoint: anything checkpoints.resolve accepts, or None.
     bert_config_file: path, or None to look for it.
     vocab_file: path, or None to look for it.
 
@@ -134,7 +134,7 @@ def list_files(init_checkpoint, bert_config_file=None, vocab_file=None):
   """Lists the files that a model is read from; no output may overwrite them.
 
   Args:
-    init_checkpoint: what checkpoints.resolve accepts.
+    init_checkpoint: anything checkpoints.resolve accepts.
     bert_config_file: path, found beside the weights if None.
     vocab_file: path, found beside the weights if None.
 
@@ -290,7 +290,7 @@ def open_tokenizer(
     vocab_file: path.
     do_lower_case: see tokenization.FullTokenizer.
     bert_config: modeling.BertConfig.
-    init_checkpoint: what checkpoints.resolve accepts, or None.
+    init_checkpoint: anything checkpoints.resolve accepts, or None.
     special_tokens_in_text: see tokenization.FullTokenizer.
 
   Returns:

@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 SUFFIXES = (".safetensors", ".safetensors.index.json")
-# What transformers calls a label without a name.
+# The names that transformers gives to labels without names.
 _NAMELESS_LABEL = re.compile(r"LABEL_\d+")
 _FLOAT_TYPES = ("F32", "F16", "BF16", "F64")  # safetensors' spelling
 
