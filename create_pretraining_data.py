@@ -29,7 +29,9 @@ from bert_keras3.data import record_writer
 from bert_keras3.training import configs
 
 # Names that notebooks import from upstream's create_pretraining_data.
+DataConfig = pretraining_instances.DataConfig
 TrainingInstance = pretraining_instances.TrainingInstance
+read_documents = pretraining_instances.read_documents
 create_training_instances = pretraining_instances.create_training_instances
 
 _INSTANCES_PER_WRITE = 1 << 9
@@ -78,6 +80,8 @@ def main(config):
   instances = create_training_instances(documents, tokenizer, config)
   for number in range(min(config.verbose_examples, len(instances))):
     print(_example_text(number, instances[number], tokenizer))
+  if any(map(files.is_remote, output_files)):
+    start.load_tensorflow()
   write_instance_to_example_files(instances, output_files)
 
   seconds = time.monotonic() - started

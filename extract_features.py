@@ -114,7 +114,7 @@ def check_flags(config):
     raise ValueError("--normalize needs --pooling=cls, mean or max")
   path = config.input_file
   # Not isfile: it may be a pipe.
-  if "://" not in path and not os.path.exists(path):
+  if not files.is_remote(path) and not os.path.exists(path):
     raise FileNotFoundError(f"--input_file={path}: there is no such file")
   if os.path.isdir(path):
     raise IsADirectoryError(
@@ -214,7 +214,7 @@ def open_writer(config, extractor, file):
   if config.output_format == "jsonl":
     return feature_files.JsonWriter(file, extractor, is_pooled)
   # Temporary files go beside the result: /tmp may be in memory.
-  is_local = "://" not in config.output_file
+  is_local = not files.is_remote(config.output_file)
   folder = os.path.dirname(config.output_file) or "." if is_local else None
   return feature_files.NpzWriter(file, extractor, is_pooled, folder)
 

@@ -228,10 +228,11 @@ def classify(config):
   runs[0].describe(data_summary.tell_splits, data, pretrained.tokenizer)
   all_results = []
   for run in runs:
+    if config.do_train:
+      run.count_steps(len(data.train.source))
     options = classifier_results.head_options(config, data)
     run.build(modeling.BertClassifier, pretrained.bert_config, **options)
     if config.do_train:
-      run.count_steps(len(data.train.source))
       monitor = classifier_results.make_monitor(run, data)
       save = functools.partial(data.save_companions, pretrained)
       run.train(data.train.source, monitor, save)

@@ -155,7 +155,7 @@ def check_output(config, own_files):
     own_files: paths of the model's own files, as far as they are known.
 
   Raises:
-    ValueError, OSError: see cli_flags.check_output_files.
+    ValueError, OSError: see files.check_output_files.
   """
   if config.output_file:
     inputs = [config.input_file or "", *own_files]

@@ -230,10 +230,11 @@ def answer_questions(config):
   data = squad_results.open_data(run, pretrained)
   run.describe(data_summary.tell_questions, data)
 
-  run.build(modeling.BertSpanLabeler, pretrained.bert_config)
   if config.do_train:
     # By questions, as upstream counts, although there are more windows.
     run.count_steps(data.train_windows.num_examples)
+  run.build(modeling.BertSpanLabeler, pretrained.bert_config)
+  if config.do_train:
     monitor = squad_results.make_monitor(run, data)
     run.train(data.train_source, monitor, data.save_companions)
   else:
@@ -242,8 +243,8 @@ def answer_questions(config):
   if config.do_predict:
     results = run.evaluate(squad_results.predict, data)
   tokenizer, questions = pretrained.tokenizer, data.questions
-  threshold = squad_results.known_threshold(run)
   if config.do_export:
+    threshold = squad_results.known_threshold(run)
     run.export(
       export.export_squad,
       tokenizer,
@@ -252,9 +253,7 @@ def answer_questions(config):
       litert.make_check(config, questions and questions.source),
     )
   if config.interactive:
-    find = functools.partial(
-      squad_results.find_answers, run, tokenizer, threshold
-    )
+    find = functools.partial(squad_results.find_answers, run, tokenizer)
     run.perform(conversation.talk, find)
   run.conclude("files, flags and model fit together")
   return results

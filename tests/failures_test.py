@@ -38,6 +38,7 @@ from bert_keras3.training import devices
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
+from bert_keras3.weights import file_names
 
 FAILURES = (
   "missing",
@@ -403,7 +404,7 @@ def _run(folder, settings):
 
 def _make_manifest(folder, seed=1):
   _run(folder / "out", {"seed": seed}).claim()
-  return folder / "out" / output_directory.MANIFEST
+  return folder / "out" / file_names.RUN_MANIFEST
 
 
 def _read_manifest(path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from bert_keras3.data import files
 
@@ -120,3 +121,22 @@ def test_local_files_need_no_tensorflow(tmp_path):
     text=True,
   )
   assert result.stdout == "False\n", result.stderr
+
+
+def test_a_remote_file_that_cannot_be_read_is_an_os_error(monkeypatch):
+  """TensorFlow's own errors are none, and would end in a traceback."""
+
+  def fail(path):
+    raise tf.errors.PermissionDeniedError(None, None, "no access")
+
+  monkeypatch.setattr(files.tokenization, "open_bytes", fail)
+  with pytest.raises(OSError, match="gs://b/a.json cannot be read: no access"):
+    files.read_json("gs://b/a.json")
+
+
+def test_a_folder_that_is_a_file_has_a_sentence(tmp_path):
+  folder = tmp_path / "out"
+  files.write_into("output_dir", str(folder), "a.txt", "text")
+  assert (folder / "a.txt").read_text() == "text"
+  with pytest.raises(NotADirectoryError, match="--output_dir=.*a.txt is a fil"):
+    files.write_into("output_dir", str(folder / "a.txt"), "b.txt", "text")

@@ -35,6 +35,7 @@ from bert_keras3.tasks import squad_decoding
 from bert_keras3.tasks import squad_scores
 from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 from bert_keras3.weights import hugging_face
 from bert_keras3.weights import labels as labels_module
 
@@ -622,7 +623,7 @@ MANIFEST = {
 @often
 @hypothesis.given(json_files(MANIFEST))
 def test_any_manifest_is_read_or_refused(folder, content):
-  path = folder / "run" / output_directory.MANIFEST
+  path = folder / "run" / file_names.RUN_MANIFEST
   path.parent.mkdir(exist_ok=True)
   run = output_directory.OutputDirectory(str(path.parent), {"seed": 1}, [])
   for use in (

@@ -48,7 +48,7 @@ class Config:
     given: names of the flags on the command line.
   """
 
-  given: frozenset[str] = frozenset()
+  given: frozenset[str] = dataclasses.field(default=frozenset(), kw_only=True)
 
 
 def flag(default, help_text, **options):

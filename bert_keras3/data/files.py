@@ -66,9 +66,23 @@ def check_output_files(flag, output_files, input_files):
       )
 
 
-def write_into(folder, name, content):
-  """Writes a file atomically into a folder, which is created if missing."""
-  if not is_remote(folder):
+def write_into(flag, folder, name, content):
+  """Writes a whole file into a folder, which is made if it is missing.
+
+  Args:
+    flag: name of the flag the folder comes from, for the error.
+    folder: path, local or remote.
+    name: of the file.
+    content: str or bytes.
+
+  Raises:
+    NotADirectoryError: the folder is a file.
+  """
+  if is_remote(folder):
+    _gfile().makedirs(folder)
+  elif os.path.exists(folder) and not os.path.isdir(folder):
+    raise NotADirectoryError(f"--{flag}={folder} is a file; name a directory")
+  else:
     os.makedirs(folder, exist_ok=True)
   write_atomically(os.path.join(folder, name), content)
 
@@ -210,8 +224,14 @@ def read_json(path, damage="{path} is not valid JSON: {problem}"):
     OSError: the file cannot be read.
     ValueError: the file is not JSON.
   """
-  with tokenization.open_bytes(path) as file:
-    content = file.read()
+  try:
+    with tokenization.open_bytes(path) as file:
+      content = file.read()
+  except Exception as error:
+    # TensorFlow's errors about remote files are no OSErrors.
+    if not is_remote(path) or isinstance(error, OSError):
+      raise
+    raise OSError(f"{path} cannot be read: {error}") from error
   try:
     return parse_json(content)
   except ValueError as error:

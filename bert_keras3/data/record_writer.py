@@ -10,7 +10,6 @@ import google_crc32c
 
 from bert_keras3.data import files
 
-HEADER = struct.Struct("<QI")
 CHECKSUM = struct.Struct("<I")
 
 

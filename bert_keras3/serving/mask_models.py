@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 import modeling
-from bert_keras3.data import features
 from bert_keras3.serving import mask_filling
+from bert_keras3.serving import predictor
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
 
@@ -35,7 +35,8 @@ def from_checkpoint(config, batch_size=32):
   """Makes a MaskFiller with the weights of a checkpoint.
 
   Args:
-    config: configs.WeightsConfig.
+    config: configs.WeightsConfig with special_tokens_in_text "keep", such as
+      run_fill_mask.FillMaskConfig; else `[MASK]` is three tokens.
     batch_size: sequences that go through the model together.
 
   Returns:
@@ -67,7 +68,7 @@ def _load_pretrainer(bert_config, init_checkpoint):
   model = modeling.BertPretrainer(bert_config)
   weights = modeling.named_variables(model)
   report = checkpoints.load_weights(weights, init_checkpoint)
-  names = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
+  names = predictor.MASKED_SEQUENCES
   specs = {x: tf.TensorSpec([None, None], tf.int32) for x in names}
   predict = tf.function(
     lambda batch: model(batch, training=False), input_signature=[specs]

@@ -17,6 +17,7 @@ import tqdm
 from bert_keras3.data import files
 from bert_keras3.data import sequences
 from bert_keras3.data import tables
+from bert_keras3.weights import file_names
 from bert_keras3.weights.labels import format_labels
 from bert_keras3.weights.labels import read_labels
 
@@ -72,7 +73,7 @@ class Task:
     names = ["problem_type", "do_lower_case", "special_tokens_in_text"]
     # A model trained on one file format may answer about another.
     if self.name not in OWN_FORMATS:
-      names.append("task_name")
+      names.insert(0, "task_name")
     if config.do_export:
       names += ["max_seq_length", "long_text", "text_b"]
     return names
@@ -370,7 +371,7 @@ def find_file(task, split, data_dir):
   """
   for file in task.files.get(split, ()):
     path = os.path.join(data_dir, file.name)
-    if _exists(path):
+    if files.exists(path):
       return path, file.layout
   return None
 
@@ -387,7 +388,7 @@ def require_file(task, split, data_dir):
       f"task {task.name} has no {split} file; it is for prediction with a "
       "model trained on another task, such as mnli"
     )
-  if not _exists(data_dir):
+  if not files.exists(data_dir):
     raise FileNotFoundError(
       f"there is no directory {data_dir}; check --data_dir"
     )
@@ -412,14 +413,6 @@ def default_layout(task, split, path):
   extension = os.path.splitext(path)[1]
   alike = [x for x in files if os.path.splitext(x.name)[1] == extension]
   return (alike or files)[0].layout
-
-
-def _exists(path):
-  if "://" in path:
-    import tensorflow as tf
-
-    return tf.io.gfile.exists(path)
-  return os.path.exists(path)
 
 
 def with_training_labels(task, path, examples):
@@ -680,7 +673,7 @@ class Data:
     """
     directory.copy_vocab(pretrained.files.vocab_file)
     if self.task.labels:
-      directory.write("labels.txt", format_labels(self.task.labels))
+      directory.write(file_names.LABELS, format_labels(self.task.labels))
 
 
 def open_data(config, pretrained):

@@ -274,8 +274,8 @@ def evaluate_splits(run, data):
     suffix = name.removeprefix("dev")
     logits = predict_logits(run, split, batch_size)
     results = evaluate(data.task, split.labels, logits, batch_size)
-    run.report(results, suffix)
     write_report(run.directory, data.task, split.labels, logits, suffix)
+    run.report(results, suffix)
     run.directory.perform(warn_if_collapsed, data.task, split, logits)
     all_results.append(results)
   return all_results[0] if all_results else {}

@@ -25,7 +25,7 @@ class FeatureExtractor:
     tokenizer: tokenization.FullTokenizer.
     layers: list of the layers' numbers, as they were given.
     width: numbers in a vector.
-    report: what checkpoint_io tells of the weights.
+    report: LoadReport of the weights, see checkpoints.load_weights.
 
   Raises:
     ValueError, OSError: files and flags do not fit each other.
@@ -265,7 +265,6 @@ class AttentionPage:
 
     self._path = path
     self._extractor = extractor
-    self._make_sentence = attention_report.Sentence
     self._report = attention_report.AttentionReport(title)
     self._num_sentences = 0
 
@@ -275,7 +274,7 @@ class AttentionPage:
       # To compute attention, only to see it refused, would take long.
       self._report.num_left_out += 1
       return
-    sentence = self._make_sentence(
+    sentence = attention_report.Sentence(
       self._extractor.tokenizer.convert_ids_to_tokens(line.ids),
       line.num_first,
       self._extractor.attention(line),

@@ -59,12 +59,6 @@ def predict_logits(run, source, batch_size, keep_padding):
   return logits[0], logits[1]
 
 
-# Scores -----------------------------------------------------------------------
-
-
-# Summary ----------------------------------------------------------------------
-
-
 # Files ------------------------------------------------------------------------
 
 
@@ -317,13 +311,12 @@ def known_threshold(run):
   return squad_scores.read_threshold(run.directory.path)
 
 
-def find_answers(run, tokenizer, threshold, context, question):
+def find_answers(run, tokenizer, context, question):
   """Finds the answers to one question in a text.
 
   Args:
     run: run.Run of a modeling.BertSpanLabeler.
     tokenizer: tokenization.FullTokenizer.
-    threshold: null odds above it mean no answer (2.0).
     context: the text.
     question: what to answer from it.
 
@@ -339,6 +332,7 @@ def find_answers(run, tokenizer, threshold, context, question):
     [example], tokenizer, **run.config.window_settings, is_training=False
   )
   questions = Questions([example], windows, make_source(run.config, windows))
+  threshold = known_threshold(run)
   decoded = decode(run, tokenizer, questions, threshold)
   (best,), (entries,) = decoded.best.values(), decoded.nbest.values()
   others = [

@@ -220,5 +220,5 @@ def evaluate_file(config):
   text = format_results(results)
   print(text, end="")
   if config.output_dir:
-    files.write_into(config.output_dir, "eval_results.txt", text)
+    files.write_into("output_dir", config.output_dir, "eval_results.txt", text)
   return results

@@ -20,12 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from bert_keras3.data import features
+from bert_keras3.data import files
 from bert_keras3.data import order
 from bert_keras3.data import records
 from bert_keras3.training import devices
 from bert_keras3.training import memory_estimate
-from bert_keras3.training import output_directory
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 
 # Steps that trace and compile the graph and fill the prefetch buffer.
 WARMUP_STEPS = 3
@@ -163,7 +164,7 @@ def _tell_start(findings, trainer, run, init_checkpoint):
   if trainer.step:
     findings.tell("training", f"would go on at step {trainer.step}")
     return
-  is_run = tf.io.gfile.exists(os.path.join(run.path, output_directory.MANIFEST))
+  is_run = tf.io.gfile.exists(os.path.join(run.path, file_names.RUN_MANIFEST))
   deletion = f", once the run in {run.path} is deleted" if is_run else ""
   findings.tell("training", f"would start at step 0{deletion}")
   if init_checkpoint:
@@ -416,7 +417,7 @@ def forecast_answers(findings, answer, examples, output_file):
   findings.planned_seconds = (time.monotonic() - start) * share
   findings.planned_bytes = int(size * share)
   findings.tell("time", f"{format_duration(findings.planned_seconds)} for all")
-  if output_file and "://" not in output_file:
+  if output_file and not files.is_remote(output_file):
     folder = os.path.dirname(os.path.abspath(output_file))
     check_space(findings, "output_file", output_file, folder)
   conclude(findings, "model and texts fit together")
@@ -470,7 +471,7 @@ def check_output_dir(findings, path):
     findings: Findings, whose planned_bytes are compared with the free space.
     path: the directory, which may not exist yet.
   """
-  if "://" in path:
+  if files.is_remote(path):
     findings.tell("output_dir", f"{path} is remote and was not checked")
     return
   folder = os.path.abspath(path)

@@ -121,12 +121,12 @@ def _report_line(report):
   )
 
 
-def find_trouble(rows, schedule):
+def find_trouble(rows, config):
   """Says what is wrong with a loss at the step it is judged, "" otherwise.
 
   Args:
     rows: list of dicts with `step` and `loss`, the newest last.
-    schedule: optimization.LearningRateSchedule.
+    config: configs.TrainingConfig.
 
   Returns:
     A sentence about what is wrong with it; "" if nothing is, or if this report
@@ -135,7 +135,7 @@ def find_trouble(rows, schedule):
   if not _has_loss(rows[-1]):
     return ""
   rows = [row for row in rows if _has_loss(row)]
-  if not _is_due(rows, schedule) or _is_due(rows[:-1], schedule):
+  if not _is_due(rows, config) or _is_due(rows[:-1], config):
     return ""
   losses = [float(row["loss"]) for row in rows]
   first, now = losses[0], float(np.mean(losses[-3:]))
@@ -159,10 +159,10 @@ def _has_loss(row):
   return not np.isnan(float(row["loss"]))
 
 
-def _is_due(rows, schedule):
+def _is_due(rows, config):
   if len(rows) < REPORTS_BEFORE_JUDGEMENT:
     return False
-  earliest = max(2 * schedule.num_warmup_steps, schedule.num_train_steps / 5)
+  earliest = max(2 * config.num_warmup_steps, config.num_train_steps / 5)
   return int(rows[-1]["step"]) >= earliest
 
 

@@ -164,19 +164,23 @@ class Trainer:
     self.agreement.check_step(self.step)
     self.best.mend(self.step)
     with self.requests.listening(self.config.save_checkpoints_secs):
-      while not self.is_done:  # Once more after each rollback.
-        with self._open(source, log_to) as (iterator, run_log):
-          for boundary in self._boundaries():
-            statistics = self.train_steps(
-              iterator, boundary - self.step, self.interval.sums
-            )
-            self.interval.update(statistics)
-            if self._is_rolled_back(statistics, source):
-              break
-            self._pause(run_log, is_at_boundary=self.step == boundary)
+      while not self.is_done:
+        self._fit_until_rollback(source, log_to)
       # A signal may have come during the last checkpoint. This is a barrier as
       # well: workers read the best weights once the chief has written them.
       self._stop_if_asked(self.requests.take().signal_name)
+
+  def _fit_until_rollback(self, source, log_to):
+    """Takes steps until the last one, or until it has rolled back."""
+    with self._open(source, log_to) as (iterator, run_log):
+      for boundary in self._boundaries():
+        statistics = self.train_steps(
+          iterator, boundary - self.step, self.interval.sums
+        )
+        self.interval.update(statistics)
+        if self._is_rolled_back(statistics, source):
+          return
+        self._pause(run_log, is_at_boundary=self.step == boundary)
 
   @property
   def is_done(self):

@@ -11,10 +11,8 @@ import tensorflow as tf
 import tokenization
 from bert_keras3.data import files
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 
-MANIFEST = "run_manifest.json"
-CONFIG = "bert_config.json"
-FINAL_CHECKPOINT = "bert_model.ckpt"
 # Flags that are newer than some manifests, and the behaviour before them: the
 # values for a manifest or a script without them.
 LATER_SETTINGS = {
@@ -28,15 +26,15 @@ LEFTOVERS = "*.incomplete-*"
 # Files that --overwrite_output_dir deletes. bert_config.json is not among them:
 # it is written again, and --bert_config_file may name this very file.
 RUN_FILES = (
-  MANIFEST,
+  file_names.RUN_MANIFEST,
   "best_model.ckpt.*",
-  f"{FINAL_CHECKPOINT}.*",
-  "checkpoint",
+  f"{file_names.WEIGHTS}.*",
+  file_names.CHECKPOINT_STATE,
   "confusion_matrix*",
   "eval_log.csv",
   "eval_re*.txt",
   "events.out.tfevents.*",
-  "labels.txt",
+  file_names.LABELS,
   "model.ckpt-*",
   "nbest_predictions.json",
   "null_odds.json",
@@ -112,7 +110,7 @@ class OutputDirectory:
     if manifest:
       self._check_same_run(manifest)
       return "finished" if manifest["finished"] else "unfinished"
-    checkpoint = os.path.join(self.path, "checkpoint")
+    checkpoint = os.path.join(self.path, file_names.CHECKPOINT_STATE)
     return "unfinished" if tf.io.gfile.exists(checkpoint) else "new"
 
   @property
@@ -153,10 +151,10 @@ class OutputDirectory:
   def copy_vocab(self, vocab_file):
     """Copies the vocabulary as vocab.txt, converting one in JSON."""
     if not vocab_file.endswith(".json"):
-      self.copy(vocab_file, "vocab.txt")
+      self.copy(vocab_file, file_names.VOCAB)
       return
     tokens = tokenization.read_vocab(vocab_file)
-    self.write("vocab.txt", "".join(f"{token}\n" for token in tokens))
+    self.write(file_names.VOCAB, "".join(f"{token}\n" for token in tokens))
 
   def check_settings(self, names):
     """Checks that the run in the directory, if any, had these settings.
@@ -188,7 +186,7 @@ class OutputDirectory:
   def claim(self):
     """Writes the manifest; training calls it before its first step."""
     self._remove([LEFTOVERS])
-    self.write(MANIFEST, _to_json(self.manifest))
+    self.write(file_names.RUN_MANIFEST, _to_json(self.manifest))
 
   def record(self, results, finished=False):
     """Adds results to the manifest of the run that trained here, if any."""
@@ -196,7 +194,7 @@ class OutputDirectory:
     if manifest:
       manifest["results"].update(results)
       manifest["finished"] = manifest["finished"] or finished
-      self.write(MANIFEST, _to_json(manifest))
+      self.write(file_names.RUN_MANIFEST, _to_json(manifest))
 
   def _remove(self, patterns):
     """Deletes the files that match patterns, and nothing else."""
@@ -205,7 +203,7 @@ class OutputDirectory:
         tf.io.gfile.remove(file)
 
   def _read(self):
-    path = os.path.join(self.path, MANIFEST)
+    path = os.path.join(self.path, file_names.RUN_MANIFEST)
     if not tf.io.gfile.exists(path):
       return None
     try:

@@ -28,6 +28,7 @@ from bert_keras3.training import loop
 from bert_keras3.training import output_directory
 from bert_keras3.training.results import format_results
 from bert_keras3.weights import checkpoints
+from bert_keras3.weights import file_names
 
 
 def open_run(config, strategy, data_files):
@@ -182,7 +183,7 @@ class Run:
       ValueError: there are no weights.
     """
     path, init_checkpoint = self.directory.path, self.config.init_checkpoint
-    final = os.path.join(path, output_directory.FINAL_CHECKPOINT)
+    final = os.path.join(path, file_names.WEIGHTS)
     is_finished = self.directory.is_finished
     newest = final if is_finished else checkpoints.newest_readable(path)
     if not newest and not init_checkpoint:
@@ -274,7 +275,7 @@ class Run:
     trainer.fit(source, log_to=directory.log_dir)
     step = trainer.load_best()
     directory.save(
-      output_directory.FINAL_CHECKPOINT,
+      file_names.WEIGHTS,
       lambda path: checkpoints.save(path, trainer.weights, step),
     )
     directory.record({}, finished=True)
@@ -356,8 +357,8 @@ def _save_config(directory, config):
 
   --bert_config_file may be this very file, which stays as the user wrote it.
   """
-  path = os.path.join(directory.path, output_directory.CONFIG)
+  path = os.path.join(directory.path, file_names.CONFIG)
   if tf.io.gfile.exists(path):
     if vars(modeling.BertConfig.from_json_file(path)) == vars(config):
       return
-  directory.write(output_directory.CONFIG, config.to_json_string())
+  directory.write(file_names.CONFIG, config.to_json_string())

@@ -93,7 +93,7 @@ def _find_hugging_face(path):
     is_safetensors = weights.endswith(hugging_face.SUFFIXES)
     if is_safetensors and tf.io.gfile.exists(weights):
       # The library maps files into memory, which only local ones can be.
-      if "://" in weights:
+      if files.is_remote(weights):
         raise ValueError(
           f"{weights} is not a local file, which safetensors must be; copy it "
           "to a local disk first"
@@ -170,6 +170,17 @@ def latest(directory):
   if tf.io.gfile.exists(recorded + ".index"):
     return recorded
   return os.path.join(directory, os.path.basename(recorded))
+
+
+def has_weights(directory):
+  """Returns whether a directory holds a checkpoint or a finished run's model.
+
+  The `checkpoint` file need not be there.
+  """
+  patterns = ("model.ckpt-*.index", f"{file_names.WEIGHTS}.index")
+  return bool(
+    latest(directory) or any(list_files(directory, x) for x in patterns)
+  )
 
 
 def newest_readable(directory):
@@ -489,7 +500,7 @@ def verify(prefix, tensors):
     OSError: a tensor read back differs.
   """
   for path in _files_of(prefix):
-    if "://" not in path:
+    if not files.is_remote(path):
       with open(path, "rb") as file:
         os.fsync(file.fileno())
   reader = tf.train.load_checkpoint(prefix)

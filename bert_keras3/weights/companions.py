@@ -270,7 +270,7 @@ def require_weights(output_dir, init_checkpoint):
   Raises:
     ValueError: there is no checkpoint.
   """
-  if not init_checkpoint and not checkpoints.latest(output_dir):
+  if not init_checkpoint and not checkpoints.has_weights(output_dir):
     raise ValueError(
       f"there is no model to use: {output_dir} holds no checkpoint; train with "
       "--do_train or name one with --init_checkpoint"

@@ -452,7 +452,7 @@ def write_hugging_face(output_dir, model, architecture):
 
 def check_local(output_dir):
   """Raises ValueError for a remote directory, where safetensors cannot go."""
-  if "://" in output_dir:
+  if files.is_remote(output_dir):
     raise ValueError(
       f"--output_dir={output_dir} is not local, as safetensors must be; write "
       "it to a local disk and copy it"
