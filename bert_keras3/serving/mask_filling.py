@@ -1,12 +1,12 @@
 """Words for masks, and scores of texts, by the heads of pretraining.
 
-    model = mask_filling.from_checkpoint("uncased_L-12_H-768_A-12")
+    model = mask_filling.from_export("models/pretrained/1")
     model.fill_mask(["Paris is the [MASK] of France."])
     model.pseudo_log_likelihood(["A sentence.", ("A question?", "An answer.")])
     model.next_sentence_score("It rained.", "The streets were wet.")
 
 A text is a str, or a tuple of two for a pair. Importing this costs no
-TensorFlow; opening a model loads it.
+TensorFlow; opening a model loads it. mask_models opens checkpoints.
 """
 
 import dataclasses

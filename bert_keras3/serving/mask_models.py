@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 import modeling
-from bert_keras3.data import features
 from bert_keras3.serving import mask_filling
+from bert_keras3.serving import predictor
 from bert_keras3.weights import checkpoints
 from bert_keras3.weights import companions
 
@@ -67,8 +67,8 @@ def _load_pretrainer(bert_config, init_checkpoint):
   model = modeling.BertPretrainer(bert_config)
   weights = modeling.named_variables(model)
   report = checkpoints.load_weights(weights, init_checkpoint)
-  names = (*features.SEQUENCE_FEATURES, "masked_lm_positions")
-  specs = {x: tf.TensorSpec([None, None], tf.int32) for x in names}
+  spec = tf.TensorSpec([None, None], tf.int32)
+  specs = dict.fromkeys(predictor.MASKED_SEQUENCES, spec)
   predict = tf.function(
     lambda batch: model(batch, training=False), input_signature=[specs]
   )
