@@ -25,8 +25,7 @@ import tensorflow as tf
 from bert_keras3.data import features
 from bert_keras3.data import files
 from bert_keras3.data import order
-from bert_keras3.data import records
-from bert_keras3.data import sequences
+from bert_keras3.data import sources
 from bert_keras3.serving import predictor
 
 FILES = {
@@ -52,7 +51,7 @@ class Check:
     expected: the model's own metrics, if there is a score.
   """
 
-  source: records.RecordSource | sequences.SequenceSource | None = None
+  source: sources.Source | None = None
   score: collections.abc.Callable | None = None
   expected: dict | None = None
 

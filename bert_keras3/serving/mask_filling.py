@@ -6,7 +6,7 @@
     model.next_sentence_score("It rained.", "The streets were wet.")
 
 A text is a str, or a tuple of two for a pair. Importing this costs no
-TensorFlow; opening a model loads it.
+TensorFlow; opening a model loads it. mask_models opens checkpoints.
 """
 
 import dataclasses

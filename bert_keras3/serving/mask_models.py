@@ -68,8 +68,8 @@ def _load_pretrainer(bert_config, init_checkpoint):
   model = modeling.BertPretrainer(bert_config)
   weights = modeling.named_variables(model)
   report = checkpoints.load_weights(weights, init_checkpoint)
-  names = predictor.MASKED_SEQUENCES
-  specs = {x: tf.TensorSpec([None, None], tf.int32) for x in names}
+  spec = tf.TensorSpec([None, None], tf.int32)
+  specs = dict.fromkeys(predictor.MASKED_SEQUENCES, spec)
   predict = tf.function(
     lambda batch: model(batch, training=False), input_signature=[specs]
   )
