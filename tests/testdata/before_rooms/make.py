@@ -97,7 +97,7 @@ RUNS = {
       "max_seq_length": 16,
       "max_predictions_per_seq": 3,
       "skip_bad_records": True,
-      "num_train_steps": 14,
+      "num_train_steps": 12,
       "num_warmup_steps": 3,
       "log_every_steps": 3,  # Checkpoints have a part of what a row is of.
       "seed": 3,
