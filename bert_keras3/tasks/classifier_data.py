@@ -583,7 +583,7 @@ def _drop_middle(tokens, keep):
 
 
 def _slide(tokens_a, tokens_b, max_seq_length):
-  """Lays windows over the longer text; the other keeps half the room at most."""
+  """Lays windows over the longer text; the other gets half the room at most."""
   room = max_seq_length - (3 if tokens_b else 2)
   if room < 1:
     return [([], [])]
