@@ -254,7 +254,7 @@ def classify(config):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, ClassifierConfig)
 
 

@@ -379,7 +379,7 @@ _TABLES = {
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, FillMaskConfig)
 
 

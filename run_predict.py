@@ -166,7 +166,7 @@ def answer(config, model, examples):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, PredictConfig)
 
 

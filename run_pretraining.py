@@ -144,7 +144,7 @@ def pretrain(config):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, PretrainingConfig)
 
 

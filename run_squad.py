@@ -275,7 +275,7 @@ def ask_export(model, context, question):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, SquadConfig)
 
 

@@ -144,7 +144,7 @@ def _require(value, kind, name, place):
 
 def _get(record, key, kind, place):
   """Returns the value of a key of a JSON object, checked."""
-  _require(record, dict, f"what has the key {key!r}", place)
+  _require(record, dict, f"the value with the key {key!r}", place)
   if key not in record:
     keys = reprlib.repr(list(record))
     raise ValueError(
