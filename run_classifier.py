@@ -24,7 +24,7 @@ from bert_keras3.tasks import classifier_data
 from bert_keras3.tasks import upstream_api
 from bert_keras3.training import configs
 
-# What notebooks import from upstream's run_classifier.
+# Names that notebooks import from upstream's run_classifier.
 InputExample = tables.InputExample
 PaddingInputExample = upstream_api.PaddingInputExample
 InputFeatures = upstream_api.InputFeatures
@@ -42,7 +42,7 @@ file_based_convert_examples_to_features = (
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig(configs.FineTuningConfig, configs.SpecialTokensConfig):
-  """What to classify, with what, and what to do."""
+  """The flags of classification."""
 
   output_dir: str | None = fields.variant(
     configs.FineTuningConfig, "output_dir", is_required=True
@@ -144,7 +144,7 @@ class ClassifierConfig(configs.FineTuningConfig, configs.SpecialTokensConfig):
 
   @property
   def run_dirs(self):
-    """List of the directories of the runs, one for each seed."""
+    """Returns a list of the directories of the runs, one for each seed."""
     if self.num_seeds == 1:
       return [self.output_dir]
     numbers = range(1, self.num_seeds + 1)
@@ -158,7 +158,7 @@ class ClassifierConfig(configs.FineTuningConfig, configs.SpecialTokensConfig):
     ]
 
   def describe_export(self, task):
-    """Returns what an export says of itself, a dict."""
+    """Returns the settings of an export's description, a dict."""
     names = (
       "do_lower_case",
       "special_tokens_in_text",
@@ -184,7 +184,7 @@ def check_flags(config):
   """Refuses flags that do not go together, or would have no effect on a task.
 
   Raises:
-    ValueError: there are some.
+    ValueError: there are such flags.
   """
   actions = ("do_train", "do_eval", "do_predict", "do_export")
   if not any(getattr(config, action) for action in actions):
@@ -256,7 +256,7 @@ def classify(config):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, ClassifierConfig)
 
 

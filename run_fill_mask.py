@@ -29,16 +29,16 @@ from bert_keras3.data import tables
 from bert_keras3.serving import mask_filling
 from bert_keras3.training import configs
 
-# Flags about files that an export brings along.
+# Flags about files that an export contains.
 CHECKPOINT_FLAGS = ("bert_config_file", "vocab_file", "do_lower_case")
-# Texts are sorted by length among so many; scoring runs each token of them.
+# Texts that are sorted by length together; scoring runs the model per token.
 TEXTS_PER_CHUNK = {"fill_mask": 1024, "score": 128, "next_sentence": 1024}
 SHOWN_CHARS = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class FillMaskConfig(configs.AnsweringConfig, configs.SpecialTokensConfig):
-  """What to ask about which texts, and which model."""
+  """The flags of asking a pretrained model."""
 
   task: str = fields.flag(
     "fill_mask",
@@ -90,7 +90,7 @@ def fill_masks(config, texts):
 
   Args:
     config: FillMaskConfig.
-    texts: what `read_texts` returned.
+    texts: list that `read_texts` returned.
   """
   from bert_keras3.serving import mask_models
   from bert_keras3.training import dry_run
@@ -119,10 +119,10 @@ def fill_masks(config, texts):
 
 
 def check_flags(config):
-  """Refuses flags that do not go together, and an export that is of no use.
+  """Refuses flags that do not go together, and an export that cannot be used.
 
   Raises:
-    ValueError, OSError: there are some.
+    ValueError, OSError: there are such flags, or it is such an export.
   """
   if bool(config.init_checkpoint) == bool(config.export_dir):
     raise ValueError("pass either --init_checkpoint or --export_dir")
@@ -166,26 +166,26 @@ def check_output(config, own_files):
 
 
 def read_texts(config):
-  """The texts to ask about.
+  """Reads the texts to ask about.
 
   Returns:
-    List of (where it is from, str or tuple of two).
+    List of (origin, str or tuple of two), such as ("a.txt, line 1", "A text.").
 
   Raises:
-    ValueError, OSError: there are none, or one is not what the task takes.
+    ValueError, OSError: there are no texts, or one does not fit the task.
   """
-  texts = [(place, _parse(line)) for place, line in _read_lines(config)]
+  texts = [(origin, _parse(line)) for origin, line in _read_lines(config)]
   if not texts:
     raise ValueError(f"--input_file={config.input_file} has no text")
-  for place, text in texts:
+  for origin, text in texts:
     problem = find_problem(config, text)
     if problem:
-      raise ValueError(f"{place}: {problem}")
+      raise ValueError(f"{origin}: {problem}")
   return texts
 
 
 def _read_lines(config):
-  """Pairs of a place and a line."""
+  """Yields pairs of a line's origin and the line."""
   if config.text:
     for number, text in enumerate(config.text, start=1):
       yield f"--text {number}", text
@@ -198,7 +198,7 @@ def _read_lines(config):
 
 
 def _parse(line):
-  """A str, or a tuple of two if there are bars between them."""
+  """Returns a str, or a tuple of two if there are bars between them."""
   # Halves of surrogate pairs have no UTF-8.
   line = line.encode("utf-8", "replace").decode()
   first, second = tables.split_pair(line)
@@ -206,7 +206,7 @@ def _parse(line):
 
 
 def find_problem(config, text):
-  """Why a task cannot take a text, "" if it can.
+  """Says why a task cannot take a text, "" if it can.
 
   Args:
     config: FillMaskConfig.
@@ -237,7 +237,7 @@ def answer(config, model, texts):
   Args:
     config: FillMaskConfig.
     model: mask_filling.MaskFiller.
-    texts: what `read_texts` returned.
+    texts: list that `read_texts` returned.
 
   Yields:
     The dict of each text, in their order.
@@ -259,16 +259,16 @@ def answer(config, model, texts):
       try:
         results = ask(config, model, [text for _, text in chunk])
       except mask_filling.BadText as error:
-        place, _ = chunk[error.index]
-        raise ValueError(f"{place}: {error}") from None
-      for (place, _), result in zip(chunk, results, strict=True):
-        warn_if_cut(config, model, place, result)
+        origin, _ = chunk[error.index]
+        raise ValueError(f"{origin}: {error}") from None
+      for (origin, _), result in zip(chunk, results, strict=True):
+        warn_if_cut(config, model, origin, result)
         yield result
       bar.update(len(chunk))
 
 
 def ask(config, model, texts):
-  """List of what the task gives for each text."""
+  """Returns a list of the task's result for each text."""
   if config.task == "fill_mask":
     return model.fill_mask(texts, config.top_k)
   if config.task == "score":
@@ -276,21 +276,21 @@ def ask(config, model, texts):
   return model.next_sentence(texts)
 
 
-def warn_if_cut(config, model, place, result):
+def warn_if_cut(config, model, origin, result):
   """Tells the user of a text that is longer than the model's sequences."""
   if not result["tokens_left_out"]:
     return
   lost = result.get("masks", []).count([])
   masks = f", {lost} [MASK] among them" if lost else ""
   print(
-    f"warning: {place}: {result['tokens_left_out']} tokens beyond "
+    f"warning: {origin}: {result['tokens_left_out']} tokens beyond "
     f"--max_seq_length={model.max_seq_length} were left out{masks}",
     file=sys.stderr,
   )
 
 
 def answer_line(config, model, line):
-  """What to print about a typed line; a mistake in it ends nothing."""
+  """Returns the answer to a typed line, or an error message about it."""
   text = _parse(line)
   problem = find_problem(config, text)
   if problem:
@@ -320,7 +320,7 @@ def write_results(config, results):
 
 
 def join_lines(config, results):
-  """The lines of an iterable of results, as one text."""
+  """Returns the lines of an iterable of results, as one text."""
   return "".join(f"{line}\n" for line in format_results(config, results))
 
 
@@ -332,7 +332,7 @@ def format_results(config, results):
     return
   head, show = _TABLES[config.task]
   for number, result in enumerate(results):
-    if number == 0:  # Not above an error.
+    if number == 0:  # Only now, as the head should not be above an error.
       yield from head
     yield show(result)
 
@@ -347,7 +347,7 @@ def _format_named(result, name):
 
 
 def _show_masks(result):
-  """A text, its masks' tokens in columns, and the text with the best ones."""
+  """Formats a text, its masks' tokens in columns, and the filled text."""
   lines = [_format_named(result, "text")]
   for number, tokens in enumerate(result["masks"], start=1):
     lines.append(f"  [MASK] {number}" + ("" if tokens else "  (left out)"))
@@ -367,7 +367,7 @@ def _show_next_sentence(result):
   return f"{result['is_next']:11.4f}  {_format_named(result, 'text')}"
 
 
-# By task: the lines above a table, and what makes a line of a result.
+# By task: the lines above a table, and the function that formats a result.
 _TABLES = {
   "fill_mask": ([], _show_masks),
   "score": (
@@ -379,7 +379,7 @@ _TABLES = {
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, FillMaskConfig)
 
 

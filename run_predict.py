@@ -28,7 +28,7 @@ from bert_keras3.training import configs
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig(configs.AnsweringConfig):
-  """What to answer, and where the answers go."""
+  """The flags of prediction with an export."""
 
   export_dir: str | None = fields.flag(
     None, "Directory of the exported model.", is_required=True
@@ -69,7 +69,7 @@ def main(config):
 
 
 def read_texts(config, names):
-  """The examples to answer.
+  """Reads the examples to answer.
 
   Args:
     config: PredictConfig.
@@ -79,7 +79,7 @@ def read_texts(config, names):
     List of tuples of str, as long as `names`.
 
   Raises:
-    ValueError, OSError: there are none, or they are not what the model takes.
+    ValueError, OSError: there are no examples, or they do not fit the model.
   """
   if bool(config.text) == bool(config.input_file):
     raise ValueError("pass either --text or --input_file")
@@ -105,7 +105,7 @@ def read_texts(config, names):
 
 
 def read_table(config, names, file_format):
-  """The examples of a file with columns."""
+  """Reads the examples of a file with columns."""
   columns = config.columns or names
   if len(columns) != len(names):
     raise ValueError(
@@ -122,14 +122,14 @@ def read_table(config, names, file_format):
 
 
 def _clean(text):
-  """The text, without halves of surrogate pairs, which have no UTF-8."""
+  """Replaces halves of surrogate pairs, which UTF-8 cannot encode."""
   return text.encode("utf-8", "replace").decode()
 
 
 def predict(config, examples):
-  """Writes a JSON line for each example: its texts, and what was found.
+  """Writes a JSON line for each example: its texts and its answer.
 
-  A dry run tells what that would take instead.
+  A dry run estimates time and disk space instead.
   """
   from bert_keras3.training import dry_run
 
@@ -151,7 +151,7 @@ def predict(config, examples):
 
 
 def answer(config, model, examples):
-  """The JSON lines of examples, one text."""
+  """Returns the JSON lines of examples, as one text."""
   results = model.predict(
     examples, config.predict_batch_size, show_progress=not config.dry_run
   )
@@ -166,7 +166,7 @@ def answer(config, model, examples):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, PredictConfig)
 
 

@@ -18,7 +18,7 @@ from bert_keras3.training import configs
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingConfig(configs.RunConfig):
-  """What to pretrain, on what, and what to do."""
+  """The flags of pretraining."""
 
   output_dir: str | None = fields.variant(
     configs.RunConfig, "output_dir", is_required=True
@@ -62,7 +62,7 @@ class PretrainingConfig(configs.RunConfig):
   )
 
   def describe_export(self):
-    """Returns what an export says of itself, a dict."""
+    """Returns the settings of an export's description, a dict."""
     names = ("do_lower_case", "max_seq_length")
     settings = {name: getattr(self, name) for name in names}
     return {"task": "pretraining", **settings}
@@ -79,7 +79,7 @@ def check_flags(config):
   """Refuses flags that do not go together.
 
   Raises:
-    ValueError: there are some.
+    ValueError: some flags do not.
   """
   if not (config.do_train or config.do_eval or config.do_export):
     raise ValueError(
@@ -144,7 +144,7 @@ def pretrain(config):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, PretrainingConfig)
 
 

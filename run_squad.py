@@ -26,7 +26,7 @@ from bert_keras3.tasks import squad_decoding
 from bert_keras3.tasks import squad_scores
 from bert_keras3.training import configs
 
-# What notebooks import from upstream's run_squad.
+# Names that notebooks import from upstream's run_squad.
 SquadExample = squad_data.SquadExample
 InputFeatures = squad_data.InputFeatures
 FeatureWriter = squad_data.FeatureWriter
@@ -37,7 +37,7 @@ get_final_text = squad_decoding.get_final_text
 
 @dataclasses.dataclass(frozen=True)
 class SquadConfig(configs.FineTuningConfig):
-  """What to learn and to answer."""
+  """The flags of question answering."""
 
   train_file: str | None = fields.flag(
     None, "JSON file in SQuAD's layout to train on."
@@ -102,13 +102,13 @@ class SquadConfig(configs.FineTuningConfig):
 
   @property
   def asks_export(self):
-    """Whether questions go to an export, not to the model of a run."""
+    """Returns whether an export answers questions, not the model of a run."""
     uses_run = self.do_train or self.do_predict or self.do_export
     return bool(self.interactive and self.export_dir and not uses_run)
 
   @property
   def deciding_files(self):
-    """List of the data files that decide what weights training ends with."""
+    """Returns a list of the data files that decide the trained weights."""
     if not self.do_train:
       return []
     if self.is_monitored and self.do_predict:
@@ -117,16 +117,16 @@ class SquadConfig(configs.FineTuningConfig):
 
   @property
   def window_settings(self):
-    """Dict of what windows depend on, beside files."""
+    """Returns a dict of the flags that windows depend on, beside files."""
     names = ("max_seq_length", "doc_stride", "max_query_length")
     return {name: getattr(self, name) for name in names}
 
   @property
   def shared_settings(self):
-    """List of the flags that a trained model must be used with as well."""
+    """Lists the flags that must be equal in training and in use of a model."""
     if not self.do_export:
       return ["do_lower_case"]
-    # With others an export would answer otherwise than the model.
+    # With other values an export would answer differently than the model.
     return ["do_lower_case", *self.window_settings, "version_2_with_negative"]
 
   def decoding(self, threshold=0.0):
@@ -140,7 +140,7 @@ class SquadConfig(configs.FineTuningConfig):
     )
 
   def describe_export(self, threshold):
-    """Returns what an export says of itself, a dict."""
+    """Returns the settings of an export's description, a dict."""
     return {
       "task": "squad",
       "do_lower_case": self.do_lower_case,
@@ -167,7 +167,7 @@ def check_flags(config):
   """Refuses flags that do not go together.
 
   Raises:
-    ValueError: there are some.
+    ValueError: some flags do not.
   """
   wanted = {
     "do_train": "train_file",
@@ -274,7 +274,7 @@ def ask_export(model, context, question):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, SquadConfig)
 
 

@@ -45,7 +45,7 @@ def main():
 
 
 def write_passages(folder):
-  """Labelled passages that fill the model's positions."""
+  """Writes labelled passages that fill the model's positions."""
   tokenizer = tokenization.FullTokenizer(str(folder / "vocab.txt"))
   rows = manual_chapters.write_files(
     folder / "chapters",
@@ -82,7 +82,7 @@ def fine_tune(folder, num_train_epochs):
 
 
 def compare_with_baselines(folder):
-  """Prints the accuracy of the three on the test passages."""
+  """Prints the accuracy of BERT and two baselines on the test passages."""
   train, dev, test = (
     read_passages(folder, split) for split in manual_chapters.SPLITS
   )
@@ -93,7 +93,7 @@ def compare_with_baselines(folder):
     "most frequent chapter": count_hits(majority_baseline(train, test), test),
     "TF-IDF + logistic regression": tfidf_hits,
     "BERT": bert_hits,
-    # Passages that are hard for both do not blur it.
+    # Paired: passages that are hard for both do not add to the error.
     "BERT minus TF-IDF": [*map(operator.sub, bert_hits, tfidf_hits)],
   }
   say(f"accuracy on {len(test)} test passages (standard error):")
@@ -103,20 +103,20 @@ def compare_with_baselines(folder):
 
 
 def count_hits(labels, passages):
-  """For each passage 1 if its label is right, else 0."""
+  """Returns for each passage 1 if its label is right, else 0."""
   pairs = zip(labels, passages, strict=True)
   return [int(label == chapter) for label, (_, chapter) in pairs]
 
 
 def majority_baseline(train, test):
-  """The most frequent chapter of the training passages, for every passage."""
+  """Predicts the most frequent chapter of the training passages for all."""
   counts = collections.Counter(chapter for _, chapter in train)
   [(chapter, _)] = counts.most_common(1)
   return [chapter] * len(test)
 
 
 def tfidf_baseline(train, dev, test):
-  """Labels by logistic regression on the weights of words and word pairs."""
+  """Predicts by logistic regression on the weights of words and word pairs."""
   from sklearn.feature_extraction.text import TfidfVectorizer
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
@@ -134,7 +134,7 @@ def tfidf_baseline(train, dev, test):
 
 
 def show_predictions(folder):
-  """Prints some test passages with what BERT says and what is true."""
+  """Prints some test passages with BERT's answer and the true one."""
   truth = [chapter for _, chapter in read_passages(folder, "test")]
   lines = read_predictions(folder)
   step = len(lines) // NUM_SHOWN
@@ -147,20 +147,20 @@ def show_predictions(folder):
 
 
 def ask_export(folder):
-  """Has the export, which needs no file of the above, label a passage."""
+  """Labels a passage with the export, which needs no other file."""
   passage, _ = read_passages(folder, "test")[0]
   run("run_predict.py", export_dir=folder / "export" / "1", text=passage)
 
 
 def read_passages(folder, split):
-  """List of [text, chapter]."""
+  """Returns a list of [text, chapter]."""
   path = folder / "chapters" / f"{split}.csv"
   with open(path, encoding="utf-8", newline="") as file:
     return list(csv.reader(file))[1:]
 
 
 def read_predictions(folder):
-  """What run_classifier.py wrote about each test passage."""
+  """Reads the prediction that run_classifier.py wrote for each test passage."""
   path = folder / "classifier" / "predictions.jsonl"
   with open(path, encoding="utf-8") as file:
     return [json.loads(line) for line in file]

@@ -7,8 +7,8 @@ reads at once.
 
 Every chapter is cut into contiguous parts, some of which are held out whole:
 sentences drawn at random would leave the other half of an explanation to train
-on. What topics repeat word for word is used once, or not at all where it
-belongs to several chapters.
+on. A sentence that topics repeat word for word is used once, or not at all if
+it belongs to several chapters.
 """
 
 import collections
@@ -70,7 +70,7 @@ def stretches(manual=topics.topics):
 
 
 def held_out_wordings(manual=topics.topics):
-  """What pretraining must not see: the wordings of dev and test sentences."""
+  """Returns the wordings of dev and test, to hide from pretraining."""
   return {
     manual_corpus.wording(sentence)
     for split, _, sentences in stretches(manual)
@@ -126,7 +126,7 @@ def write_files(folder, count_tokens, max_tokens):
 
 
 def _read_chapters(manual):
-  """Dict from chapter to its list of (topic, sentence)."""
+  """Returns a dict from chapter to its list of (topic, sentence)."""
   return {
     chapter: [
       (topic, sentence)
@@ -138,22 +138,23 @@ def _read_chapters(manual):
 
 
 def _prose(text):
-  """Sentences of a topic, without its headings and grammar rules."""
+  """Returns the sentences of a topic, without headings and grammar rules."""
   paragraphs = re.split(r"\n\s*\n", HEADING.sub("", text))
   prose = (paragraph for paragraph in paragraphs if "::=" not in paragraph)
   return manual_corpus.split_sentences("\n\n".join(prose))
 
 
 def _distinct(chapters):
-  """The chapters with every wording once, and none that two of them share."""
-  found = collections.defaultdict(dict)  # wording -> chapter -> row
+  """Keeps every wording once, and none that two chapters share."""
+  rows_by_wording = collections.defaultdict(dict)  # wording -> chapter -> row
   for chapter, rows in chapters.items():
     for row in rows:
-      found[manual_corpus.wording(row[1])].setdefault(chapter, row)
+      wording = manual_corpus.wording(row[1])
+      rows_by_wording[wording].setdefault(chapter, row)
   distinct = {chapter: [] for chapter in chapters}
-  for places in found.values():
-    if len(places) == 1:
-      [(chapter, row)] = places.items()
+  for by_chapter in rows_by_wording.values():
+    if len(by_chapter) == 1:
+      [(chapter, row)] = by_chapter.items()
       distinct[chapter].append(row)
   return distinct
 

@@ -16,7 +16,7 @@ from pydoc_data import topics
 SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "ensurepip"}
 MIN_WORDS = 4  # Shorter lines are signatures, headings and rulers.
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(`*])")
-# One document in so many is held out from training.
+# One document in this many is held out from training.
 HELD_OUT = 12
 
 
@@ -52,17 +52,17 @@ def split_sentences(text):
 
 
 def wording(sentence):
-  """What equal sentences share whatever their punctuation and markup."""
+  """Returns a sentence's words, without case, punctuation and markup."""
   return " ".join(re.findall(r"\w+", sentence.lower()))
 
 
 def is_held_out(name):
-  """Whether a document is for evaluation: fixed by its name alone."""
+  """Returns whether a document is for evaluation, as its name alone decides."""
   return hashlib.sha256(name.encode()).digest()[0] % HELD_OUT == 0
 
 
 def write_corpus(train_path, eval_path, unwanted=frozenset()):
-  """Writes both files, as `documents`; returns how many are in each."""
+  """Writes both files; returns the number of documents in each."""
   texts = {False: [], True: []}
   for name, sentences in documents(unwanted):
     texts[is_held_out(name)].append("\n".join(sentences) + "\n")
@@ -89,5 +89,5 @@ def _docstrings(path):
   except (SyntaxError, ValueError):  # A template, or deliberately broken.
     return []
   kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-  found = (ast.get_docstring(x) for x in ast.walk(tree) if isinstance(x, kinds))
-  return [text for text in found if text]
+  texts = (ast.get_docstring(x) for x in ast.walk(tree) if isinstance(x, kinds))
+  return [text for text in texts if text]

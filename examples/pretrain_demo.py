@@ -65,11 +65,11 @@ def main():
 
 
 def make_records(folder):
-  """Text, vocabulary and records of training and of held-out documents."""
+  """Makes text, vocabulary and records of training and held-out documents."""
   counts = manual_corpus.write_corpus(
     folder / "train.txt",
     folder / "eval.txt",
-    # What fine-tuning is tested on stays unseen here too.
+    # The test passages of fine-tuning stay unseen here too.
     manual_chapters.held_out_wordings(),
   )
   say(f"{counts[0]} documents to train on, {counts[1]} held out")
@@ -131,11 +131,11 @@ def compare_with_guessing(folder):
 
 
 def count_masked_tokens(path):
-  """Counts what is masked in a file of records, which are TensorFlow's own.
+  """Counts the masked tokens in a file of TFRecords.
 
   Returns:
     Tuple of the most frequent masked token's id, how often it is masked, and
-    how many tokens are.
+    the number of masked tokens.
   """
   import tensorflow as tf
 
@@ -181,11 +181,11 @@ def fill_masks(folder):
 
 
 def draw_picture(folder, answers):
-  """Draws the two losses over the steps, and what fills two of the masks.
+  """Draws the two losses over the steps, and the tokens for two of the masks.
 
   Args:
-    folder: where the run is, and where demo.png goes.
-    answers: what `fill_masks` returned.
+    folder: of the run, and of demo.png.
+    answers: dict that `fill_masks` returned.
   """
   import matplotlib
 
@@ -225,7 +225,7 @@ def draw_answers(axes, puzzle, answer):
 
 
 def run(script, *switches, **values):
-  """Runs a script of this project, having shown its command line."""
+  """Prints the command line of a script of this project and runs it."""
   args = [*switches, *(f"--{name}={value}" for name, value in values.items())]
   say("$ python " + shlex.join([script, *args]))
   result = subprocess.run([sys.executable, str(ROOT / script), *args])
@@ -234,7 +234,7 @@ def run(script, *switches, **values):
 
 
 def say(text):
-  """Prints at once, also into a pipe."""
+  """Prints and flushes, so that it shows at once in a pipe, too."""
   print(text, flush=True)
 
 

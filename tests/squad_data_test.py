@@ -464,7 +464,7 @@ def test_missing_file():
     (b'{"dat": []}', "the key 'data' is missing among ['dat']"),
     (b'{"data": {}}', "'data' should be a list, not {}"),
     (b'{"data": []}', "holds no question"),
-    (b'{"data": [null]}', "article 1: what has the key 'paragraphs'"),
+    (b'{"data": [null]}', "article 1: the value with the key 'paragraphs'"),
   ],
 )
 def test_malformed_file(tmp_path, content, words):
@@ -487,11 +487,19 @@ MISSING = object()
   [
     (("data", 1, "paragraphs"), MISSING, "article 2: the key 'paragraphs'"),
     (("data", 1, "paragraphs"), "x", "article 2: 'paragraphs' should be"),
-    (QUESTION[:4], [], "article 2, paragraph 2: what has the key 'context'"),
+    (
+      QUESTION[:4],
+      [],
+      "article 2, paragraph 2: the value with the key 'context'",
+    ),
     ((*QUESTION[:4], "context"), MISSING, "article 2, paragraph 2: the key"),
     ((*QUESTION[:4], "context"), 5, "paragraph 2: 'context' should be a text"),
     ((*QUESTION[:4], "qas"), MISSING, "article 2, paragraph 2: the key 'qas'"),
-    (QUESTION, 7, "paragraph 2, question number 2: what has the key 'id'"),
+    (
+      QUESTION,
+      7,
+      "paragraph 2, question number 2: the value with the key 'id'",
+    ),
     ((*QUESTION, "id"), MISSING, "paragraph 2, question number 2: the key"),
     ((*QUESTION, "id"), 3, "question number 2: 'id' should be a text, not 3"),
     ((*QUESTION, "question"), MISSING, "question 'q1': the key 'question'"),
@@ -503,7 +511,7 @@ MISSING = object()
     (
       ANSWER,
       "it",
-      "question 'q1': what has the key 'text' should be an object",
+      "question 'q1': the value with the key 'text' should be an object",
     ),
     ((*ANSWER, "text"), MISSING, "question 'q1': the key 'text' is missing"),
     ((*ANSWER, "text"), 8, "question 'q1': 'text' should be a text"),

@@ -137,7 +137,7 @@ def test_a_change_of_place_starts_the_clock_again(clock):
   assert wait.seconds() == 5.0
   clock.seconds = 7.0
   assert wait.seconds() == 0.0
-  assert wait.place == "after step 2"
+  assert wait.position == "after step 2"
 
 
 @pytest.mark.parametrize(

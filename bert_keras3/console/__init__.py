@@ -1,1 +1,1 @@
-"""Flags, and how a script starts and talks; used by scripts only."""
+"""Flags, the start of a script, conversations; for scripts only."""

@@ -12,8 +12,8 @@ def talk(find_answers):
   """Answers questions that are typed in, until the input ends.
 
   Args:
-    find_answers: function of (context, question) that returns what
-      `format_answers` takes.
+    find_answers: function of (context, question) that returns the answers for
+      `format_answers`.
   """
 
   def answer(context, question):
@@ -26,7 +26,7 @@ def converse(answer, read_line):
   """Reads texts and questions, prints answers, until the input ends.
 
   Args:
-    answer: function of (context, question) that returns what to print.
+    answer: function of (context, question) that returns the text to print.
     read_line: function of a prompt that returns a line or raises EOFError.
   """
   with contextlib.suppress(EOFError):
@@ -42,7 +42,7 @@ def answer_lines(answer, read_line):
   """Reads lines of text and prints answers, until the input ends.
 
   Args:
-    answer: function of a line that returns what to print.
+    answer: function of a line that returns the text to print.
     read_line: function of a prompt that returns a line or raises EOFError.
   """
   with contextlib.suppress(EOFError):
@@ -54,7 +54,7 @@ def answer_lines(answer, read_line):
 
 
 def read_text(read_line):
-  """Reads lines up to an empty one; empty lines before them do not count."""
+  """Reads lines up to an empty one; skips empty lines before them."""
   lines = []
   while not lines or lines[-1]:
     line = read_line("").rstrip()
@@ -64,12 +64,12 @@ def read_text(read_line):
 
 
 def format_answers(context, answers):
-  """Lines about answers, the best first, which is shown in its place.
+  """Formats answers, the best first, which is shown within its context.
 
   Args:
     context: str.
-    answers: list of (text, probability, first character, the one after the
-      last); the text is "" if there is no answer.
+    answers: list of (text, probability, first character, the character after
+      the last); the text is "" if there is no answer.
   """
   lines = []
   for text, probability, start, end in answers[: 1 + SHOWN_OTHERS]:

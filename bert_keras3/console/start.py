@@ -18,7 +18,7 @@ from bert_keras3.training import signals
 absl_flags.disclaim_key_flags()
 
 _PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-# Beside the package, where an installation has other projects' files as well.
+# They lie beside the package, where installed projects have files as well.
 _ROOT_MODULES = ("modeling", "optimization", "tokenization")
 
 
@@ -65,13 +65,13 @@ def _report_mistakes(main, config_class, argv):
 
 
 def _end(sentence, status):
-  """Ends the process; what read its output may have ended before it."""
+  """Ends the process, also when the reader of its output has ended."""
   try:
     sys.stderr.write(sentence + "\n")
     sys.stderr.flush()
     sys.stdout.flush()
   except OSError:
-    # Python would fail once more, and change the status, when it flushes them.
+    # Else Python would flush them, fail again and change the status.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stderr.fileno())
@@ -86,22 +86,22 @@ def _explain_overwriting(config):
 
 
 def _find_sentence(error):
-  """What to tell the user about an exception, "" if it is a defect."""
+  """Returns the sentence for the user about an exception, "" for a defect."""
   if isinstance(error, ValueError | OSError) and is_users_mistake(error):
     return str(error)
-  # From Python, TensorFlow or a library: the cause is the same.
+  # Raised by Python, TensorFlow or a library, all for one cause.
   if "No space left on device" in str(error):
     return "the disk is full; make room and run the same command again"
   return ""
 
 
 def is_users_mistake(error):
-  """Whether `error` was raised on purpose, by a `raise` of this project.
+  """Returns whether `error` was raised on purpose, by our own `raise`.
 
-  A ValueError from inside NumPy or TensorFlow is a defect, whose traceback
-  somebody needs; one that our code raises is a sentence for the user. Looking
-  at the raising line tells them apart without a class of exceptions that every
-  module, the stand-alone `tokenization.py` included, would have to import.
+  A ValueError from inside NumPy or TensorFlow is a defect, whose traceback is
+  needed; a ValueError that our code raises is a sentence for the user. The
+  raising line tells them apart without a class of exceptions that every module,
+  the stand-alone `tokenization.py` included, would have to import.
   """
   *_, (frame, line_number) = traceback.walk_tb(error.__traceback__)
   path = os.path.realpath(frame.f_code.co_filename)
@@ -110,7 +110,7 @@ def is_users_mistake(error):
 
 
 def _is_ours(path, module_globals):
-  """Whether a file is of the package, or of the root files it comes with."""
+  """Returns whether a file is of the package or is one of our root files."""
   folder, name = os.path.split(path)
   if os.path.join(folder, "").startswith(os.path.join(_PACKAGE_DIR, "")):
     return True
@@ -120,10 +120,10 @@ def _is_ours(path, module_globals):
 
 
 def load_tensorflow():
-  """Imports TensorFlow without its dozen lines about how it was built.
+  """Imports TensorFlow and hides its dozen lines about how it was built.
 
-  They are written before its log level is in force. Scripts call this once
-  their flags are checked; what TensorFlow says later still shows.
+  They are printed before its log level is in force. Scripts call this once
+  their flags are checked; later messages of TensorFlow still show.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   stderr = os.dup(2)
@@ -132,9 +132,9 @@ def load_tensorflow():
     try:
       import tensorflow as tf
 
-      tf.config.list_physical_devices()  # Looks for CUDA, and tells.
-      logging.set_verbosity(logging.WARNING)  # Saving tells its durations.
-      tf.get_logger().setLevel("WARNING")  # A strategy tells its reductions.
+      tf.config.list_physical_devices()  # Looks for CUDA and prints about it.
+      logging.set_verbosity(logging.WARNING)  # Saving logs its durations.
+      tf.get_logger().setLevel("WARNING")  # A strategy logs its reductions.
     except BaseException:
       notes.seek(0)
       os.write(stderr, notes.read())

@@ -5,8 +5,8 @@
     files.write_atomically("attention.html", report.html())
 
 The page is put together from the files of `attention_page/`. It is plain ASCII
-and loads nothing; its policy forbids that, should an escape be forgotten. The
-fragment of its address says which view it shows:
+and loads nothing; its content security policy forbids that, should an escape
+be forgotten. The fragment of its address says which view it shows:
 `attention.html#sentence=0&layer=2&head=1&token=3`, where sentences and tokens
 count from 0, as in the files of features, layers and heads from 1, and `head`
 may be `mean`.
@@ -25,7 +25,7 @@ import numpy as np
 # A browser opens this in about two seconds. BERT-Base has about 1 MB a sentence
 # of 128 tokens.
 DEFAULT_MAX_BYTES = 32 * 2**20
-# Softmax in half precision sums to 1 only so far.
+# Tolerance of a row's sum: softmax in half precision is not exact.
 SUM_TOLERANCE = 0.02
 _EMPTY = '<p id="empty">This report has no sentence.</p>'
 
@@ -45,7 +45,7 @@ class Sentence:
     ValueError: the shapes disagree, or there are rows that do not sum to 1.
   """
 
-  tokens: list
+  tokens: list[str]
   num_first: int
   attention: np.ndarray
 
@@ -89,7 +89,7 @@ class AttentionReport:
       it.
 
   Attributes:
-    num_left_out: sentences that were too many.
+    num_left_out: number of sentences that did not fit.
   """
 
   def __init__(self, title, max_bytes=DEFAULT_MAX_BYTES):
@@ -109,7 +109,7 @@ class AttentionReport:
       sentence: Sentence.
 
     Returns:
-      Whether it was added. A shorter one may still be after one that was not.
+      Whether it was added. A shorter one may fit after one that did not.
 
     Raises:
       ValueError: it has other layers or heads than the sentences before.
@@ -164,7 +164,7 @@ def _read_part(name):
 def _to_json(number, sentence):
   """Writes a sentence as JSON that can stand in a script element.
 
-  Attention is in steps of 1/255, then deflated, as most of it is about 0.
+  Attention is rounded to multiples of 1/255 and deflated; most of it is near 0.
   """
   rounded = np.rint(255 * np.asarray(sentence.attention, np.float32))
   rounded = np.minimum(rounded, 255).astype(np.uint8)
@@ -175,7 +175,7 @@ def _to_json(number, sentence):
     "num_first": int(sentence.num_first),
     "attention": base64.b64encode(zlib.compress(rounded)).decode(),
   }
-  # A token may be "</script>". What is not ASCII, json escapes.
+  # A token may be "</script>". json escapes all characters beyond ASCII.
   return json.dumps(fields).replace("<", "\\u003c")
 
 

@@ -1,8 +1,8 @@
 """Classification tasks: files to examples to sequences of ids.
 
-A task is a row of `TASKS`: which files, where in them texts and label stand,
-which labels, which metrics. `tables.read_examples` turns a file into
-`InputExample`s, `tokenize_examples` and `label_ids` those into arrays.
+A task is a row of `TASKS`: its files, their columns of texts and label, its
+labels and metrics. `tables.read_examples` turns a file into `InputExample`s,
+`tokenize_examples` and `label_ids` turn these into arrays.
 
 Nothing here needs TensorFlow before `tokenize_examples`.
 """
@@ -47,15 +47,15 @@ class Task:
   """
 
   name: str
-  files: dict
-  labels: tuple = ()  # in the order of the logits; inferred if empty
+  files: dict[str, tuple[DataFile, ...]]
+  labels: tuple[str, ...] = ()  # in the order of the logits; inferred if empty
   problem_type: str = "single_label"
-  metrics: tuple = ("accuracy",)  # the first decides which checkpoint is best
-  submissions: dict = dataclasses.field(default_factory=dict)
+  metrics: tuple[str, ...] = ("accuracy",)  # the first decides what is best
+  submissions: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @property
   def has_pairs(self):
-    """Whether examples have two texts."""
+    """Returns whether examples have two texts."""
     return any(
       file.layout.text_b is not None
       for files in self.files.values()
@@ -63,9 +63,9 @@ class Task:
     )
 
   def settings(self, config):
-    """Lists the flags that a model must share with those who use it.
+    """Lists the flags that must be equal in training and in use of a model.
 
-    An export needs all those that its graph is made of.
+    For an export these are also the flags that its graph depends on.
 
     Args:
       config: ClassifierConfig.
@@ -79,7 +79,7 @@ class Task:
     return names
 
   def splits(self, kind):
-    """Names of the splits of a kind, "dev" or "test"."""
+    """Returns the names of the splits of a kind, "dev" or "test"."""
     return [x for x in self.files if x == kind or x.startswith(f"{kind}_")]
 
 
@@ -93,7 +93,7 @@ CORRELATIONS = ("pearson", "spearman")
 
 
 def _glue(name, glue_name, train, test, labels=("0", "1"), **kwargs):
-  """A task in GLUE's file names."""
+  """Makes a task with GLUE's file names."""
   files = {"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"}
   layouts = {"train": train, "dev": train, "test": test}
   return Task(
@@ -125,7 +125,7 @@ def _mnli():
 
 
 def xnli(language="zh"):
-  """XNLI in one of its 15 languages; upstream's was fixed to Chinese."""
+  """Makes XNLI in one of its 15 languages; upstream's was fixed to Chinese."""
   train = tables.Layout(
     0,
     1,
@@ -149,7 +149,7 @@ def xnli(language="zh"):
 
 
 def _clue(name, text_a, text_b=None, train=None, other=None, **kwargs):
-  """A task in CLUE's JSON lines; `other` are DataFiles by split."""
+  """Makes a task in CLUE's JSON lines; `other` has more DataFiles by split."""
   layout = tables.Layout(text_a, text_b, label="label", file_format="jsonl")
   layout = dataclasses.replace(layout, unlabeled=kwargs.pop("unlabeled", None))
   test = dataclasses.replace(layout, label=None, row_id="id")
@@ -161,7 +161,7 @@ def _clue(name, text_a, text_b=None, train=None, other=None, **kwargs):
   for split, file in (other or {}).items():
     files[split].append(file)
   return Task(
-    name, files={x: tuple(found) for x, found in files.items()}, **kwargs
+    name, files={split: tuple(x) for split, x in files.items()}, **kwargs
   )
 
 
@@ -176,11 +176,11 @@ def _toutiao_files():
 
 
 def own_task(file_format, layout, problem_type="single_label"):
-  """The task of a user's files, labels as the training file has them.
+  """Makes the task of a user's own files.
 
   Args:
     file_format: "csv", "tsv" or "jsonl".
-    layout: Layout of all files.
+    layout: tables.Layout of all files.
     problem_type: one of PROBLEM_TYPES.
   """
   layout = dataclasses.replace(layout, file_format=file_format)
@@ -196,7 +196,7 @@ def own_task(file_format, layout, problem_type="single_label"):
       split: (DataFile(f"{split}.{file_format}", layout),)
       for split in ("train", "dev", "test")
     },
-    # Columns of 0 and 1 are the labels; others show in the training file.
+    # Columns of 0 and 1 name the labels; else the training file has them.
     labels=tuple(map(str, layout.label if is_columns else ())),
     problem_type=problem_type,
     metrics=metrics[problem_type],
@@ -204,7 +204,7 @@ def own_task(file_format, layout, problem_type="single_label"):
 
 
 def _diagnostic_files():
-  """GLUE's diagnostic set, under either name that it is published with."""
+  """Returns GLUE's diagnostic set, under both names it is published with."""
   layout = tables.Layout(1, 2, row_id=0)
   return tuple(DataFile(x, layout) for x in ("diagnostic.tsv", "AX.tsv"))
 
@@ -280,8 +280,8 @@ def register(task, reader=None):
   Args:
     task: Task.
     reader: function from path to an iterator of (line number, list or dict of
-      fields), for a file_format that READERS does not have yet; it is entered
-      there under the task's name.
+      fields), for a file_format that tables.READERS lacks; it is added there
+      under the task's name.
   """
   TASKS[task.name] = task
   if reader:
@@ -289,7 +289,7 @@ def register(task, reader=None):
 
 
 def find_task(name):
-  """The row of a task, whatever the case and hyphens of its name.
+  """Returns the row of a task, ignoring case and hyphens of its name.
 
   Raises:
     ValueError: there is no such task.
@@ -309,13 +309,13 @@ def _task_key(name):
 
 
 def make_task(config):
-  """Makes the Task of the flags.
+  """Makes the Task that the flags describe.
 
   Args:
     config: ClassifierConfig.
 
   Raises:
-    ValueError: there is no such task, or a flag does not go with it.
+    ValueError: there is no such task, or a flag does not fit it.
   """
   name = config.task_name.lower()
   if name == "xnli":
@@ -346,7 +346,7 @@ def _check_problem_type(config, task):
   """Refuses flags that would have no effect on a task.
 
   Raises:
-    ValueError: there is one.
+    ValueError: there is such a flag.
   """
   if config.problem_type not in ("single_label", task.problem_type):
     raise ValueError(
@@ -364,7 +364,7 @@ def _check_problem_type(config, task):
 
 
 def find_file(task, split, data_dir):
-  """The DataFile of a split, and its path.
+  """Finds the file of a split.
 
   Returns:
     (path, Layout), None if no file of the split exists.
@@ -377,7 +377,7 @@ def find_file(task, split, data_dir):
 
 
 def require_file(task, split, data_dir):
-  """As `find_file`.
+  """Finds the file of a split as `find_file` does, or raises an error.
 
   Raises:
     FileNotFoundError: data_dir has no file of the split.
@@ -392,17 +392,17 @@ def require_file(task, split, data_dir):
     raise FileNotFoundError(
       f"there is no directory {data_dir}; check --data_dir"
     )
-  found = find_file(task, split, data_dir)
-  if not found:
+  file = find_file(task, split, data_dir)
+  if not file:
     names = " or ".join(file.name for file in task.files[split])
     raise FileNotFoundError(
       f"{data_dir} has no {names}, the {split} file of task {task.name}"
     )
-  return found
+  return file
 
 
 def default_layout(task, split, path):
-  """Layout of a file that stands in for a split's usual one.
+  """Returns the layout of a file that replaces a split's usual one.
 
   Raises:
     ValueError: the task has no such split.
@@ -416,7 +416,7 @@ def default_layout(task, split, path):
 
 
 def with_training_labels(task, path, examples):
-  """The task with the labels of its training examples, unless it has its own.
+  """Returns a task with the labels of its examples, unless it has its own.
 
   Raises:
     ValueError: see `infer_labels`.
@@ -428,11 +428,11 @@ def with_training_labels(task, path, examples):
 
 
 def with_saved_labels(task, labels_file):
-  """The task with the labels a model was trained on, unless it has its own.
+  """Returns a task with the labels of a trained model, unless it has its own.
 
   Raises:
     FileNotFoundError: there is no file of labels (None).
-    ValueError: columns of labels are others than the model's.
+    ValueError: the label columns are not the model's labels.
   """
   is_own = task.name in OWN_FORMATS
   if task.problem_type == "regression" or (task.labels and not is_own):
@@ -453,29 +453,29 @@ def with_saved_labels(task, labels_file):
 
 
 def infer_labels(path, examples, problem_type):
-  """The labels of training examples: numbers by value, then words.
+  """Returns the labels of training examples: numbers by value, then words.
 
   Raises:
     ValueError: there are too few, or they look like scores.
   """
   if problem_type == "multi_label":
-    found = {label for example in examples for label in example.label}
+    labels = {label for example in examples for label in example.label}
   else:
-    found = {example.label for example in examples}
-  if not found:
+    labels = {example.label for example in examples}
+  if not labels:
     raise ValueError(f"{path}: no row has a label; check --label_column")
-  fractions = [label for label in found if _is_fraction(label)]
+  fractions = [label for label in labels if _is_fraction(label)]
   if fractions and problem_type == "single_label":
     raise ValueError(
       f"{path}: the label {fractions[0]!r} is a number with a fraction; pass "
       "--problem_type=regression, or name another --label_column"
     )
-  if len(found) < 2 and problem_type == "single_label":
+  if len(labels) < 2 and problem_type == "single_label":
     raise ValueError(
-      f"{path}: all examples have the label {found.pop()!r}; there is nothing "
+      f"{path}: all examples have the label {labels.pop()!r}; there is nothing "
       "to tell apart"
     )
-  return tuple(sorted(found, key=_label_order))
+  return tuple(sorted(labels, key=_label_order))
 
 
 def _is_fraction(label):
@@ -489,7 +489,7 @@ def _label_order(label):
 
 
 def _label_value(label):
-  """A label as a number, None if it is a word (such as "Infinity")."""
+  """Returns a label as a number, None if it is a word such as "Infinity"."""
   try:
     value = float(label)
   except ValueError:
@@ -501,7 +501,7 @@ def _label_value(label):
 
 
 def label_ids(examples, labels, problem_type):
-  """Labels as the model's loss wants them.
+  """Converts labels to the array that the model's loss takes.
 
   Returns:
     single_label: int32 [examples], 0 where the label is not known (upstream's
@@ -530,13 +530,13 @@ def tokenize_examples(
     examples: list of InputExample.
     tokenizer: tokenization.FullTokenizer.
     max_seq_length: tokens of a sequence at most.
-    long_text: what becomes of longer ones. "truncate" drops the end, of the
+    long_text: how to shorten longer ones. "truncate" drops the end, of the
       longer text first; "head_tail" drops the middle of each text (arXiv
       1905.05583, section 5.3.1); "sliding" makes several sequences, overlapping
       by half.
 
   Returns:
-    (sequences.Sequences, int32 [sequences], the example each belongs to).
+    (sequences.Sequences; int32 [sequences], the example of each).
   """
   cls_id, sep_id = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
   packed, owners = [], []
@@ -550,7 +550,7 @@ def tokenize_examples(
 
 
 def _with_bar(examples):
-  # Under ten thousand take less than a second.
+  # Fewer than ten thousand take less than a second.
   is_quiet = len(examples) < 10000 or not sys.stderr.isatty()
   return tqdm.tqdm(examples, "tokenizing", disable=is_quiet)
 
@@ -565,7 +565,7 @@ def _head_tail(tokens_a, tokens_b, max_seq_length):
 
 
 def _drop_middle(tokens, keep):
-  """The first quarter and the last three of what may be kept.
+  """Keeps `keep` tokens: a quarter from the start, the rest from the end.
 
   128 and 382 of 510 tokens did best in arXiv 1905.05583, table 2.
   """
@@ -576,7 +576,7 @@ def _drop_middle(tokens, keep):
 
 
 def _slide(tokens_a, tokens_b, max_seq_length):
-  """Windows over the longer text; the other keeps half the room at most."""
+  """Lays windows over the longer text; the other gets half the room at most."""
   room = max_seq_length - (3 if tokens_b else 2)
   if room < 1:
     return [([], [])]
@@ -599,7 +599,7 @@ _FIT = {"truncate": _truncate, "head_tail": _head_tail, "sliding": _slide}
 class Split:
   """The examples of one file, tokenised."""
 
-  examples: list  # of InputExample
+  examples: list[tables.InputExample]
   labels: np.ndarray  # as of `label_ids`
   source: sequences.SequenceSource
   owners: np.ndarray  # int32 [sequences], the example each belongs to
@@ -621,7 +621,7 @@ def make_split(
     tokenizer: tokenization.FullTokenizer.
     max_seq_length: tokens of a sequence at most.
     long_text: one of LONG_TEXT, see `tokenize_examples`.
-    pad_to_max_length: whether all batches are that long.
+    pad_to_max_length: whether to pad all batches to max_seq_length.
   """
   tokenized, owners = tokenize_examples(
     examples, tokenizer, max_seq_length, long_text
@@ -641,13 +641,12 @@ def make_split(
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """All that a run reads.
+  """The data of a run.
 
   Attributes:
     task: Task with its labels.
     splits: dict from name to Split, training first.
-    deciding_files: paths of the data that decides what weights training ends
-      with.
+    deciding_files: paths of the data that decide the trained weights.
   """
 
   task: Task
@@ -656,7 +655,7 @@ class Data:
 
   @property
   def train(self):
-    """The Split to train on, None without training."""
+    """Returns the Split to train on, None without training."""
     return self.splits.get("train")
 
   def of_kind(self, kind):
@@ -687,12 +686,12 @@ def open_data(config, pretrained):
     Data.
 
   Raises:
-    ValueError, OSError: a file is missing, or a row is not what it should be.
+    ValueError, OSError: a file is missing, or a row is malformed.
   """
   task = make_task(config)
-  found = _find_splits(config, task)
+  split_files = _find_splits(config, task)
   labels_file = pretrained.files.labels_file
-  task, examples = _read_splits(config, task, found, labels_file)
+  task, examples = _read_splits(config, task, split_files, labels_file)
   splits = {
     name: make_split(
       rows,
@@ -705,7 +704,7 @@ def open_data(config, pretrained):
     for name, rows in examples.items()
   }
   deciding = ("train", "dev") if config.is_monitored else ("train",)
-  paths = [found[name][0] for name in deciding if name in found]
+  paths = [split_files[name][0] for name in deciding if name in split_files]
   return Data(task, splits, paths)
 
 
@@ -716,8 +715,8 @@ def _find_splits(config, task):
     Dict from the name of a split to (path, Layout), training first.
 
   Raises:
-    FileNotFoundError: one that is needed is not there.
-    ValueError: the task has none, or --data_dir is missing.
+    FileNotFoundError: a file that is needed is missing.
+    ValueError: the task has no such split, or --data_dir is missing.
   """
   wanted = {
     "train": (config.do_train, config.train_file, "train_file"),
@@ -742,13 +741,13 @@ def _find_splits(config, task):
   return splits
 
 
-def _read_splits(config, task, found, labels_file):
-  """Reads the examples of all files; settles the task's labels.
+def _read_splits(config, task, split_files, labels_file):
+  """Reads the examples of all files; sets the task's labels.
 
   Args:
     config: ClassifierConfig.
     task: Task.
-    found: what `_find_splits` returned.
+    split_files: dict that `_find_splits` returned.
     labels_file: labels.txt of a trained model, or None.
 
   Returns:
@@ -757,7 +756,7 @@ def _read_splits(config, task, found, labels_file):
   examples = {}
   if not config.do_train:
     task = with_saved_labels(task, labels_file)
-  for split, (path, layout) in found.items():
+  for split, (path, layout) in split_files.items():
     examples[split] = tables.read_examples(
       path,
       layout,

@@ -1,4 +1,4 @@
-"""Logits of a classification task to metrics and to the files users read."""
+"""The results of classification: from logits to metrics and to files."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import tqdm
 
 from bert_keras3.data import files
-from bert_keras3.tasks import metrics as task_metrics
+from bert_keras3.tasks import metrics
 from bert_keras3.training import evaluation
 from bert_keras3.training.monitor import Monitor
 from bert_keras3.training.results import format_results
@@ -33,7 +33,12 @@ def predict_logits(run, split, batch_size):
 
 
 def gather_logits(split, batches):
-  """The same from pairs (record numbers, dict with their `logits`)."""
+  """Averages the logits of batches over the windows of each example.
+
+  Args:
+    split: classifier_data.Split.
+    batches: iterable of (record numbers, dict with their `logits`).
+  """
   sums = None
   with tqdm.tqdm(
     total=len(split.owners),
@@ -52,7 +57,7 @@ def gather_logits(split, batches):
 
 
 def evaluate(task, labels, logits, batch_size):
-  """The numbers of eval_results.txt.
+  """Computes the numbers of eval_results.txt.
 
   Args:
     task: classifier_data.Task.
@@ -62,11 +67,11 @@ def evaluate(task, labels, logits, batch_size):
 
   Returns:
     Dict of floats: `eval_loss`, `loss`, `eval_accuracy` unless labels are
-    scores, and `eval_<metric>` for each of the task's. `loss` is the mean of
-    the batches' means, a partial last one counting like the others, which is
-    what upstream's Estimator calls loss; all others count every example once.
+    scores, and `eval_<metric>` for each metric of the task. As upstream's
+    Estimator, `loss` is the mean of the batches' means, a partial last batch
+    counting like the others; all other numbers count every example once.
   """
-  losses = task_metrics.cross_entropies(task.problem_type, logits, labels)
+  losses = metrics.cross_entropies(task.problem_type, logits, labels)
   batches = [
     losses[start : start + batch_size]
     for start in range(0, len(losses), batch_size)
@@ -74,21 +79,21 @@ def evaluate(task, labels, logits, batch_size):
   names = dict.fromkeys(task.metrics)
   if task.problem_type != "regression":
     names["accuracy"] = None
-  predictions = task_metrics.predict_labels(task.problem_type, logits)
-  metrics = task_metrics.compute(names, labels, predictions)
+  predictions = metrics.predict_labels(task.problem_type, logits)
+  values = metrics.compute(names, labels, predictions)
   return {
-    **{f"eval_{name}": value for name, value in metrics.items()},
+    **{f"eval_{name}": value for name, value in values.items()},
     "eval_loss": float(np.mean(losses)),
     "loss": float(np.mean([np.mean(batch) for batch in batches])),
   }
 
 
 def collapse_warning(task, labels, logits):
-  """What to tell the user of a model that knows one answer, else None."""
+  """Returns a warning about a model that gives one answer only, else None."""
   if task.problem_type != "single_label":
     return None
-  predictions = task_metrics.predict_labels(task.problem_type, logits)
-  if not task_metrics.is_collapsed(labels, predictions):
+  predictions = metrics.predict_labels(task.problem_type, logits)
+  if not metrics.is_collapsed(labels, predictions):
     return None
   return (
     f"the model answers {task.labels[predictions[0]]!r} to everything. If that "
@@ -110,19 +115,19 @@ def write_report(directory, task, labels, logits, suffix=""):
   """
   if task.problem_type == "regression":
     return
-  predictions = task_metrics.predict_labels(task.problem_type, logits)
-  report = task_metrics.class_report(
+  predictions = metrics.predict_labels(task.problem_type, logits)
+  report = metrics.class_report(
     task.problem_type, task.labels, labels, predictions
   )
   directory.write(f"eval_report{suffix}.txt", report)
   if task.problem_type == "multi_label":
     return
-  matrix = task_metrics.confusion_matrix(len(task.labels), labels, predictions)
-  table = task_metrics.format_confusion_matrix(task.labels, matrix)
+  matrix = metrics.confusion_matrix(len(task.labels), labels, predictions)
+  table = metrics.format_confusion_matrix(task.labels, matrix)
   directory.write(f"confusion_matrix{suffix}.tsv", table)
   image = io.BytesIO()
   try:
-    task_metrics.draw_confusion_matrix(task.labels, matrix, image)
+    metrics.draw_confusion_matrix(task.labels, matrix, image)
   except ImportError:
     print("no confusion_matrix.png: matplotlib is not installed")
   else:
@@ -140,8 +145,8 @@ def write_predictions(directory, task, examples, logits, split):
     split: name of the task's split, for the file names.
   """
   suffix = split.removeprefix("test")
-  scores = task_metrics.probabilities(task.problem_type, logits)
-  predictions = task_metrics.predict_labels(task.problem_type, logits)
+  scores = metrics.probabilities(task.problem_type, logits)
+  predictions = metrics.predict_labels(task.problem_type, logits)
   answers = [
     _name_answer(task.problem_type, task.labels, prediction)
     for prediction in predictions
@@ -175,7 +180,7 @@ def _to_json(problem_type, label_names, example, answer, scores):
     line["score"] = answer
   else:
     line["label"] = answer
-    # As few digits as tell two float32 apart.
+    # The fewest digits that identify a float32.
     line["probabilities"] = {
       name: float(str(score))
       for name, score in zip(label_names, scores, strict=True)
@@ -184,9 +189,9 @@ def _to_json(problem_type, label_names, example, answer, scores):
 
 
 def _submission(task, examples, answers):
-  """GLUE's table: the test file's index, and the answer.
+  """Formats GLUE's table: the test file's index, and the answer.
 
-  Scores are cut to STS-B's scale, which is what the server accepts.
+  Scores are clipped to STS-B's scale, as GLUE's server requires.
   """
   if task.problem_type == "regression":
     answers = [f"{min(max(answer, 0.0), 5.0):.3f}" for answer in answers]
@@ -284,7 +289,7 @@ def evaluate_splits(run, data):
 def predict_splits(run, data):
   """Writes test_results.tsv, predictions.jsonl and a submission, of all sets.
 
-  Args: as those of `evaluate_splits`.
+  Args: see `evaluate_splits`.
   """
   for name, split in data.of_kind("test").items():
     logits = predict_logits(run, split, run.config.predict_batch_size)
@@ -295,12 +300,12 @@ def predict_splits(run, data):
 
 
 def outputs_to_score(run, data, results):
-  """Says how a conversion of the model is measured, for litert.make_check.
+  """Returns how to score a conversion of the model, for litert.make_check.
 
   Args:
     run: run.Run.
     data: classifier_data.Data.
-    results: what `evaluate_splits` returned.
+    results: dict that `evaluate_splits` returned.
 
   Returns:
     () without results; else (source of the first development set, function from
@@ -353,7 +358,7 @@ def report_seeds(runs, output_dir, results):
 
 
 def summarize_seeds(results):
-  """Mean and standard deviation over runs that differ in their seed.
+  """Computes mean and standard deviation over runs that differ in their seed.
 
   Args:
     results: list of dicts of numbers with the same keys.
@@ -364,7 +369,7 @@ def summarize_seeds(results):
   """
   summary = {}
   for name in results[0]:
-    mean, deviation = task_metrics.mean_and_deviation(
+    mean, deviation = metrics.mean_and_deviation(
       [result[name] for result in results]
     )
     summary[name] = mean
@@ -373,18 +378,18 @@ def summarize_seeds(results):
 
 
 def class_weights(text, labels, num_labels):
-  """What --class_weights asks for.
+  """Parses --class_weights.
 
   Args:
     text: "" for none, "balanced", or a number per label, with commas.
     labels: int [examples], of training.
-    num_labels: how many there are.
+    num_labels: number of labels.
 
   Returns:
     List of floats, or None.
 
   Raises:
-    ValueError: it is none of these.
+    ValueError: the text is something else, or does not fit the labels.
   """
   if not text:
     return None
@@ -394,7 +399,7 @@ def class_weights(text, labels, num_labels):
         "--class_weights=balanced is for one label per example; give a number "
         "per label instead"
       )
-    return task_metrics.balanced_class_weights(labels, num_labels).tolist()
+    return metrics.balanced_class_weights(labels, num_labels).tolist()
   try:
     weights = [float(x) for x in text.split(",")]
   except ValueError:

@@ -1,13 +1,13 @@
-"""Facts about texts, labels, windows and answers that a dry run tells."""
+"""Facts about texts, labels, windows and answers that a dry run reports."""
 
 import numpy as np
 
-# More truncated texts than this share are worth a word.
+# Above this share of truncated texts a dry run warns.
 MAX_TRUNCATED = 0.2
 
 
 def tell_splits(findings, config, data, tokenizer):
-  """Tells how long the texts of a classifier are, and which labels come.
+  """Reports the lengths of a classifier's texts and its numbers of labels.
 
   Args:
     findings: dry_run.Findings.
@@ -23,7 +23,7 @@ def tell_splits(findings, config, data, tokenizer):
 
 
 def tell_questions(findings, config, data):
-  """Tells how long the texts of questions are, and what windows lose.
+  """Reports how windows cover questions and texts, and lost answers.
 
   Args:
     findings: dry_run.Findings.
@@ -48,7 +48,7 @@ def tell_questions(findings, config, data):
 
 
 def text_lengths(split, tokenizer):
-  """Tokens of examples before anything is cut.
+  """Counts the tokens of examples before truncation.
 
   Args:
     split: classifier_data.Split.
@@ -59,7 +59,7 @@ def text_lengths(split, tokenizer):
   """
   lengths = np.zeros(len(split.examples), np.int64)
   np.maximum.at(lengths, split.owners, split.source.lengths)
-  # What was cut is as long as any, and a window of a longer text as well.
+  # Truncated texts have the greatest length, and windows of longer texts too.
   for number in np.flatnonzero(lengths == lengths.max(initial=0)).tolist():
     example = split.examples[number]
     num_a, num_b = (
@@ -71,12 +71,12 @@ def text_lengths(split, tokenizer):
 
 
 def tell_texts(findings, name, lengths, max_seq_length, long_text="truncate"):
-  """Tells how long texts are, and warns where many are cut.
+  """Reports how long texts are, and warns if many are truncated.
 
   Args:
     findings: Findings.
     name: of the texts.
-    lengths: int array [texts], tokens of each before anything is cut.
+    lengths: int array [texts], tokens of each before truncation.
     max_seq_length: tokens of a sequence at most.
     long_text: one of classifier_data.LONG_TEXT.
   """
@@ -98,7 +98,7 @@ def tell_texts(findings, name, lengths, max_seq_length, long_text="truncate"):
 
 
 def tell_labels(findings, name, names, labels):
-  """Tells how often each label comes, and warns of those that never do.
+  """Reports how often each label occurs, and warns of labels that never do.
 
   Args:
     findings: Findings.
@@ -112,7 +112,7 @@ def tell_labels(findings, name, names, labels):
       f"{labels.min():g} to {labels.max():g}, mean {labels.mean():.4g}",
     )
     return
-  # A row of 0 and 1 may have several.
+  # A row of 0 and 1 may have several labels.
   numbers = labels if labels.ndim == 1 else np.nonzero(labels)[1]
   counts = np.bincount(numbers, minlength=len(names)).tolist()
   pairs = list(zip(names, counts, strict=True))
@@ -127,7 +127,7 @@ def tell_labels(findings, name, names, labels):
 def tell_windows(
   findings, name, windows, max_seq_length, doc_stride, max_query_length
 ):
-  """Tells how questions and their texts fill windows.
+  """Reports how questions and their texts fill windows.
 
   Args:
     findings: Findings.
@@ -159,7 +159,7 @@ def tell_windows(
 
 
 def tell_answers(findings, name, windows):
-  """Tells how many answers there are to learn, and warns of lost ones.
+  """Reports how many answers there are to learn, and warns of lost ones.
 
   Args:
     findings: Findings.

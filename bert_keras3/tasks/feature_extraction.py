@@ -51,7 +51,7 @@ class FeatureExtractor:
     self._attention_step = None
 
   def read(self):
-    """Yields lists of Line, as many as are to be in memory together.
+    """Yields lists of Line, each to be in memory as a whole.
 
     Raises:
       ValueError, OSError: see tokenization.read_lines.
@@ -68,11 +68,11 @@ class FeatureExtractor:
     )
 
   def compute(self, lines, advance=lambda count: None):
-    """The vectors of some lines.
+    """Computes the vectors of lines.
 
     Args:
       lines: list of Line.
-      advance: function that is told how many more are done, batch by batch.
+      advance: function that gets the number of lines of each finished batch.
 
     Returns:
       List of float32 [tokens, layers, width], or with pooling [layers, width].
@@ -80,7 +80,7 @@ class FeatureExtractor:
     packed = sequences.Sequences([(x.ids, x.num_first) for x in lines])
     source = sequences.SequenceSource(packed, {}, self._bucket_lengths)
     batch_size = min(self._config.batch_size, len(lines))
-    found = [None] * len(lines)
+    results = [None] * len(lines)
     for numbers, outputs in evaluation.predict(
       self._strategy, self._step, source, batch_size
     ):
@@ -88,12 +88,12 @@ class FeatureExtractor:
         if self._config.pooling == "none":
           vectors = vectors[: len(lines[number].ids)]
         # Not a view, which would keep its batch's padding.
-        found[number] = vectors.copy()
+        results[number] = vectors.copy()
       advance(len(numbers))
-    return found
+    return results
 
   def attention(self, line):
-    """How much each token of a Line attends to each.
+    """Computes how much each token of a Line attends to each other one.
 
     Returns:
       float32 [layers, heads, from, to], all layers of the model.
@@ -107,10 +107,10 @@ class FeatureExtractor:
 
 
 def check_layers(layers, num_layers):
-  """Makes sure that the model has these layers.
+  """Checks that the model has these layers.
 
   Raises:
-    ValueError: it has not.
+    ValueError: it lacks one.
   """
   for layer in layers:
     if not -num_layers <= layer < num_layers:
@@ -121,12 +121,11 @@ def check_layers(layers, num_layers):
 
 
 def make_strategy(config):
-  """The strategy to run on.
+  """Makes the strategy to run on.
 
   Raises:
-    ValueError: it is one of several processes, which would all write the file.
+    ValueError: there are several workers, which would all write the file.
   """
-
   if config.strategy_name == "multi_worker":
     raise ValueError(
       "--distribution_strategy=multi_worker cannot extract features; split the "
@@ -136,11 +135,10 @@ def make_strategy(config):
 
 
 def choose_lengths(config):
-  """Ascending lengths that batches are padded to.
+  """Returns the ascending lengths that batches are padded to.
 
-  Plain TensorFlow takes any. XLA compiles each, and a TPU wants one.
+  Plain TensorFlow takes any length, XLA compiles each, a TPU needs one alone.
   """
-
   max_seq_length = config.max_seq_length
   if config.strategy_name == "tpu":
     return (max_seq_length,)
@@ -156,7 +154,7 @@ def choose_lengths(config):
 
 
 def make_step(model, config):
-  """What evaluation.predict runs on a batch; the model is traced once.
+  """Makes the step that evaluation.predict runs; the model is traced once.
 
   Args:
     model: modeling.BertModel.
@@ -167,7 +165,6 @@ def make_step(model, config):
     `segment_ids`, that gives a dict of float32 `vectors` [batch, length,
     layers, width], or with pooling [batch, layers, width].
   """
-
   compute = make_forward_pass(model, config)
 
   def step(batch):
@@ -179,15 +176,14 @@ def make_step(model, config):
 
 
 def make_forward_pass(model, config):
-  """The part of `make_step` that a replica does by itself.
+  """Makes the function of `make_step` that a replica computes by itself.
 
-  Takes what it takes, returns the tensor of the vectors.
+  It takes the batch of that step and returns the tensor of the vectors.
   """
-
   ids = tf.TensorSpec([None, None], tf.int32)
   signature = [dict.fromkeys(features.SEQUENCE_FEATURES, ids)]
   if config.strategy_name == "tpu":
-    signature = None  # It compiles for the shape that it is given.
+    signature = None  # A TPU compiles for the shape of the batch.
 
   @tf.function(input_signature=signature, jit_compile=config.xla == "true")
   def compute(batch):
@@ -206,7 +202,7 @@ def make_forward_pass(model, config):
     ]
     vectors = tf.stack(vectors, axis=-2)
     if config.normalize:
-      # The square of PyTorch's smallest length, for vectors of zeros.
+      # The square of PyTorch's epsilon, for vectors of zeros.
       vectors = tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-24)
     return vectors
 
@@ -214,7 +210,7 @@ def make_forward_pass(model, config):
 
 
 def pool(vectors, input_mask, pooling):
-  """One vector per sequence, if asked for.
+  """Reduces a sequence to one vector, if asked for.
 
   Mean and maximum are over all tokens that are not padding, [CLS] and [SEP]
   included, as sentence-transformers' are.
@@ -240,7 +236,7 @@ def pool(vectors, input_mask, pooling):
 
 
 def make_attention_step(model):
-  """Function of int32 [1, tokens] ids and segment ids, traced once."""
+  """Makes a function of int32 [1, tokens] ids and segment ids, traced once."""
   ids = tf.TensorSpec([1, None], tf.int32)
 
   @tf.function(input_signature=[ids, ids])
@@ -256,13 +252,12 @@ class AttentionPage:
   """The page of --attention_report: the first lines, as many as fit.
 
   Args:
-    path: where to.
+    path: of the page.
     extractor: FeatureExtractor.
     title: of the page.
   """
 
   def __init__(self, path, extractor, title):
-
     self._path = path
     self._extractor = extractor
     self._report = attention_report.AttentionReport(title)
@@ -271,7 +266,7 @@ class AttentionPage:
   def offer(self, line):
     """Adds a Line, unless one did not fit before."""
     if self._report.num_left_out:
-      # To compute attention, only to see it refused, would take long.
+      # Computing attention, only to see it refused, would take long.
       self._report.num_left_out += 1
       return
     sentence = attention_report.Sentence(
@@ -282,8 +277,7 @@ class AttentionPage:
     self._num_sentences += self._report.add(sentence)
 
   def write(self):
-    """Writes the page and tells what is on it."""
-
+    """Writes the page and prints how many lines it has."""
     files.write_atomically(self._path, self._report.html())
     count = self._num_sentences + self._report.num_left_out
     print(f"attention in {self._num_sentences} of {count} lines: {self._path}")

@@ -18,7 +18,7 @@ _CELL = np.dtype([("whole", "S4"), ("decimals", "S8")])
 
 @functools.cache
 def _cell_parts():
-  """Texts by number, for -99 to 99 and for the millionths, that _CELL holds."""
+  """Returns the texts of _CELL by number: -99 to 99, and the millionths."""
   wholes = [f"{sign}{number}." for sign in ("", "-") for number in range(100)]
   decimals = (f"{number:06}".rstrip("0") or "0" for number in range(10**6))
   decimals = (f"{text}, " for text in decimals)
@@ -26,10 +26,10 @@ def _cell_parts():
 
 
 def format_rows(values):
-  """Rows of numbers as JSON has them, rounded to six decimals.
+  """Formats rows of numbers as JSON does, rounded to six decimals.
 
-  What json.dumps makes of round(float(x), 6), many times faster; in upstream's
-  way, numbers take longer to write than to compute.
+  Equals json.dumps of round(float(x), 6), but is many times faster: in
+  upstream's way, numbers take longer to write than to compute.
 
   Args:
     values: float32 [rows, width].
@@ -40,7 +40,7 @@ def format_rows(values):
   # A float32 times a million is exact as a double: no rounding before rint's.
   millionths = np.rint(values.astype(np.float64).ravel() * 1e6)
   sizes = np.abs(millionths)
-  if not sizes.max(initial=0) < 1e8:  # a network gone astray; NaN gets here too
+  if not sizes.max(initial=0) < 1e8:  # The model diverged. True for NaN, too.
     rows = (millionths / 1e6).reshape(values.shape).tolist()
     return [json.dumps(row)[1:-1] for row in rows]
   # Below 0.0001 JSON has exponents, and 0 may have a sign.
@@ -97,24 +97,24 @@ class JsonWriter:
     )
 
   def _join(self, rows):
-    """The layers of a token, with the next rows."""
+    """Formats the layers of a token, taking the next rows."""
     pairs = zip(self._layers, rows, strict=False)
     return ", ".join(
       f'{{"index": {index}, "values": [{numbers}]}}' for index, numbers in pairs
     )
 
   def close(self):
-    """Writes what is left: nothing."""
+    """Does nothing."""
 
 
 class Column:
-  """An array that grows on disk, as a member of an .npz file to be.
+  """An array that grows on disk until it is copied into an .npz file.
 
   Args:
     name: of the array.
     dtype: of its numbers.
     row_shape: its shape but for the first axis.
-    folder: where it may take room until then, None for the system's.
+    folder: of its temporary file, None for the system's.
   """
 
   def __init__(self, name, dtype, row_shape, folder):
@@ -122,7 +122,7 @@ class Column:
     self._dtype = np.dtype(dtype)
     self._row_shape = tuple(row_shape)
     self._num_rows = 0
-    # Without a name: it goes away by itself, however this process ends.
+    # A file without a name is deleted however this process ends.
     self._rows = tempfile.TemporaryFile(dir=folder)
 
   def add(self, rows):
@@ -139,7 +139,7 @@ class Column:
       "shape": (self._num_rows, *self._row_shape),
     }
     self._rows.seek(0)
-    # Its size is not known to the archive before, and may be beyond 4 GB.
+    # The archive does not know the size in advance; it may exceed 4 GB.
     with archive.open(f"{self.name}.npy", "w", force_zip64=True) as member:
       np.lib.format.write_array_header_2_0(member, header)
       while piece := self._rows.read(COPY_BYTES):
@@ -148,7 +148,7 @@ class Column:
 
 
 class _Stream:
-  """A file that only grows. TensorFlow's say that they seek, and cannot."""
+  """A file without `seek`: TensorFlow's files claim to seek, but cannot."""
 
   def __init__(self, writer):
     self._writer = writer
@@ -170,7 +170,7 @@ class NpzWriter:
     writer: binary file.
     extractor: FeatureExtractor.
     is_pooled: whether a line has one vector per layer.
-    folder: where to keep the arrays while they grow, None for the system's.
+    folder: of the temporary files, None for the system's.
   """
 
   def __init__(self, writer, extractor, is_pooled, folder):
@@ -197,7 +197,7 @@ class NpzWriter:
       self._tokens.add(self._tokenizer.convert_ids_to_tokens(line.ids))
 
   def close(self):
-    """Puts the file together."""
+    """Writes the file from its columns."""
     columns = [self._vectors, self._layers]
     if not self._is_pooled:
       columns += [self._offsets, self._tokens]

@@ -1,4 +1,4 @@
-"""Lines of text to features: what `feature_extraction` runs a model on."""
+"""Lines of text to the ids that `feature_extraction` runs a model on."""
 
 import dataclasses
 
@@ -6,8 +6,8 @@ import tokenization
 from bert_keras3.data import sequences
 from bert_keras3.data import tables
 
-# Lines are read in chunks of so many batches, or fewer if their vectors would
-# take more bytes than these, and sorted by length within a chunk.
+# Lines are read in chunks of this many batches, or fewer if their vectors would
+# exceed this many bytes, and sorted by length within a chunk.
 BATCHES_PER_CHUNK = 64
 CHUNK_BYTES = 1 << 28
 
@@ -22,7 +22,7 @@ class InputExample:
 
   @property
   def text(self):
-    """The line as it was read."""
+    """Returns the line as it was read."""
     if self.text_b is None:
       return self.text_a
     return f"{self.text_a} ||| {self.text_b}"
@@ -33,10 +33,10 @@ class InputFeatures:
   """Tokens of an example, and lists of ids that are padded."""
 
   unique_id: int
-  tokens: list
-  input_ids: list
-  input_mask: list
-  input_type_ids: list
+  tokens: list[str]
+  input_ids: list[int]
+  input_mask: list[int]
+  input_type_ids: list[int]
 
 
 def iterate_examples(input_file):
@@ -50,7 +50,7 @@ def iterate_examples(input_file):
 
 
 def read_examples(input_file):
-  """All of `iterate_examples`, as a list."""
+  """Returns all of `iterate_examples`, as a list."""
   return list(iterate_examples(input_file))
 
 
@@ -91,12 +91,12 @@ class Line:
     text: as it was read.
     ids: list of int, `[CLS]` and `[SEP]` among them.
     num_first: how many of them are of segment 0.
-    is_cut: whether there were more.
+    is_cut: whether the text was truncated.
   """
 
   number: int
   text: str
-  ids: list
+  ids: list[int]
   num_first: int
   is_cut: bool = False
 
@@ -113,12 +113,12 @@ def pack(example, tokenizer, max_seq_length):
 
 
 def make_chunks(lines, batch_size, bytes_per_token):
-  """Groups lines that are in memory together.
+  """Groups lines into chunks that are in memory as a whole.
 
   Args:
     lines: iterable of Line.
     batch_size: all groups but the last are multiples of it.
-    bytes_per_token: of what is kept of each until it is written.
+    bytes_per_token: bytes kept for each token until its chunk is written.
 
   Yields:
     Lists of Line.

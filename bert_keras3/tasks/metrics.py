@@ -1,8 +1,7 @@
 """Numbers from labels and predictions of tasks, without TensorFlow.
 
 Classification and regression: arrays in, numbers and text out. scikit-learn and
-scipy do the counting; this module decides what the undefined cases are.
-Questions: annotated and predicted answers in, SQuAD's official figures out.
+scipy do the counting; this module defines the undefined cases.
 
 A problem type says what logits and labels mean:
 
@@ -41,7 +40,7 @@ MAX_NAMED_LABELS = 125
 # room.
 MAX_NAME_LENGTH = 30
 
-# What ends a line for str.splitlines, and the tab.
+# Characters that end a line for str.splitlines, and the tab.
 _LINE_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -49,7 +48,7 @@ _LINE_BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")
 
 
 def probabilities(problem_type, logits):
-  """What a model's logits say, on the scale that a user reads.
+  """Converts logits to the scale that a user reads.
 
   Args:
     problem_type: one of PROBLEM_TYPES.
@@ -72,7 +71,7 @@ def probabilities(problem_type, logits):
 
 
 def predict_labels(problem_type, logits):
-  """The predictions, shaped as the labels are.
+  """Computes the predictions, in the shape of labels.
 
   Args:
     problem_type: one of PROBLEM_TYPES.
@@ -88,7 +87,7 @@ def predict_labels(problem_type, logits):
   """
   likely = probabilities(problem_type, logits)
   if problem_type == "single_label":
-    # Of the logits: two large ones that differ can have equal probabilities.
+    # Not of probabilities, which can be equal for large logits that differ.
     return np.argmax(logits, axis=-1).astype(np.int64)
   if problem_type == "multi_label":
     return (likely > MULTI_LABEL_THRESHOLD).astype(np.int64)
@@ -96,9 +95,9 @@ def predict_labels(problem_type, logits):
 
 
 def cross_entropies(problem_type, logits, labels):
-  """Every example's loss.
+  """Computes every example's loss.
 
-  That of single_label is upstream's (per_example_loss in run_classifier).
+  For single_label it is upstream's (per_example_loss in run_classifier).
 
   Args:
     problem_type: one of PROBLEM_TYPES.
@@ -107,8 +106,8 @@ def cross_entropies(problem_type, logits, labels):
 
   Returns:
     float64 [examples]: for single_label -log(softmax) of the label, in nats;
-    for multi_label the mean over labels of -log(sigmoid) of what is so; for
-    regression the squared error.
+    for multi_label the mean over labels of -log(sigmoid), or of
+    -log(1 - sigmoid) where the label is 0; for regression the squared error.
 
   Raises:
     ValueError: the problem type is unknown, the shapes do not fit, or a label
@@ -120,8 +119,8 @@ def cross_entropies(problem_type, logits, labels):
   _check_shapes(problem_type, logits, labels)
   if problem_type == "regression":
     return np.square(logits[:, 0] - labels)
-  # Both through the logarithm of the function, whose terms are of the loss's
-  # own size; the logarithm of a probability is -inf once that rounds to 0.
+  # By log-softmax and log-sigmoid, since the logarithm of a probability is -inf
+  # once the probability rounds to 0.
   if problem_type == "multi_label":
     _check_classes(labels, 2)
     signs = np.where(labels == 1, 1.0, -1.0)
@@ -165,7 +164,7 @@ def _check_classes(values, num_labels):
 
 
 def _metric(function):
-  """Makes a formula over arrays a metric: checked, a Python float."""
+  """Makes a metric of a formula: checks its arrays, returns a Python float."""
 
   def metric(labels, predictions):
     labels, predictions = np.asarray(labels), np.asarray(predictions)
@@ -226,8 +225,8 @@ def _correlation(function, labels, predictions):
   labels, predictions = np.float64(labels), np.float64(predictions)
   if _is_constant(labels) or _is_constant(predictions):
     return 0.0
-  # Early in training scores hardly vary, or are not finite; a warning at every
-  # evaluation would say no more than the number.
+  # Early in training scores hardly vary, or are not finite. The number says so;
+  # a warning at every evaluation adds nothing.
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     return function(labels, predictions).statistic
@@ -264,7 +263,7 @@ METRICS = {
 
 
 def compute(names, labels, predictions):
-  """Several metrics of the same predictions.
+  """Computes several metrics of predictions.
 
   Args:
     names: keys of METRICS.
@@ -287,7 +286,7 @@ def compute(names, labels, predictions):
 
 
 def is_collapsed(labels, predictions):
-  """Whether a model has stopped looking at its input.
+  """Returns whether a model gives one answer only, whatever its input.
 
   Fine-tuning on small data sometimes ends with one class for everything: the
   instability of arXiv 1810.04805, section 4.1; the failed runs of 2006.04884.
@@ -306,17 +305,11 @@ def is_collapsed(labels, predictions):
   return enough and _is_constant(predictions) and not _is_constant(labels)
 
 
-# Answers to questions ---------------------------------------------------------
-# The figures of SQuAD's evaluate-v1.1.py and evaluate-v2.0.py, in percent. Both
-# take `questions`, (id, texts of the annotated answers) of each, `predictions`,
-# a dict from id to text, and make dicts.
-
-
 # Reports ----------------------------------------------------------------------
 
 
 def class_report(problem_type, label_names, labels, predictions):
-  """A table of precision, recall, F1 and number of examples by class.
+  """Formats a table of precision, recall, F1 and number of examples by class.
 
   Args:
     problem_type: single_label or multi_label.
@@ -355,7 +348,7 @@ def class_report(problem_type, label_names, labels, predictions):
 
 
 def confusion_matrix(num_labels, labels, predictions):
-  """How often which class was taken for which.
+  """Counts examples by true and by predicted class.
 
   Args:
     num_labels: int, number of classes.
@@ -379,7 +372,7 @@ def confusion_matrix(num_labels, labels, predictions):
 
 
 def format_confusion_matrix(label_names, matrix):
-  r"""The matrix as tab-separated text.
+  r"""Formats the matrix as tab-separated text.
 
   Args:
     label_names: list of strings, by class. Tabs and line breaks in them become
@@ -472,7 +465,7 @@ def _write_counts(axes, matrix, shares):
 
 
 def balanced_class_weights(labels, num_labels):
-  """Weights under which every class that occurs counts the same.
+  """Computes weights by which every class that occurs has an equal total.
 
   As scikit-learn's class_weight="balanced": examples / (classes that occur *
   examples of the class). The mean weight of an example is 1.
@@ -497,7 +490,7 @@ def balanced_class_weights(labels, num_labels):
 
 
 def mean_and_deviation(values):
-  """Mean and sample standard deviation, of a result over several seeds.
+  """Computes mean and sample standard deviation of a result over seeds.
 
   Args:
     values: floats, at least one.

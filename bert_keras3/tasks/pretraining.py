@@ -15,10 +15,10 @@ from bert_keras3.weights import companions
 
 # Where the record index is kept between runs.
 INDEX_FILE = "record_index.npz"
-# Records of each file looked at before a run. A vocabulary that does not fit
-# shows at once.
+# Records of each file that are checked before a run: enough to detect a
+# vocabulary that does not fit.
 NUM_CHECKED_RECORDS = 64
-# Which flag made a feature as long as it is.
+# The flag that sets the length of a feature.
 LENGTH_FLAGS = {
   "input_ids": "max_seq_length",
   "masked_lm_positions": "max_predictions_per_seq",
@@ -137,7 +137,7 @@ def describe_bad_records(source):
 
 
 def tell_records(findings, config, sources):
-  """Tells of a rehearsal's records whether they can be read.
+  """Reports for a dry run whether records can be read.
 
   Args:
     findings: dry_run.Findings.

@@ -35,13 +35,13 @@ FIRST_UNIQUE_ID = 1000000000
 # Questions that had to be left out are listed up to this many.
 SHOWN_LOST_ANSWERS = 5
 MIN_EXAMPLES_FOR_BAR = 100
-# Upstream's choice of what separates the words of a context. NBSP, U+2009 and
-# U+3000 are not among it: "42\xa0km" is one word.
+# Words of a context as upstream separates them: NBSP, U+2009 and U+3000 belong
+# to a word, "42\xa0km" is one.
 _WORD = re.compile("[^ \t\r\n\u202f]+")
 _ASCII_WORD = re.compile("[!-~]+")
-# Longer words are not remembered, as in tokenization.py.
+# Longer words are not cached, as in tokenization.py.
 _MAX_MEMO_CHARS = 32
-# Part of every cache key: raise it when `make_windows` gives something else.
+# Part of every cache key: raise it when the output of `make_windows` changes.
 _CACHE_VERSION = 1
 
 
@@ -55,20 +55,20 @@ class SquadExample:
   `start_position` and `end_position` are the words of the answer, -1 if the
   question is impossible, None for prediction. `answers` holds the text of every
   annotated answer. `context` is the text as it stands in the file, word i of
-  `doc_tokens` begins at its character `word_offsets[i]`; who leaves both out
-  gets the words with a space between them.
+  `doc_tokens` begins at its character `word_offsets[i]`; by default it is the
+  words with a space between them.
   """
 
   qas_id: str
   question_text: str
-  doc_tokens: list
+  doc_tokens: list[str]
   orig_answer_text: str | None = None
   start_position: int | None = None
   end_position: int | None = None
   is_impossible: bool = False
   context: str | None = None
-  word_offsets: list | None = None
-  answers: list = dataclasses.field(default_factory=list)
+  word_offsets: list[int] | None = None
+  answers: list[str] = dataclasses.field(default_factory=list)
 
   def __post_init__(self):
     if self.context is None:
@@ -82,7 +82,7 @@ class SquadExample:
         position += len(word)
 
   def __repr__(self):
-    # Upstream's words: what follows the text is left out for a start of 0 too.
+    # As upstream, which leaves out the rest for a start of 0 too.
     text = (
       f"qas_id: {self.qas_id}, question_text: {self.question_text}, "
       f"doc_tokens: [{' '.join(self.doc_tokens)}]"
@@ -97,10 +97,10 @@ class SquadExample:
 
 
 def split_words(context):
-  """Splits a context into words, where upstream does.
+  """Splits a context into words as upstream does.
 
   Returns:
-    (list of words, list of the character that each begins at).
+    (list of words, list of their first characters' numbers).
   """
   matches = list(_WORD.finditer(context))
   return [x.group() for x in matches], [x.start() for x in matches]
@@ -110,7 +110,7 @@ def split_words(context):
 
 
 class _Place(typing.NamedTuple):
-  """Where in a file something is wrong; numbers count from 1."""
+  """A position in a file, for error messages; numbers count from 1."""
 
   path: str
   article: int | None = None
@@ -143,8 +143,8 @@ def _require(value, kind, name, place):
 
 
 def _get(record, key, kind, place):
-  """The value of a key of a JSON object, checked."""
-  _require(record, dict, f"what has the key {key!r}", place)
+  """Returns the value of a key of a JSON object, checked."""
+  _require(record, dict, f"the value with the key {key!r}", place)
   if key not in record:
     keys = reprlib.repr(list(record))
     raise ValueError(
@@ -177,11 +177,11 @@ class _Paragraph:
   """A context and its words."""
 
   context: str
-  words: list
-  offsets: list
+  words: list[str]
+  offsets: list[int]
 
   def locate(self, text, start, recover):
-    """Words of an answer: (first, last), None if it does not stand there.
+    """Returns the (first, last) word of an answer, None if it is elsewhere.
 
     Upstream compares the words with the answer as `str.split` splits it, which
     knows more kinds of white space, and finds no word at white space that comes
@@ -193,11 +193,11 @@ class _Paragraph:
     first = bisect.bisect_right(self.offsets, start) - 1
     last = bisect.bisect_right(self.offsets, stop - 1) - 1
     wanted = " ".join(text.split())
-    found = " ".join(self.words[first : last + 1])
-    if recover and wanted not in found:
-      found = " ".join(self.words[max(first, 0) : last + 1])
-      found = " ".join(found.split())
-    return (max(first, 0), last) if wanted in found else None
+    passage = " ".join(self.words[first : last + 1])
+    if recover and wanted not in passage:
+      passage = " ".join(self.words[max(first, 0) : last + 1])
+      passage = " ".join(passage.split())
+    return (max(first, 0), last) if wanted in passage else None
 
 
 def _questions(path):
@@ -219,14 +219,14 @@ def read_squad_examples(
 ):
   """Reads the questions of a file in SQuAD's layout.
 
-  For training, a question whose answer does not stand in the context where
-  `answer_start` says is left out, as upstream does; how many is printed.
+  For training, a question whose answer is not in the context where
+  `answer_start` says is left out, as upstream does; their number is printed.
 
   Args:
     input_file: the JSON file, local or remote.
-    is_training: whether the words of the answer are wanted, of which each
-      question then must have exactly one. If not, all answers are read, for
-      scoring, and there may be none.
+    is_training: whether to locate the answer in the context; then each question
+      must have exactly one. If not, all answers are read, for scoring, and
+      there may be none.
     version_2_with_negative: whether `is_impossible` is read, for training.
     recover_answers: whether to keep answers that upstream loses for their white
       space: NBSP, U+2009, U+3000 and the like inside, or an answer_start before
@@ -239,7 +239,7 @@ def read_squad_examples(
     FileNotFoundError: there is no such file.
     ValueError: it is not JSON, a key is missing or of a wrong type, a question
       for training has not exactly one answer, or no question is left; names the
-      file and the place.
+      file and the position.
   """
   examples, lost = [], []
   for paragraph, place, question in _questions(input_file):
@@ -263,7 +263,7 @@ def read_squad_examples(
 
 
 def _make_example(paragraph, place, question):
-  """SquadExample without an answer, and its _Place."""
+  """Makes a SquadExample without an answer, and its _Place."""
   qas_id = _get(question, "id", str, place)
   place = place._replace(question=repr(qas_id))
   example = SquadExample(
@@ -288,7 +288,7 @@ def _is_impossible(question, place):
 
 
 def _answer_texts(question, place):
-  """All annotated texts; a test file has none, not even the key."""
+  """Returns all annotated texts; a test file has none, not even the key."""
   if "answers" not in question:
     return []
   answers = _get(question, "answers", list, place)
@@ -296,7 +296,7 @@ def _answer_texts(question, place):
 
 
 def _only_answer(question, place):
-  """(text, character it begins at) of a question for training."""
+  """Returns (text, number of its first character) of the only answer."""
   answers = _get(question, "answers", list, place)
   if len(answers) != 1:
     remedy = "keep one of them"
@@ -334,15 +334,15 @@ def _report_lost_answers(path, lost, num_kept):
 class _Document:
   """A context as word pieces."""
 
-  ids: list
-  # The number of every word's first piece, then of all pieces.
-  first_pieces: list
+  ids: list[int]
+  # The number of every word's first piece, then the count of all pieces.
+  first_pieces: list[int]
   # int32 [3, pieces]: the word, its first character, the one after the last.
   columns: np.ndarray
 
 
 class _AlignedWords(dict):
-  """Remembers what `align_pieces` gives for a word."""
+  """A cache of the results of `align_pieces` by word."""
 
   def __init__(self, tokenizer):
     super().__init__()
@@ -350,23 +350,23 @@ class _AlignedWords(dict):
 
   def __missing__(self, word):
     aligned = align_pieces(word, self._tokenizer)
-    # A Chinese sentence is one word, and hardly met again.
+    # A Chinese sentence is one word, and hardly ever occurs again.
     if len(word) <= _MAX_MEMO_CHARS:
       self[word] = aligned
     return aligned
 
 
 class _DocumentTokenizer:
-  """Contexts to _Documents; each is tokenised once, and each distinct word."""
+  """Turns contexts into _Documents; tokenises each context and word once."""
 
   def __init__(self, tokenizer):
     self._words = _AlignedWords(tokenizer)
     self._documents = {}
 
   def __call__(self, example):
-    """The _Document of a SquadExample."""
-    # Questions of a paragraph share the list. It is kept, so that no other
-    # list can take its place in memory.
+    """Returns the _Document of a SquadExample."""
+    # Questions of a paragraph share the list, so its id is the key. The list is
+    # kept, so that no other one can get its id.
     words = example.doc_tokens
     known = self._documents.get(id(words))
     if known is None:
@@ -388,7 +388,7 @@ class _DocumentTokenizer:
 
 
 def align_pieces(text, tokenizer):
-  """Word pieces of a text, and the characters that each was made of.
+  """Returns the word pieces of a text, and the characters each was made of.
 
   Lower-casing and stripping accents change a text's length, and both go by code
   point, so every code point is followed on its own. Accents that a piece lost
@@ -400,8 +400,8 @@ def align_pieces(text, tokenizer):
     tokenizer: tokenization.FullTokenizer.
 
   Returns:
-    Lists (ids, first characters, characters after the last), equally long. In a
-    text that cannot be followed each piece has all of it.
+    Lists (ids, first characters, characters after the last), equally long. If
+    its characters cannot be followed, each piece has the whole text.
   """
   words = tokenizer.basic_tokenizer.tokenize(text)
   origins = _follow_characters(text, words, tokenizer.basic_tokenizer.table)
@@ -418,7 +418,7 @@ def align_pieces(text, tokenizer):
 
 
 def _piece_bounds(word, pieces):
-  """Where the pieces of a normalised word begin and end in it."""
+  """Returns the bounds of a normalised word's pieces in the word."""
   if len(pieces) == 1:  # Perhaps the unknown token.
     return [(0, len(word))]
   stops = [len(pieces[0])]
@@ -428,7 +428,7 @@ def _piece_bounds(word, pieces):
 
 
 def _follow_characters(text, words, table):
-  """Where each character of a text's normalised words comes from.
+  """Finds where each character of a text's normalised words comes from.
 
   Returns:
     List of (first, stop) in `text`, for each character of the `words`.
@@ -448,7 +448,7 @@ def _follow_characters(text, words, table):
       origins[-1] = (origins[-1][0], number + 1)
   if _fold_sigma("".join(made)) == _fold_sigma("".join(words)):
     return origins
-  # Marks in another order than they were written in.
+  # Normalising has reordered the marks of a letter.
   return [(0, len(text))] * sum(map(len, words))
 
 
@@ -479,7 +479,7 @@ class Windows:
     is_max_context: bool [document tokens], whether no other window has more
       context on both sides of the token.
     char_starts: int32 [document tokens], first character of `context`.
-    char_ends: int32 [document tokens], the one after the last.
+    char_ends: int32 [document tokens], the character after its last.
     start_positions: int32 [windows], first token of the answer; 0 if it is not
       in the window as a whole, and for prediction.
     end_positions: int32 [windows], its last token, or 0.
@@ -505,7 +505,7 @@ class Windows:
 
   @property
   def unique_ids(self):
-    """int64 [windows], the id of each."""
+    """Returns int64 [windows], the id of each."""
     return FIRST_UNIQUE_ID + np.arange(len(self))
 
 
@@ -519,8 +519,8 @@ def make_windows(
 ):
   """Lays windows over the contexts of questions.
 
-  Equal to what upstream's convert_examples_to_features makes. A context without
-  a token has no window.
+  The windows are those of upstream's convert_examples_to_features. A context
+  without a token has no window.
 
   Args:
     examples: list of SquadExample.
@@ -541,7 +541,7 @@ def make_windows(
     raise ValueError(f"doc_stride is {doc_stride}; it must be 1 or more")
   to_document = _DocumentTokenizer(tokenizer)
   collector = _WindowCollector(tokenizer, max_seq_length, doc_stride)
-  # A few are done before a bar is drawn; a generator's number is not known.
+  # No bar for a few examples; the length of a generator is not known.
   is_short = isinstance(examples, list) and len(examples) < MIN_EXAMPLES_FOR_BAR
   no_bar = is_short or None
   for example in tqdm.tqdm(examples, "making windows", disable=no_bar):
@@ -555,7 +555,7 @@ def make_windows(
 
 
 class _WindowCollector:
-  """Gathers the windows of one question after the other."""
+  """Collects the windows of one question after the other."""
 
   def __init__(self, tokenizer, max_seq_length, doc_stride):
     self._special_ids = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]"])
@@ -596,7 +596,7 @@ class _WindowCollector:
     return room
 
   def finish(self):
-    """The Windows of all questions added."""
+    """Returns the Windows of all questions added."""
     packed = sequences.Sequences(self._packed)
     rows = np.array(self._rows, np.int32).reshape([-1, 4]).T
     columns = np.concatenate(self._columns, axis=1)
@@ -619,11 +619,11 @@ class _WindowCollector:
 
 
 def _find_answer(example, document, tokenizer):
-  """First and last piece of a question's answer.
+  """Finds the first and the last piece of a question's answer.
 
-  Upstream's _improve_answer_span: of the answer's words, the first run of
-  pieces that are the answer's own, or else all. "1861" within "(1861-1943)." is
-  found, "Japan" within "Japanese" is not.
+  As upstream's _improve_answer_span: within the answer's words, the first run
+  of pieces that equals the answer's own pieces, else all pieces of the words.
+  "1861" within "(1861-1943)." is found, "Japan" within "Japanese" is not.
   """
   first = document.first_pieces[example.start_position]
   last = document.first_pieces[example.end_position + 1] - 1
@@ -636,7 +636,7 @@ def _find_answer(example, document, tokenizer):
 
 
 def _shift_answer(answer, start, stop, first_doc_token):
-  """Positions of an answer in a window, (0, 0) if it is not in it as a whole.
+  """Returns an answer's positions in a window, (0, 0) if it is not all inside.
 
   Windows without the answer are trained on too, although a comment of
   upstream's says that they are thrown out.
@@ -648,7 +648,7 @@ def _shift_answer(answer, start, stop, first_doc_token):
 
 
 def window_spans(num_tokens, room, doc_stride):
-  """Where a document's windows begin and end.
+  """Computes where a document's windows begin and end.
 
   Args:
     num_tokens: tokens of the document.
@@ -666,12 +666,12 @@ def window_spans(num_tokens, room, doc_stride):
 
 
 def best_windows(num_tokens, room, doc_stride):
-  """The window with the most context for each token of a document.
+  """Finds the window with the most context for each token of a document.
 
-  Upstream's _check_is_max_context, without a loop over the windows. The context
-  is the smaller of the two sides, plus a hundredth of the window's length; of
-  equals the first window counts. All windows but the last are equally long, so
-  the best of them is that whose middle is nearest.
+  As upstream's _check_is_max_context, without a loop over the windows. The
+  context is the smaller of the two sides, plus a hundredth of the window's
+  length; of equal windows the first counts. All windows but the last are
+  equally long, so the best of them is the one whose middle is nearest.
 
   Returns:
     int array [num_tokens], numbers of windows as `window_spans` counts them.
@@ -691,7 +691,7 @@ def best_windows(num_tokens, room, doc_stride):
 
 
 def _context_score(positions, starts, length):
-  """Upstream's float arithmetic, which decides ties; -inf outside."""
+  """Computes upstream's score, rounded alike to decide ties; -inf outside."""
   left = positions - starts
   right = length - 1 - left
   score = np.minimum(left, right) + 0.01 * length
@@ -702,12 +702,12 @@ def _context_score(positions, starts, length):
 
 
 def cache_key(file, vocab_file, settings):
-  """What windows depend on, as a SHA-256 in hexadecimal.
+  """Returns the SHA-256, in hexadecimal, of all that windows depend on.
 
   Args:
     file: the JSON file; its content counts, not its name or time.
     vocab_file: likewise.
-    settings: dict of the other arguments, of values that JSON knows.
+    settings: dict of the other arguments, JSON-serialisable.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -737,7 +737,7 @@ def save_windows(path, windows, key):
   Args:
     path: where, local or remote.
     windows: Windows.
-    key: str that `load_windows` has to be given again, from `cache_key`.
+    key: str from `cache_key`, which `load_windows` compares.
   """
   arrays = dict(vars(windows))
   packed = arrays.pop("sequences")
@@ -779,7 +779,7 @@ def load_windows(path, key):
 
 
 def cached_windows(directory, name, key, build):
-  """Takes Windows from the cache of a run, or makes them and puts them there.
+  """Loads Windows from the cache of a run, or makes and saves them.
 
   Args:
     directory: output_directory.OutputDirectory.
@@ -801,19 +801,19 @@ def cached_windows(directory, name, key, build):
 class InputFeatures:
   """One window as padded lists, as upstream's script passes it around.
 
-  Positions are None for prediction; the two maps have the position of every
-  document token as a key.
+  Positions are None for prediction; the keys of the two dicts are the positions
+  of document tokens.
   """
 
   unique_id: int
   example_index: int
   doc_span_index: int
-  tokens: list
-  token_to_orig_map: dict
-  token_is_max_context: dict
-  input_ids: list
-  input_mask: list
-  segment_ids: list
+  tokens: list[str]
+  token_to_orig_map: dict[int, int]
+  token_is_max_context: dict[int, bool]
+  input_ids: list[int]
+  input_mask: list[int]
+  segment_ids: list[int]
   start_position: int | None = None
   end_position: int | None = None
   is_impossible: bool | None = None
@@ -869,12 +869,12 @@ def _input_features(windows, number, tokenizer, max_seq_length):
 class FeatureWriter:
   """Writes InputFeatures as upstream's TFRecords.
 
-  The file is there once `close` was called.
+  The file exists once `close` was called.
 
   Attributes:
     filename: the file.
     is_training: whether positions are written.
-    num_features: how many were.
+    num_features: number of windows written.
   """
 
   def __init__(self, filename, is_training):

@@ -3,14 +3,13 @@
 Upstream's `write_predictions` looks at every pair of positions in a loop and
 tokenises the words of every candidate anew. Here the pairs of all windows are
 ranked as arrays and every context is normalised once. The results are
-upstream's, exact ties included, but for the differences that
-docs/differences.md lists.
+upstream's, exact ties included, except for the cases in docs/differences.md.
 
     decoded = squad_decoding.decode(
       examples, windows, start_logits, end_logits, tokenizer, config
     )
     decoded.predictions[qas_id]  # the answer's text, "" for none
-    decoded.best[qas_id]  # the same with its probability and place
+    decoded.best[qas_id]  # an Answer, with probability and position
 
 Nothing here needs TensorFlow.
 """
@@ -29,18 +28,18 @@ import numpy as np
 
 import tokenization
 
-# What upstream predicts in 1.1 for a question without any valid span.
+# Upstream's prediction in 1.1 for a question without any valid span.
 NO_SPAN = "empty"
-# Null odds of a question about an empty context: the score from which upstream
-# begins to look for a lower one. Finite, because JSON has no infinity.
+# Null odds of a question about an empty context: upstream's initial value when
+# it looks for the lowest score. Finite, because JSON has no infinity.
 NULL_ODDS_OF_NO_WINDOW = 1000000.0
 
-# To bound memory: windows whose texts are at hand together, and pairs of
-# positions that are ranked together.
+# Bounds of memory: windows that are decoded together, and pairs of positions
+# that are ranked together.
 _WINDOWS_AT_ONCE = 2048
 _PAIRS_AT_ONCE = 1 << 20
-# Spans of a window that are looked at first, beyond the answers wanted. Several
-# may have the same text; where that leaves too few, all spans are looked at.
+# Spans of a window that are ranked first, in addition to n_best_size. Several
+# may have equal texts; if too few texts are left, all spans are ranked.
 _SPARE_SPANS = 5
 
 # Scripts that put no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer,
@@ -50,16 +49,16 @@ _UNSPACED = re.compile(
   "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
   "\U00020000-\U0003ffff]"
 )
-# Letters of those scripts between two blanks: up to so many may be one word,
-# more than so many are a sentence, whatever stands among them.
+# Letters of those scripts between two blanks: up to the first number may be one
+# word, more than the second are a sentence, whatever stands among them.
 _SHORT_RUN, _LONG_RUN = 4, 16
-# What separates words to upstream, which joins them again with blanks.
+# Characters that separate words for upstream, which joins them with blanks.
 _BLANKS = str.maketrans("\t\r\n\u202f", "    ")
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-  """How logits become answers. The fields are upstream's flags.
+  """The rules by which logits become answers; the fields are upstream's flags.
 
   Raises:
     ValueError: `n_best_size` or `max_answer_length` is less than 1.
@@ -102,19 +101,19 @@ class Decoded:
   `best` holds the Answer to each prediction.
   """
 
-  predictions: dict
-  nbest: dict
-  null_odds: dict
-  best: dict
+  predictions: dict[str, str]
+  nbest: dict[str, list[dict[str, str | float]]]
+  null_odds: dict[str, float]
+  best: dict[str, Answer]
 
 
 def decode(examples, windows, start_logits, end_logits, tokenizer, config):
   """Finds the answers, as write_predictions of upstream's run_squad.py does.
 
   All columns of the logits compete for the n best starts and ends, those of the
-  question and of padding as well; what cannot be an answer is dropped only
-  afterwards. So it is upstream's results that depend on the padding. A column
-  that was not computed should hold -inf.
+  question and of padding as well; pairs that cannot be an answer are dropped
+  afterwards. So upstream's results depend on the padding. A column that was not
+  computed should hold -inf.
 
   Args:
     examples: list of squad_data.SquadExample.
@@ -144,10 +143,10 @@ def decode(examples, windows, start_logits, end_logits, tokenizer, config):
 
 @contextlib.contextmanager
 def _paused_collector():
-  """Keeps Python from looking for cyclic garbage, of which we make none.
+  """Pauses Python's collector of cyclic garbage; decoding makes none.
 
-  It would do so again and again as hundreds of thousands of entries are made,
-  among all the objects of the process: a fifth of the time and more.
+  It would search all objects of the process again and again as hundreds of
+  thousands of entries are made: a fifth of the time or more.
   """
   was_enabled = gc.isenabled()
   gc.disable()
@@ -159,7 +158,7 @@ def _paused_collector():
 
 
 def apply_null_threshold(nbest, null_odds, threshold):
-  """Decides, anew, which questions have no answer (2.0).
+  """Decides again which questions have no answer (2.0).
 
   Args:
     nbest: dict from question id to entries, as Decoded.nbest.
@@ -186,7 +185,7 @@ def apply_null_threshold(nbest, null_odds, threshold):
 
 
 def _best_text(entries):
-  """The best text that is not empty; "" if there is none."""
+  """Returns the best text that is not empty, "" if there is none."""
   return next((entry["text"] for entry in entries if entry["text"]), "")
 
 
@@ -218,7 +217,7 @@ def _check_logits(values, examples, windows):
 
 
 def _chunks(example_index, num_examples):
-  """Yields the first window and the one after the last of some questions."""
+  """Splits questions into chunks; yields the bounds of their windows."""
   bounds = np.searchsorted(example_index, np.arange(num_examples + 1)).tolist()
   begin = 0
   for end, following in itertools.pairwise([*bounds, math.inf]):
@@ -229,18 +228,18 @@ def _chunks(example_index, num_examples):
 
 # Spans ------------------------------------------------------------------------
 
-# In place of starts that no answer may have and of ends outside the document:
-# so far off that the way from one to the other is always backwards, in int32.
+# Sentinels for starts that no answer may have and ends outside the document:
+# end - start is negative for any pair with one of them, and fits into int32.
 _NO_START, _NO_END = 1 << 29, -(1 << 29)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Spans:
-  """Candidates for an answer, the null answer being one too.
+  """Candidates for an answer, null answers included.
 
-  An array [candidates] each, which is faster than one of records. `question` is
-  the number of the example, `start` and `end` are document tokens, numbered as
-  in Windows.word_index; logits are float64.
+  Each field is an array [candidates], which is faster than a list of records.
+  `question` is the number of the example, `start` and `end` are document
+  tokens, numbered as in Windows.word_index; logits are float64.
   """
 
   question: np.ndarray
@@ -255,36 +254,36 @@ class _Spans:
     return len(self.question)
 
   def __getitem__(self, numbers):
-    """Some of them, as _Spans."""
+    """Returns the candidates with these numbers, as _Spans."""
     return _Spans(*(column[numbers] for column in self.columns()))
 
   def columns(self):
-    """The arrays, in the order of the fields."""
+    """Returns the arrays, in the order of the fields."""
     return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
   def scores(self):
-    """Sums of logits, float64 [candidates]."""
-    # As Python's floats are: float32 would make ties of what is none.
+    """Returns sums of logits, float64 [candidates]."""
+    # Python's floats are float64, too: in float32 more sums would tie.
     return self.start_logit + self.end_logit
 
 
 def best_indexes(values, count):
-  """Where the largest values of each row are, as upstream's _get_best_indexes.
+  """Finds the largest values of each row, as upstream's _get_best_indexes.
 
   Args:
     values: floats [rows, columns], no NaN.
-    count: how many are wanted.
+    count: number of values to find.
 
   Returns:
-    ints [rows, min(count, columns)]: the largest value first, of equal ones the
-    first.
+    ints [rows, min(count, columns)]: columns, that of the largest value first;
+    of equal values the first column is first.
   """
   width = values.shape[1]
   if count >= width:
     return np.argsort(-values, axis=1, kind="stable")
   least = np.partition(values, width - count, axis=1)[:, width - count]
   is_best = values >= least[:, np.newaxis]
-  # The sum of all is much faster than those of rows; ties are rare.
+  # Counting all is much faster than counting by rows; ties are rare.
   if np.count_nonzero(is_best) > count * len(values):
     tied = np.flatnonzero(np.count_nonzero(is_best, axis=1) > count)
     order = np.argsort(-values[tied], axis=1, kind="stable")
@@ -292,37 +291,37 @@ def best_indexes(values, count):
     is_best[tied[:, np.newaxis], order[:, :count]] = True
   # Faster than np.nonzero, which looks for rows and columns.
   best = (np.flatnonzero(is_best) % width).reshape(-1, count)
-  found = np.take_along_axis(values, best, axis=1)
-  ranks = np.argsort(-found, axis=1, kind="stable")
+  best_values = np.take_along_axis(values, best, axis=1)
+  ranks = np.argsort(-best_values, axis=1, kind="stable")
   return np.take_along_axis(best, ranks, axis=1)
 
 
 def _rank_spans(windows, logits, rows, config, limit):
-  """The candidates of some windows.
+  """Ranks the candidates of windows.
 
   Args:
     windows: Windows.
     logits: pair of floats [windows, columns].
     rows: ints, numbers of the windows, by question.
     config: DecodingConfig.
-    limit: leave out what is worse than so many others of its window; None for
-      all.
+    limit: candidates of a window to keep, beside ties with the last of them;
+      None for all.
 
   Returns:
-    spans: _Spans, by question and then by falling score. Of equal
-      scores, that comes first which upstream's loops over windows, starts and
-      ends meet first, and the null answer last.
+    spans: _Spans, by question and then by falling score. Equal scores are in
+      the order of upstream's loops over windows, starts and ends, the null
+      answer last.
     cuts: ascending numbers of the candidates that are the last of their window
-      although there are others, all of them worse.
+      although it has more, all of them worse.
   """
   pairs = min(config.n_best_size, logits[0].shape[1]) ** 2
   step = max(1, _PAIRS_AT_ONCE // pairs)
   parts, cut_windows = [], []
   for first in range(0, len(rows), step):
-    some = rows[first : first + step]
-    spans, is_cut = _find_spans(windows, logits, some, config, limit or pairs)
+    chunk = rows[first : first + step]
+    spans, is_cut = _find_spans(windows, logits, chunk, config, limit or pairs)
     parts.append(spans)
-    cut_windows.append(some[is_cut])
+    cut_windows.append(chunk[is_cut])
   if config.version_2_with_negative:
     parts.append(_find_nulls(windows, logits, rows))
   columns = zip(*(part.columns() for part in parts), strict=True)
@@ -332,7 +331,7 @@ def _rank_spans(windows, logits, rows, config, limit):
 
 
 def _order(questions, values):
-  """Sorts by question, then by value, and keeps the order of equal ones.
+  """Sorts by question, then by value, stably.
 
   Args:
     questions: ints [candidates].
@@ -349,18 +348,18 @@ def _order(questions, values):
 
 
 def _find_cuts(spans, windows):
-  """The last candidate of each of some windows, as ascending numbers."""
+  """Finds the last candidate of each window, as ascending numbers."""
   if not windows.size:
     return windows
   numbers = np.flatnonzero(~spans.is_null)
   last = np.zeros(spans.window.max() + 1, np.int64)
-  # Of several values for a place, the last one stays there.
+  # Of several values assigned to an element, the last one stays.
   last[spans.window[numbers]] = numbers
   return np.sort(last[windows])
 
 
 def _find_nulls(windows, logits, rows):
-  """Each question's null answer, of the window that gives it least."""
+  """Finds each question's null answer, in the window of its lowest score."""
   tokens = windows.word_starts[rows]
   spans = _Spans(
     question=windows.example_index[rows],
@@ -377,11 +376,11 @@ def _find_nulls(windows, logits, rows):
 
 
 def _find_spans(windows, logits, rows, config, limit):
-  """The candidates of windows that have an answer's form.
+  """Finds the candidates of windows that have an answer's form.
 
   Returns:
     (_Spans, in the order of upstream's loops over windows, starts and ends;
-    bool [rows], whether a window has others, all of them worse).
+    bool [rows], whether a window has more candidates, all of them worse).
   """
   (starts, start_logits), (ends, end_logits) = (
     _best_tokens(windows, values[rows], rows, config.n_best_size)
@@ -390,7 +389,7 @@ def _find_spans(windows, logits, rows, config, limit):
   is_valid = _are_answers(windows, rows, starts, ends, config.max_answer_length)
   scores = start_logits[:, :, np.newaxis] + end_logits[:, np.newaxis, :]
   is_kept, is_cut = _limit(scores.reshape(is_valid.shape), is_valid, limit)
-  # Numbers into the flattened arrays: faster than those of rows and columns.
+  # Indexes of the flattened arrays: faster than those of rows and columns.
   start, end = np.divmod(np.flatnonzero(is_kept), ends.shape[1])
   row = start // starts.shape[1]
   end += row * ends.shape[1]
@@ -408,9 +407,10 @@ def _find_spans(windows, logits, rows, config, limit):
 
 
 def _are_answers(windows, rows, starts, ends, max_answer_length):
-  """Which pairs of positions have an answer's form.
+  """Tests which pairs of positions have an answer's form.
 
-  A start must be where its token has most context, as upstream wants it.
+  A start must be in the window where its token has most context, as upstream
+  requires.
 
   Args:
     windows: Windows.
@@ -427,36 +427,36 @@ def _are_answers(windows, rows, starts, ends, max_answer_length):
   starts = np.where(may_start, starts, np.int32(_NO_START))
   ends = np.where(ends >= 0, ends, np.int32(_NO_END))
   steps = ends[:, np.newaxis, :] - starts[:, :, np.newaxis]
-  # Without a sign what is negative becomes large: one comparison for both
+  # As unsigned integers, negative numbers are large: one comparison for both
   # bounds.
   is_valid = steps.view(np.uint32) < min(max_answer_length, _NO_START)
   return is_valid.reshape(len(rows), -1)
 
 
 def _limit(scores, is_valid, limit):
-  """Keeps the best of each row, and all that are as good as the last of them.
+  """Keeps the best of each row, and all that tie with the last of them.
 
   Args:
-    scores: floats [rows, columns]; may have been rounded, which makes equal but
-      never reverses.
+    scores: floats [rows, columns]; may have been rounded, which makes ties but
+      reverses no order.
     is_valid: bool [rows, columns].
-    limit: how many to keep.
+    limit: number of scores to keep.
 
   Returns:
-    (bool [rows, columns], the ones to keep; bool [rows], whether there are
+    (bool [rows, columns], the scores to keep; bool [rows], whether there are
     other valid ones).
   """
   is_cut = np.count_nonzero(is_valid, axis=1) > limit
   if is_cut.any():
-    found = np.where(is_valid[is_cut], scores[is_cut], -np.inf)
-    place = scores.shape[1] - limit
-    least = np.partition(found, place, axis=1)[:, place]
+    valid_scores = np.where(is_valid[is_cut], scores[is_cut], -np.inf)
+    rank = scores.shape[1] - limit
+    least = np.partition(valid_scores, rank, axis=1)[:, rank]
     is_valid[is_cut] &= scores[is_cut] >= least[:, np.newaxis]
   return is_valid, is_cut
 
 
 def _best_tokens(windows, logits, rows, count):
-  """The best positions of windows, as document tokens, and their logits.
+  """Finds the best positions of windows, as document tokens, and their logits.
 
   Returns:
     (int32 [rows, count], numbers of tokens within the window's part of the
@@ -477,7 +477,7 @@ def get_final_text(pred_text, orig_text, do_lower_case):
   """Finds the part of a text that word pieces were made of.
 
   By upstream's rule: the pieces are searched for in the normalised text, and
-  the place is carried over by counting the characters that are not blanks.
+  the position is mapped back by counting the characters that are not blanks.
 
   Args:
     pred_text: pieces joined to words again: "steve smith".
@@ -488,13 +488,13 @@ def get_final_text(pred_text, orig_text, do_lower_case):
     Part of `orig_text`: "Steve Smith". All of it if the pieces are not found,
     or if it has more or fewer characters than the normalised text.
   """
-  # Blanks have no place to be carried over.
+  # The position of a blank cannot be mapped back.
   if not pred_text or pred_text != pred_text.strip(" "):
     return orig_text
   words = orig_text.split(" ")
   normalized = _NormalizedWords(_basic_tokenizer(bool(do_lower_case)))
-  found = _Passage(words, normalized).locate(pred_text, 0, len(words) - 1)
-  return orig_text[slice(*found)] if found else orig_text
+  bounds = _Passage(words, normalized).locate(pred_text, 0, len(words) - 1)
+  return orig_text[slice(*bounds)] if bounds else orig_text
 
 
 @functools.cache
@@ -503,10 +503,10 @@ def _basic_tokenizer(do_lower_case):
 
 
 class _NormalizedWords(dict):
-  """What a _Passage adds up, by word; made when first asked for.
+  """A cache of the values that a _Passage adds up, by word.
 
-  A tuple: the normalised word, its length with the blank that follows it, and
-  how many characters were lost, blanks not counted.
+  They are a tuple: the normalised word, its length with the blank that follows
+  it, and the number of characters lost, blanks not counted.
   """
 
   def __init__(self, basic_tokenizer):
@@ -522,7 +522,7 @@ class _NormalizedWords(dict):
 
 
 def _sums(values):
-  """[0, a, a + b, ...]: the sum of what comes before each, and of all."""
+  """Returns the running sums [0, a, a + b, ...] of [a, b, ...]."""
   return list(itertools.accumulate(values, initial=0))
 
 
@@ -545,11 +545,11 @@ class _Passage:
     self._chars = _sums(map(len, words))
 
   def bounds(self, first, last):
-    """(start, end) in `text` of some words."""
+    """Returns (start, end) in `text` of the words `first` to `last`."""
     return self._chars[first] + first, self._chars[last + 1] + last
 
   def locate(self, pieces, first, last):
-    """Finds joined pieces in some words, by the rule of `get_final_text`.
+    """Finds joined pieces in consecutive words, by `get_final_text`'s rule.
 
     Returns:
       (start, end) in `text`; None where the rule yields all of the words.
@@ -571,7 +571,7 @@ class _Passage:
 
 
 def _is_unspaced(word):
-  """Whether what stands between two blanks is no word but a run of many.
+  """Returns whether a text between two blanks is not a word but a run of many.
 
   Few letters may well be one word, and so may Latin ones with a Chinese unit.
   """
@@ -586,10 +586,10 @@ class _Pieces:
 
   Attributes:
     texts: list of str, a blank before those that begin a word.
-    sizes: ints, characters of each without the blank; -1 of the unknown token,
-      which has not the characters that it was made of.
+    sizes: ints, characters of each without the blank; -1 for the unknown token,
+      which does not have the characters that it was made of.
     char_sets: uint64, has a bit set for each character but the blank.
-    first_chars: uint64, has that of the first character.
+    first_chars: uint64, has the bit of the first character set.
   """
 
   def __init__(self, tokenizer):
@@ -601,8 +601,8 @@ class _Pieces:
     self.sizes = np.array([len(word) for word in words])
     begins = np.cumsum(self.sizes) - self.sizes
     chars = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32)
-    # 64 bits for all of Unicode: some characters share one. Knuth's factor
-    # parts letters from signs, which stand 64 places before them.
+    # 64 bits for all of Unicode: some characters share a bit. Knuth's factor
+    # separates letters from signs, which are 64 code points before them.
     hashes = chars * np.uint32(2654435761) >> np.uint32(26)
     bits = np.left_shift(np.uint64(1), hashes.astype(np.uint64))
     self.char_sets = np.bitwise_or.reduceat(bits, begins)
@@ -611,12 +611,12 @@ class _Pieces:
     self.sizes[tokenizer.vocab.get(unknown, [])] = -1
 
   def join(self, ids):
-    """The text of some tokens."""
+    """Joins the texts of tokens."""
     return "".join(map(self.texts.__getitem__, ids.tolist())).lstrip(" ")
 
 
-# Where a candidate's text is: nowhere, at its tokens, there unless the same
-# stands earlier in its first word, or to be found by upstream's rule.
+# Where a candidate's text is: nowhere; at its tokens; at its tokens unless an
+# equal text is earlier in its first word; or to be found by upstream's rule.
 _NULL, _AT_TOKENS, _INSIDE_WORD, _UNKNOWN = range(4)
 
 
@@ -625,7 +625,7 @@ class _Tokens:
 
   The tokens of a plain word are its characters but for case and accents, one
   for one, with none dropped and a single blank around. Most words are plain. An
-  answer of plain words is where its tokens are, it need not be searched for.
+  answer of plain words is where its tokens are; no search is needed.
 
   Args:
     examples: list of SquadExample.
@@ -665,7 +665,7 @@ class _Tokens:
     self._num_odd = np.append(0, np.cumsum(is_odd))
 
   def kinds(self, spans):
-    """Where the texts of candidates are, and the tokens their words begin with.
+    """Finds where candidates' texts are, and the first tokens of their words.
 
     Returns:
       (ints [candidates], ints [candidates]).
@@ -684,10 +684,10 @@ class _Tokens:
     return kinds, begins + self.begin
 
   def _may_repeat(self, begins, starts):
-    """Whether the first character of tokens is in those before, of the word.
+    """Returns whether tokens' first characters may occur earlier in their word.
 
-    Mostly a bracket or the like comes before, and what is in brackets cannot be
-    found there. True also of some characters that are not there.
+    Mostly a bracket or the like comes before, which has none of the characters.
+    True also for some that do not occur, since characters share bits.
     """
     if not len(starts):
       return np.zeros(0, bool)
@@ -698,7 +698,7 @@ class _Tokens:
 
 
 def _document_ids(windows, first, last):
-  """int32 [document tokens] of consecutive windows."""
+  """Returns the ids of consecutive windows, int32 [document tokens]."""
   sequences = windows.sequences
   counts = np.diff(windows.word_starts[first : last + 1])
   starts = sequences.starts[first:last] + windows.first_doc_token[first:last]
@@ -707,7 +707,7 @@ def _document_ids(windows, first, last):
 
 
 def _window_edges(examples, windows, first, last):
-  """The tokens that consecutive windows begin and end with.
+  """Finds the first and last tokens of windows, and whether they cut a word.
 
   Returns:
     Two pairs (tokens, bool [windows]): whether the window cuts that word.
@@ -737,7 +737,7 @@ def _window_edges(examples, windows, first, last):
 
 
 class _Decoder:
-  """Chooses the n best and the answer of question after question.
+  """Chooses the n best and the answer of every question.
 
   Args:
     examples: list of SquadExample.
@@ -756,7 +756,7 @@ class _Decoder:
     self.normalized_words = _NormalizedWords(
       _basic_tokenizer(bool(config.do_lower_case))
     )
-    # Otherwise the text searched by upstream's rule is not made of the pieces.
+    # If not, the text that upstream's rule searches is not made of the pieces.
     casing = tokenizer.basic_tokenizer.do_lower_case
     self.has_same_casing = bool(casing) == bool(config.do_lower_case)
     # By the number of the question.
@@ -776,7 +776,7 @@ class _Decoder:
         break
 
   def results(self):
-    """The Decoded of all questions."""
+    """Returns the Decoded of all questions."""
     decoded = Decoded({}, {}, {}, {})
     for number, example in enumerate(self.examples):
       if number not in self._best:
@@ -790,7 +790,7 @@ class _Decoder:
     return decoded
 
   def _enter_no_span(self, question):
-    """For an empty context; in 1.1 also where no span has an answer's form."""
+    """Enters a question without a span: its context is empty, or none fits."""
     text = "" if self.config.version_2_with_negative else NO_SPAN
     logits = {"start_logit": 0.0, "end_logit": 0.0}
     self._nbest[question] = [{"text": text, "probability": 1.0, **logits}]
@@ -798,8 +798,8 @@ class _Decoder:
     self._best[question] = Answer(text, 1.0, 0.0)
 
   def _enter(self, candidates, chosen):
-    """Enters what _Candidates.choose gives."""
-    sizes = [len(found) for found in chosen.values()]
+    """Enters the n best that _Candidates.choose returned."""
+    sizes = [len(best) for best in chosen.values()]
     numbers = itertools.chain.from_iterable(x.values() for x in chosen.values())
     spans = candidates.spans[np.fromiter(numbers, np.int64)]
     columns = zip(
@@ -809,7 +809,7 @@ class _Decoder:
       spans.end_logit.tolist(),
       strict=True,
     )
-    for question, found in chosen.items():
+    for question, best in chosen.items():
       nbest = [
         {
           "text": text,
@@ -817,26 +817,26 @@ class _Decoder:
           "start_logit": start,
           "end_logit": end,
         }
-        for text, part, start, end in itertools.islice(columns, len(found))
+        for text, part, start, end in itertools.islice(columns, len(best))
       ]
       self._nbest[question] = nbest
       entry = nbest[0]
       if self.config.version_2_with_negative:
         entry = self._choose_with_null(question, nbest)
       text = entry["text"]
-      place = candidates.place(found[text], text) if text else ()
+      bounds = candidates.locate(best[text], text) if text else ()
       score = entry["start_logit"] + entry["end_logit"]
-      self._best[question] = Answer(text, entry["probability"], score, *place)
+      self._best[question] = Answer(text, entry["probability"], score, *bounds)
 
   def _choose_with_null(self, question, nbest):
-    """The entry that is predicted in 2.0; enters the null odds."""
+    """Chooses the entry that is predicted in 2.0; enters the null odds."""
     null = next(entry for entry in nbest if not entry["text"])
     best = next((entry for entry in nbest if entry["text"]), None)
     odds = null["start_logit"] + null["end_logit"]
     if best:
       odds = odds - best["start_logit"] - best["end_logit"]
     else:
-      # Where upstream crashes. As for the worst span that there could be.
+      # Upstream crashes here. These are the odds against the worst span.
       odds -= self._lowest_score(question)
     self._null_odds[question] = odds
     is_null = odds > self.config.null_score_diff_threshold
@@ -850,7 +850,7 @@ class _Decoder:
 
 
 def _softmax(scores, sizes):
-  """Probabilities within consecutive groups of scores, none of them empty."""
+  """Computes probabilities within consecutive groups of scores, none empty."""
   if not sizes:
     return scores
   begins = np.cumsum(sizes) - sizes
@@ -860,11 +860,11 @@ def _softmax(scores, sizes):
 
 
 class _Candidates:
-  """Candidates of some windows, and their texts.
+  """The candidates of windows, and their texts.
 
   Args:
     decoder: _Decoder.
-    tokens: _Tokens of these windows, of others too.
+    tokens: _Tokens of these windows, perhaps of others too.
     rows: ints, numbers of the windows, in order.
     limit: candidates of a window at most, None for all.
 
@@ -884,7 +884,7 @@ class _Candidates:
     kinds, word_begins = tokens.kinds(self.spans)
     if not decoder.has_same_casing:
       kinds[~self.spans.is_null] = _UNKNOWN
-    # As lists, which are faster than arrays where one entry is wanted.
+    # As lists, which are faster than arrays for single entries.
     odd = np.flatnonzero(kinds != _AT_TOKENS)
     self._odd = odd.tolist()
     columns = (kinds, word_begins, self.spans.start, self.spans.end)
@@ -896,12 +896,12 @@ class _Candidates:
     """Chooses each question's n best.
 
     Returns:
-      {question: {text: number of the candidate}}, without the questions whose
-      n best may have candidates among them that were left out.
+      {question: {text: number of the candidate}}, without the questions for
+      which the limit may have cut off one of the n best.
     """
     questions, begins = np.unique(self.spans.question, return_index=True)
     ends = np.append(begins, len(self.spans))[1:]
-    # What comes after a window's last candidate might come after one left out.
+    # After a window's last candidate, one that was cut off might be better.
     cuts = np.append(self._cuts, len(self.spans))
     stops = cuts[np.searchsorted(cuts, begins)] + 1
     # One of each question, or in 1.1 none at all.
@@ -910,32 +910,32 @@ class _Candidates:
     columns = [x.tolist() for x in columns] + [nulls]
     chosen = {}
     for question, begin, end, stop, null in itertools.zip_longest(*columns):
-      found = self._choose(question, begin, min(end, stop))
-      if len(found) == self._decoder.config.n_best_size or stop > end:
+      best = self._choose(question, begin, min(end, stop))
+      if len(best) == self._decoder.config.n_best_size or stop > end:
         if null is not None:
-          found.setdefault("", null)
-        chosen[question] = found
+          best.setdefault("", null)
+        chosen[question] = best
     return chosen
 
   def _choose(self, question, begin, end):
-    """The n best among candidates of a question: {text: its number}."""
+    """Chooses the n best among a question's candidates: {text: number}."""
     count = self._decoder.config.n_best_size
     example = self._decoder.examples[question]
-    found = {}
+    best = {}
     # As many at a time as are still missing, mostly all at once.
-    while begin < end and len(found) < count:
-      stop = min(begin + count - len(found), end)
+    while begin < end and len(best) < count:
+      stop = min(begin + count - len(best), end)
       texts = self._texts(example, begin, stop)
       for number, text in enumerate(texts, begin):
-        found.setdefault(text, number)
+        best.setdefault(text, number)
       begin = stop
-    return found
+    return best
 
   def _texts(self, example, begin, end):
-    """The texts of consecutive candidates of a question."""
+    """Returns the texts of consecutive candidates of a question."""
     context = self._blanked(example.context)
-    places = zip(self._starts[begin:end], self._ends[begin:end], strict=True)
-    texts = [context[start:stop] for start, stop in places]
+    bounds = zip(self._starts[begin:end], self._ends[begin:end], strict=True)
+    texts = [context[start:stop] for start, stop in bounds]
     first = bisect.bisect_left(self._odd, begin)
     last = bisect.bisect_left(self._odd, end, first)
     for index in range(first, last):
@@ -948,8 +948,8 @@ class _Candidates:
     return texts
 
   def _blanked(self, context):
-    """A context whose white space is blanks."""
-    # Mostly that of the question before.
+    """Returns a context with blanks for all white space."""
+    # Mostly it is the context of the question before.
     if context != self._context[0]:
       is_blanked = context.isprintable()
       text = context if is_blanked else context.translate(_BLANKS)
@@ -957,7 +957,7 @@ class _Candidates:
     return self._context[1]
 
   def _stands_first(self, word_begin, start, end):
-    """Whether a candidate's pieces stand in its words nowhere before."""
+    """Returns whether a candidate's pieces do not occur before in its words."""
     pieces, whole = self._join(start, end), self._join(word_begin, end)
     return whole.find(pieces) == len(whole) - len(pieces)
 
@@ -967,9 +967,9 @@ class _Candidates:
     return self._decoder.pieces.join(ids)
 
   def _search(self, example, number, start_token, end_token):
-    """The text that upstream's rule finds.
+    """Finds a candidate's text by upstream's rule.
 
-    Where that is whole words, one that is a run of many is cut at the token.
+    If that is whole words, a word that is a run of many is cut at the token.
     """
     word_index = self._decoder.windows.word_index
     first, last = int(word_index[start_token]), int(word_index[end_token])
@@ -978,18 +978,18 @@ class _Candidates:
     if self._passage is None or self._passage.words != words:
       self._passage = _Passage(words, self._decoder.normalized_words)
     pieces = self._join(start_token, end_token)
-    found = self._passage.locate(pieces, first, last)
-    start, end = found or self._passage.bounds(first, last)
-    if not found and _is_unspaced(words[first]):
+    bounds = self._passage.locate(pieces, first, last)
+    start, end = bounds or self._passage.bounds(first, last)
+    if not bounds and _is_unspaced(words[first]):
       start += self._starts[number] - example.word_offsets[first]
-    if not found and _is_unspaced(words[last]):
+    if not bounds and _is_unspaced(words[last]):
       end -= example.word_offsets[last] + len(words[last]) - self._ends[number]
     return self._passage.text[start:end]
 
-  def place(self, number, text):
-    """Where in the context the text of a candidate stands: (start, end).
+  def locate(self, number, text):
+    """Finds the (start, end) of a candidate's text in the context.
 
-    It begins with its first token or the word of that, and ends likewise.
+    It begins at the first token or at that token's word, and ends likewise.
     """
     start, end = self._starts[number], self._ends[number]
     example = self._decoder.examples[self.spans.question[number]]

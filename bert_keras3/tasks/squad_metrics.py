@@ -9,11 +9,7 @@ import numpy as np
 
 # Questions without a prediction are named up to this many.
 SHOWN_QUESTIONS = 5
-
-
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-
-
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -28,10 +24,10 @@ def normalize_answer(text):
 
 
 def squad_v1_scores(questions, predictions):
-  """Exact match and F1 as evaluate-v1.1.py computes them.
+  """Computes exact match and F1 as evaluate-v1.1.py.
 
-  A question counts with the annotated answer that its prediction is nearest to.
-  One without a prediction counts 0; how many there are is printed.
+  A question counts with the annotated answer that is nearest to its prediction.
+  A question without a prediction counts 0; the number of these is printed.
 
   Args:
     questions: iterable of (id, list of answers).
@@ -56,7 +52,7 @@ def squad_v1_scores(questions, predictions):
     if qas_id in predictions:
       prediction = _prediction(predictions, qas_id)
       exact_match += max(_exact_match(x, prediction) for x in answers)
-      # Nothing in common with an answer, be it nothing too, is 0 in 1.1.
+      # In 1.1 no word in common is 0, even if both texts are empty.
       f1 += max(_token_f1(x, prediction, if_empty=0) for x in answers)
   _report_missing(questions, predictions, "count as wrong")
   return {
@@ -66,17 +62,17 @@ def squad_v1_scores(questions, predictions):
 
 
 def squad_v2_scores(questions, predictions, null_odds=None, null_threshold=1.0):
-  """The figures of evaluate-v2.0.py.
+  """Computes the figures of evaluate-v2.0.py.
 
-  A question without an answer is answered rightly by "". Questions without a
-  prediction are left out; how many there are is printed.
+  For a question without an answer, "" is right. Questions without a prediction
+  are left out; their number is printed.
 
   Args:
     questions: iterable of (id, list of answers), empty if there is none.
-    predictions: dict from id to text, "" for no answer. For `best_...` to mean
-      something these should be the best texts that are not empty.
-    null_odds: dict from id to how much speaks for there being no answer; any
-      scale. None if unknown.
+    predictions: dict from id to text, "" for no answer. For meaningful
+      `best_...` these should be the best texts that are not empty.
+    null_odds: dict from id to the odds that there is no answer, on any scale;
+      None if unknown.
     null_threshold: odds above it make the answer "". The script's default is 1,
       meant for probabilities.
 
@@ -122,11 +118,11 @@ def squad_v2_scores(questions, predictions, null_odds=None, null_threshold=1.0):
 
 
 def find_null_threshold(questions, predictions, null_odds):
-  """The threshold of the odds with the highest F1.
+  """Finds the threshold of the odds with the highest F1.
 
-  `best_f1_thresh` of evaluate-v2.0.py, but one that gives what it promises:
-  questions with equal odds are answered together or not at all, and where it
-  is best to answer none the threshold is below all odds, not 0.
+  Unlike `best_f1_thresh` of evaluate-v2.0.py, it does give that F1: questions
+  with equal odds are answered together or not at all, and where it is best to
+  answer none the threshold is below all odds, not 0.
 
   Args:
     questions: iterable of (id, list of answers).
@@ -192,29 +188,29 @@ def _exact_match(answer, prediction):
 
 
 def _token_f1(answer, prediction, if_empty):
-  """F1 of the words, each as often as it is there.
+  """Computes F1 of the words, each counted as often as it occurs.
 
   `if_empty` is the result if neither has a word.
   """
   wanted = normalize_answer(answer).split()
-  found = normalize_answer(prediction).split()
-  if not wanted and not found:
+  predicted = normalize_answer(prediction).split()
+  if not wanted and not predicted:
     return if_empty
-  common = collections.Counter(wanted) & collections.Counter(found)
+  common = collections.Counter(wanted) & collections.Counter(predicted)
   num_common = sum(common.values())
   if not num_common:
     return 0
-  precision, recall = num_common / len(found), num_common / len(wanted)
+  precision, recall = num_common / len(predicted), num_common / len(wanted)
   return 2 * precision * recall / (precision + recall)
 
 
 def _squad_v2_raw_scores(answers, predictions):
-  """({id: exact match}, {id: F1}) of the questions that have a prediction."""
+  """Returns ({id: exact match}, {id: F1}) of questions with a prediction."""
   exact, f1 = {}, {}
   for qas_id, texts in answers.items():
     if qas_id in predictions:
       prediction = _prediction(predictions, qas_id)
-      # An answer such as "the" is none.
+      # An answer such as "the" counts as none.
       texts = [x for x in texts if normalize_answer(x)] or [""]
       exact[qas_id] = max(_exact_match(x, prediction) for x in texts)
       f1[qas_id] = max(_token_f1(x, prediction, if_empty=1) for x in texts)
@@ -222,7 +218,7 @@ def _squad_v2_raw_scores(answers, predictions):
 
 
 def _apply_null_threshold(scores, null_odds, has_answer, threshold):
-  """Scores if "" is predicted where the odds are above the threshold."""
+  """Returns the scores if "" is predicted for odds above the threshold."""
   return {
     qas_id: float(not has_answer[qas_id])
     if null_odds[qas_id] > threshold
@@ -242,7 +238,7 @@ def _mean_scores(prefix, exact, f1, qas_ids):
 
 
 def _best_null_threshold(predictions, scores, null_odds, has_answer):
-  """The highest mean score by a threshold of the odds, and the first such.
+  """Finds the highest mean score by a threshold, and its lowest threshold.
 
   As find_best_thresh of evaluate-v2.0.py, question by question: of questions
   with equal odds, in the order of `null_odds`, some may count as answered and

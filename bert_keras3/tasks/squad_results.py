@@ -29,7 +29,7 @@ def predict_logits(run, source, batch_size, keep_padding):
     batch_size: global batch size.
     keep_padding: whether positions of padding keep their logits, as upstream's
       do, and compete for the n best. If not they get -inf, and results do not
-      depend on what a window was batched with.
+      depend on the batch that a window was in.
 
   Returns:
     (start_logits, end_logits), float32 [windows, longest].
@@ -93,12 +93,12 @@ class Questions:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """All that a run reads.
+  """The data of a run.
 
   Attributes:
     pretrained: companions.Pretrained.
     train_windows: squad_data.Windows to train on, None without training.
-    train_source: the same with the answers' positions, to take batches from.
+    train_source: sequences.SequenceSource of them, with answers' positions.
     questions: Questions to predict, None without prediction.
   """
 
@@ -123,7 +123,7 @@ def open_data(run, pretrained):
     Data.
 
   Raises:
-    ValueError, OSError: a file is not what it should be.
+    ValueError, OSError: a file is missing or malformed.
   """
   config = run.config
   windows = source = questions = None
@@ -144,7 +144,7 @@ def open_data(run, pretrained):
 
 
 def open_windows(run, pretrained, split):
-  """Lays windows over train_file or predict_file, or takes the run's cache.
+  """Lays windows over train_file or predict_file, or loads them from the cache.
 
   Args:
     run: run.Run.
@@ -179,12 +179,12 @@ def open_windows(run, pretrained, split):
 
 
 def make_source(config, windows, columns=None):
-  """Makes of windows a source that training and prediction take batches from.
+  """Makes a sequences.SequenceSource of windows.
 
   Args:
     config: SquadConfig.
     windows: squad_data.Windows.
-    columns: dict of arrays [windows] that a batch has as well, or None.
+    columns: dict of more arrays [windows] for the batches, or None.
   """
   lengths = (config.max_seq_length,)
   if not config.is_padded:
@@ -202,7 +202,7 @@ def make_monitor(run, data):
     data: Data.
 
   Raises:
-    ValueError: it is asked for, but there is nothing to score.
+    ValueError: evaluation is asked for, but there is nothing to score.
   """
   config, questions = run.config, data.questions
   if not config.eval_steps:
@@ -290,7 +290,7 @@ def choose_threshold(run, examples, decoded):
 
   Returns:
     The flag's if given; else the best on annotated examples, which is saved;
-    else the one that was saved.
+    else the saved threshold.
   """
   if examples is None or run.config.null_score_diff_threshold is not None:
     return known_threshold(run)
@@ -304,7 +304,7 @@ def known_threshold(run):
   """Returns the null threshold of the flag, else of the run, else 0.
 
   Raises:
-    ValueError: the run's file holds something else.
+    ValueError: the run's file holds no number.
   """
   if run.config.null_score_diff_threshold is not None:
     return run.config.null_score_diff_threshold
@@ -318,11 +318,11 @@ def find_answers(run, tokenizer, context, question):
     run: run.Run of a modeling.BertSpanLabeler.
     tokenizer: tokenization.FullTokenizer.
     context: the text.
-    question: what to answer from it.
+    question: about the text.
 
   Returns:
     List of (text, probability, first character, the character after the last),
-    the best first; "" is no answer, and only the best has its characters.
+    the best first; "" is no answer; characters are None but for the best.
   """
   words, offsets = squad_data.split_words(context)
   example = squad_data.SquadExample(
@@ -340,6 +340,6 @@ def find_answers(run, tokenizer, context, question):
     for entry in entries
     if entry["text"] != best.text
   ]
-  # Without characters it is upstream's "empty".
+  # An answer without characters is upstream's "empty".
   text = "" if best.start is None else best.text
   return [(text, best.probability, best.start, best.end), *others]

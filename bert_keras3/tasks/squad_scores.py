@@ -15,24 +15,24 @@ from bert_keras3.tasks import squad_decoding
 from bert_keras3.tasks import squad_metrics
 from bert_keras3.training.results import format_results
 
-# Kinds of question in the summary: the first of these words that is in one.
+# Kinds of question in the summary, by the first of these words in a question.
 QUESTION_WORDS = ("what", "who", "when", "where", "which", "why", "how")
 
 
 def has_answers(examples):
-  """Whether a file was annotated: a test file is not."""
+  """Returns whether a file was annotated; a test file is not."""
   return any(example.answers for example in examples)
 
 
 def find_threshold(examples, decoded):
-  """The null threshold with the highest F1 on annotated examples."""
+  """Finds the null threshold with the highest F1 on annotated examples."""
   return squad_metrics.find_null_threshold(
     _questions(examples), _best_texts(decoded), decoded.null_odds
   )
 
 
 def with_threshold(decoded, threshold):
-  """The Decoded (2.0) with `predictions` "" for null odds above a threshold."""
+  """Returns a Decoded (2.0) that predicts "" for odds above a threshold."""
   predictions = squad_decoding.apply_null_threshold(
     decoded.nbest, decoded.null_odds, threshold
   )
@@ -40,7 +40,7 @@ def with_threshold(decoded, threshold):
 
 
 def score_decoded(examples, decoded):
-  """The official figures of a Decoded, its best thresholds among them (2.0).
+  """Computes the official figures of a Decoded, with best thresholds in 2.0.
 
   Args:
     examples: list of squad_data.SquadExample with answers.
@@ -52,24 +52,24 @@ def score_decoded(examples, decoded):
   if not decoded.null_odds:
     return score(examples, decoded.predictions)
   results = score(examples, decoded.predictions, is_version_2=True)
-  # What threshold is best is asked of answers that no threshold has emptied.
-  best = score(examples, _best_texts(decoded), decoded.null_odds)
-  found = {name: best[name] for name in best if name.startswith("best_")}
-  return {**results, **found}
+  # The best threshold is searched on the answers before any threshold.
+  scores = score(examples, _best_texts(decoded), decoded.null_odds)
+  best = {name: scores[name] for name in scores if name.startswith("best_")}
+  return {**results, **best}
 
 
 def score(examples, texts, null_odds=None, is_version_2=False):
-  """The official figures of predictions, of SQuAD 2.0 if they must be.
+  """Computes the official figures of predictions, those of 2.0 if necessary.
 
   Args:
     examples: list of squad_data.SquadExample with answers.
     texts: dict from question id to text, "" for no answer.
     null_odds: dict from question id to float, None if unknown.
-    is_version_2: whether to score by 2.0 even without need.
+    is_version_2: whether to score by 2.0 in any case.
 
   Returns:
-    Dict of what squad_metrics.squad_v1_scores returns; if there are null odds,
-    or questions without an answer, of what squad_v2_scores returns.
+    Dict of squad_metrics.squad_v1_scores; if there are null odds, or questions
+    without an answer, that of squad_v2_scores.
 
   Raises:
     ValueError: the predictions are not of these questions.
@@ -90,7 +90,7 @@ def _questions(examples):
 
 
 def summarize(examples, texts, results):
-  """One screen about predictions: the figures, and by kind of question.
+  """Formats the figures of predictions, of all and by kind of question.
 
   Args:
     examples: list of squad_data.SquadExample with answers.
@@ -105,9 +105,9 @@ def summarize(examples, texts, results):
     if f"{prefix}total" in results:
       total = results[f"{prefix}total"]
       rows.append((f"  {name}", total, *_figures(results, prefix)))
-  for word, some in _by_word(examples, texts).items():
-    scores = _scorer(results)(_questions(some), texts)
-    rows.append((f"  {word}", len(some), *_figures(scores)))
+  for word, group in _by_word(examples, texts).items():
+    scores = _scorer(results)(_questions(group), texts)
+    rows.append((f"  {word}", len(group), *_figures(scores)))
   lines = [f"{'questions':<16}{'number':>9}{'exact':>9}{'F1':>9}"]
   for name, number, exact, f1 in rows:
     lines.append(f"{name:<16}{number:>9}{exact:>9.2f}{f1:>9.2f}")
@@ -120,7 +120,7 @@ def summarize(examples, texts, results):
 
 
 def _figures(results, prefix=""):
-  """Exact match and F1 of what either official script computes."""
+  """Returns exact match and F1 from the figures of either official script."""
   exact = results.get("exact_match", results.get(f"{prefix}exact"))
   return exact, results[f"{prefix}f1"]
 
@@ -132,14 +132,14 @@ def _scorer(results):
 
 
 def _by_word(examples, texts):
-  """{question word or "other": its examples with a text}, in a fixed order."""
+  """Groups examples with a text by question word, "other" last."""
   groups = {word: [] for word in (*QUESTION_WORDS, "other")}
   for example in examples:
     words = squad_metrics.normalize_answer(example.question_text).split()
     word = next((x for x in words if x in QUESTION_WORDS), "other")
     if example.qas_id in texts:
       groups[word].append(example)
-  return {word: some for word, some in groups.items() if some}
+  return {word: group for word, group in groups.items() if group}
 
 
 def read_by_question(path, kind):
@@ -151,7 +151,7 @@ def read_by_question(path, kind):
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is not such a file.
+    ValueError: the file holds something else.
   """
   remedy = (
     "it should hold one object, from question ids to "
@@ -174,7 +174,7 @@ def _find_problem(values, kind):
   return None
 
 
-# The threshold that was best on a development set, for later predictions.
+# File of the best threshold on a development set, for later predictions.
 THRESHOLD_FILE = "null_threshold.txt"
 
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(e[-+]?\d+)?", re.IGNORECASE)
@@ -198,7 +198,7 @@ def read_threshold(output_dir):
 
 
 def evaluate_file(config):
-  """Scores a file of predictions; writes eval_results.txt if it has a place.
+  """Scores a file of predictions; writes eval_results.txt into output_dir.
 
   Args:
     config: SquadConfig.
@@ -207,7 +207,7 @@ def evaluate_file(config):
     Dict of the official figures.
 
   Raises:
-    ValueError, OSError: a file is not what it should be.
+    ValueError, OSError: a file is missing or malformed.
   """
   path = config.predict_file
   examples = squad_data.read_squad_examples(path, is_training=False)

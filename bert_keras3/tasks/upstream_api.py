@@ -18,9 +18,9 @@ class PaddingInputExample:
 class InputFeatures:
   """Holds one example as padded lists, as upstream's scripts do."""
 
-  input_ids: list
-  input_mask: list
-  segment_ids: list
+  input_ids: list[int]
+  input_mask: list[int]
+  segment_ids: list[int]
   label_id: int
   is_real_example: bool = True
 
@@ -48,7 +48,7 @@ def convert_single_example(
 def convert_examples_to_features(
   examples, label_list, max_seq_length, tokenizer
 ):
-  """A list of InputFeatures, one per tables.InputExample."""
+  """Converts each tables.InputExample; returns a list of InputFeatures."""
   return [
     convert_single_example(i, example, label_list, max_seq_length, tokenizer)
     for i, example in enumerate(examples)
@@ -76,7 +76,7 @@ def file_based_convert_examples_to_features(
 
 
 class DataProcessor:
-  """Gives the examples and labels of a data set; code extends it."""
+  """Gives the examples and labels of a data set; users' code subclasses it."""
 
   def get_train_examples(self, data_dir):
     """Reads the InputExamples of the training set."""
@@ -103,7 +103,7 @@ class DataProcessor:
 
 
 class TaskProcessor(DataProcessor):
-  """Gives a row of TASKS upstream's interface; subclasses name the row."""
+  """Gives upstream's interface to a row of TASKS, which subclasses name."""
 
   task_name = None
 
