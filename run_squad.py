@@ -24,14 +24,15 @@ from bert_keras3.serving import predictor
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_decoding
 from bert_keras3.tasks import squad_scores
+from bert_keras3.tasks import squad_upstream_api
 from bert_keras3.training import configs
 
 # Names that notebooks import from upstream's run_squad.
 SquadExample = squad_data.SquadExample
-InputFeatures = squad_data.InputFeatures
-FeatureWriter = squad_data.FeatureWriter
+InputFeatures = squad_upstream_api.InputFeatures
+FeatureWriter = squad_upstream_api.FeatureWriter
 read_squad_examples = squad_data.read_squad_examples
-convert_examples_to_features = squad_data.convert_examples_to_features
+convert_examples_to_features = squad_upstream_api.convert_examples_to_features
 get_final_text = squad_decoding.get_final_text
 
 

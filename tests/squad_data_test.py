@@ -16,6 +16,7 @@ import tensorflow as tf
 import reference_squad_data as reference
 import tokenization
 from bert_keras3.tasks import squad_data
+from bert_keras3.tasks import squad_upstream_api
 from bert_keras3.tasks.squad_data import SquadExample
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "squad"
@@ -170,8 +171,8 @@ def test_examples_equal_upstreams(goldens, name):
 def test_records_equal_upstreams(goldens, tmp_path, name):
   flags, examples, tokenizer = golden_set(goldens, name)
   is_training = flags["is_training"]
-  writer = squad_data.FeatureWriter(str(tmp_path / "out"), is_training)
-  squad_data.convert_examples_to_features(
+  writer = squad_upstream_api.FeatureWriter(str(tmp_path / "out"), is_training)
+  squad_upstream_api.convert_examples_to_features(
     examples,
     tokenizer,
     *settings_of(flags),
@@ -1038,7 +1039,7 @@ def test_killed_writing_leaves_the_old_cache(tmp_path, windows, monkeypatch):
 
 def features_of(example, tokenizer, is_training):
   features = []
-  squad_data.convert_examples_to_features(
+  squad_upstream_api.convert_examples_to_features(
     examples=[example],
     tokenizer=tokenizer,
     max_seq_length=8,
@@ -1054,7 +1055,7 @@ def test_input_features(tokenizer):
   words = ["the", "old", "(bridge)"]
   example = SquadExample("q", "who built", words, "bridge", 2, 2)
   first, second = features_of(example, tokenizer, True)
-  assert second == squad_data.InputFeatures(
+  assert second == squad_upstream_api.InputFeatures(
     unique_id=1000000001,
     example_index=0,
     doc_span_index=1,
@@ -1082,7 +1083,7 @@ def test_feature_file_is_there_when_complete(tmp_path, tokenizer):
   path = tmp_path / "eval.tf_record"
   example = SquadExample("q", "who built", ["the", "bridge"], "", -1, -1, True)
   for is_training in (False, True):
-    writer = squad_data.FeatureWriter(str(path), is_training)
+    writer = squad_upstream_api.FeatureWriter(str(path), is_training)
     for feature in features_of(example, tokenizer, is_training):
       writer.process_feature(feature)
     assert not path.exists()
