@@ -137,7 +137,7 @@ def predict(config, examples):
   if config.dry_run:
     dry_run.forecast_answers(
       dry_run.Findings(),
-      lambda sample: answer(config, model, sample),
+      lambda sample: answer(config, model, sample, show_progress=False),
       examples,
       config.output_file,
     )
@@ -150,11 +150,9 @@ def predict(config, examples):
   print(f"{len(examples)} answers: {config.output_file}")
 
 
-def answer(config, model, examples):
+def answer(config, model, examples, show_progress=True):
   """Returns the JSON lines of examples, as one text."""
-  results = model.predict(
-    examples, config.predict_batch_size, show_progress=not config.dry_run
-  )
+  results = model.predict(examples, config.predict_batch_size, show_progress)
   return "".join(
     json.dumps(
       {**dict(zip(model.inputs, texts, strict=True)), **result},

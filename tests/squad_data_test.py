@@ -18,6 +18,7 @@ import tokenization
 from bert_keras3.tasks import squad_data
 from bert_keras3.tasks import squad_upstream_api
 from bert_keras3.tasks.squad_data import SquadExample
+from bert_keras3.training import output_directory
 
 OWN = pathlib.Path(__file__).parent / "testdata" / "squad"
 SHARED = pathlib.Path(__file__).parent.parent.parent / "shared"
@@ -986,7 +987,10 @@ def test_damaged_cache_is_made_again(tmp_path, windows, capsys, damage):
   squad_data.save_windows(str(path), windows, "key")
   content = path.read_bytes()
   path.write_bytes(damage(content))
-  found = squad_data.cached_windows(str(path), "key", lambda: windows)
+  directory = output_directory.OutputDirectory(str(tmp_path), {}, [])
+  found = squad_data.cached_windows(
+    directory, path.name, "key", lambda: windows
+  )
   assert found is windows
   assert f"{path} is damaged and is made again" in capsys.readouterr().out
   assert_same(squad_data.load_windows(str(path), "key"), windows)
@@ -1009,7 +1013,7 @@ def test_a_flipped_byte_is_noticed_or_harmless(tmp_path, windows, capsys):
 
 
 def test_cache_is_used_only_with_its_key(tmp_path, windows):
-  path = str(tmp_path / "w.npz")
+  directory = output_directory.OutputDirectory(str(tmp_path), {}, [])
   calls = []
 
   def build():
@@ -1017,7 +1021,8 @@ def test_cache_is_used_only_with_its_key(tmp_path, windows):
     return windows
 
   for key, expected in (("a", 1), ("a", 1), ("b", 2), ("b", 2), ("a", 3)):
-    assert_same(squad_data.cached_windows(path, key, build), windows)
+    found = squad_data.cached_windows(directory, "w.npz", key, build)
+    assert_same(found, windows)
     assert len(calls) == expected
 
 
