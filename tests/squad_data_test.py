@@ -487,11 +487,11 @@ MISSING = object()
   [
     (("data", 1, "paragraphs"), MISSING, "article 2: the key 'paragraphs'"),
     (("data", 1, "paragraphs"), "x", "article 2: 'paragraphs' should be"),
-    (QUESTION[:4], [], "article 2, paragraph 2: the value with the key 'context'"),
+    (QUESTION[:4], [], "paragraph 2: the value with the key 'context'"),
     ((*QUESTION[:4], "context"), MISSING, "article 2, paragraph 2: the key"),
     ((*QUESTION[:4], "context"), 5, "paragraph 2: 'context' should be a text"),
     ((*QUESTION[:4], "qas"), MISSING, "article 2, paragraph 2: the key 'qas'"),
-    (QUESTION, 7, "paragraph 2, question number 2: the value with the key 'id'"),
+    (QUESTION, 7, "question number 2: the value with the key 'id'"),
     ((*QUESTION, "id"), MISSING, "paragraph 2, question number 2: the key"),
     ((*QUESTION, "id"), 3, "question number 2: 'id' should be a text, not 3"),
     ((*QUESTION, "question"), MISSING, "question 'q1': the key 'question'"),
