@@ -232,7 +232,7 @@ def _repeat(counts):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, VocabConfig)
 
 

@@ -153,7 +153,7 @@ def convert(config, new_tokens):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, ConversionConfig)
 
 

@@ -135,7 +135,7 @@ def _example_text(number, instance, tokenizer):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, CreationConfig)
 
 

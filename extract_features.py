@@ -220,7 +220,7 @@ def open_writer(config, extractor, file):
 
 
 def cli():
-  """Entry point of the console script."""
+  """Runs the console script."""
   start.run(main, FeatureConfig)
 
 
