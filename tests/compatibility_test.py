@@ -22,9 +22,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OLD = ROOT / "tests" / "testdata" / "before_rooms"
 RUNS = json.loads((OLD / "runs.json").read_text())
 # On the machine that made them all numbers are the same bits. Another one may
-# add in another order: 5e-7 at most in logs and 6e-8 in weights, seen without
-# oneDNN and with its code for SSE4.1. Other batches or masks change 1e-3.
-TOLERANCE = 1e-6
+# add in another order: 4e-6 at most in a gradient's norm and 6e-8 in weights,
+# seen without oneDNN and with its code for SSE4.1. Other batches, masks or
+# moments change 1e-3.
+TOLERANCE = 1e-5
 # A softmax does not feel it, so that its gradient is nothing but rounding, of
 # which Adam makes steps as large as others: 5e-5 was seen.
 UNFELT, UNFELT_TOLERANCE = "/attention/self/key/bias", 1e-3
