@@ -8,6 +8,7 @@ that neither its import nor the graphs that a file traces add up. Takes files
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import json
@@ -24,6 +25,7 @@ import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 NUM_SLOWEST = 10
+SECONDS_TO_END = 10.0
 
 
 @dataclasses.dataclass
@@ -38,7 +40,7 @@ class FileRun:
     peak_bytes: most memory its process had.
     tests: list of (test, outcome, seconds).
     status: exit status of pytest, negative for a signal.
-    leftovers: command lines of processes that it left behind.
+    leftovers: list of (number, command line) of processes it left behind.
   """
 
   path: pathlib.Path
@@ -182,9 +184,21 @@ def finish(run, pid, status, usage):
   tests = run.folder / "tests.json"
   if tests.exists():
     run.tests = json.loads(tests.read_text())
-  run.leftovers = find_session(pid)
+  run.leftovers = wait_for_session(pid)
   for process, _ in run.leftovers:
-    os.kill(process, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(process, signal.SIGKILL)
+
+
+def wait_for_session(session):
+  """Lists the processes of a session that do not end by themselves.
+
+  multiprocessing's servers notice within a moment that their parent is gone.
+  """
+  deadline = time.monotonic() + SECONDS_TO_END
+  while (left := find_session(session)) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  return left
 
 
 def find_session(session):
