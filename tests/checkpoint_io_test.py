@@ -763,3 +763,15 @@ def test_safetensors_hold_no_run(tmp_path):
   assert checkpoints.read_global_step(path) == 0
   with pytest.raises(ValueError, match="cannot be resumed: it has no global_"):
     checkpoints.restore(variables, path)
+
+
+def test_a_run_without_its_checkpoint_file_still_has_weights(tmp_path):
+  directory = str(tmp_path)
+  assert not checkpoints.has_weights(directory)
+  path = tmp_path / "model.ckpt-5.index"
+  path.touch()
+  assert checkpoints.has_weights(directory)
+  path.rename(tmp_path / "bert_model.ckpt.index")
+  assert checkpoints.has_weights(directory)
+  path.with_name("bert_model.ckpt.index").rename(tmp_path / "best_model.index")
+  assert not checkpoints.has_weights(directory)

@@ -304,6 +304,7 @@ def test_a_threshold_that_is_asked_for_is_taken(folder):
 def test_a_damaged_threshold_is_named(folder):
   run(folder, do_train=True, **version_2(folder))
   (folder / "out" / "null_threshold.txt").write_text("lots")
+  run(folder, do_train=True, **version_2(folder))  # Has no use for it.
   with pytest.raises(ValueError, match="null_threshold.txt should hold a num"):
     run(
       folder,
