@@ -4,24 +4,6 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 
-def parse_examples(serialized, specs):
-  """Parses serialized Examples into arrays [batch, *spec.shape].
-
-  Values are not checked here but in `find_problem`.
-
-  Raises:
-    ValueError: a record lacks a feature of `specs`, or has another length or
-      type of it.
-  """
-  parsed = _parse(serialized, specs)
-  if parsed is None:
-    for number, record in enumerate(serialized):
-      problem = find_problem(record, specs)
-      if problem:
-        raise ValueError(f"example {number} (counting from 0) {problem}")
-  return _as_batch(parsed, specs)
-
-
 def _parse(serialized, specs):
   """Parses to int64 and float32 arrays; None if a record does not fit specs."""
   kinds = {
@@ -38,7 +20,12 @@ def _parse(serialized, specs):
 
 
 def parse_valid(serialized, specs):
-  """Parses Examples and checks their values; None if one is not valid."""
+  """Parses serialized Examples and checks their values.
+
+  Returns:
+    Dict of arrays [batch, *spec.shape], None if a record is not valid:
+    `find_problem` says why.
+  """
   parsed = _parse(serialized, specs)
   if parsed is None:
     return None
